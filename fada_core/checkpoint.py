@@ -1,0 +1,188 @@
+"""One safetensors file <-> networks. The config, the role and training facts are its metadata; nothing is ever unpickled.
+
+Metadata entries: `fada.config` (JSON of ModelConfig), `fada.role` (teacher | student), `fada.steps` (default number of
+sampling steps), `fada.ref_cfg` and `fada.audio_cfg` (default scales), `fada.license`, `fada.training` (JSON, free), and,
+where they are not inside, `fada.vae` and `fada.audio_encoder`: names of files or folders next to the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import ModelConfig, config_from_dict
+from .errors import FadaError
+from .models.networks import Networks
+
+WEIGHTS = Path(__file__).parent / "weights"
+_SIDE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says about itself, besides its config."""
+
+    role: Literal["teacher", "student"]
+    steps: int = 25
+    ref_cfg: float = 2.0  #: the paper's default
+    audio_cfg: float = 6.5  #: the paper's default
+    license: str = "Apache-2.0"
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def shipped_models() -> dict[str, Path]:
+    """Models that come with the project, by name."""
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """A shipped model's name or a path, as the path of an existing file."""
+    path = shipped_models().get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        names = ", ".join(shipped_models()) or "none"
+        raise FadaError(f"There is no model '{name_or_path}'; give a .safetensors file or a shipped model ({names}).")
+    return path
+
+
+def save_checkpoint(path: str | Path, networks: Networks, info: CheckpointInfo, dtype: torch.dtype | None = None) -> None:
+    """Write all weights, VAE and audio encoder included, into one file (atomically), floats cast to `dtype` if given."""
+    tensors = {
+        name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous().cpu()
+        for name, value in networks.state_dict().items()
+    }
+    metadata = {
+        "fada.config": json.dumps(networks.config.to_dict()),
+        "fada.role": info.role,
+        "fada.steps": str(info.steps),
+        "fada.ref_cfg": str(info.ref_cfg),
+        "fada.audio_cfg": str(info.audio_cfg),
+        "fada.license": info.license,
+        "fada.training": json.dumps(info.training),
+    }
+    partial = Path(path).with_suffix(".partial")
+    save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+
+
+def read_info(name_or_path: str | Path) -> tuple[ModelConfig, CheckpointInfo]:
+    """Config and facts of a checkpoint, without its weights."""
+    path = resolve(name_or_path)
+    metadata = _open_metadata(path)
+    return _config(path, metadata), _info(path, metadata)
+
+
+def load_checkpoint(
+    name_or_path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    operations: Any = nn,
+) -> tuple[Networks, CheckpointInfo]:
+    """Networks and facts of a checkpoint, on `device`, in `dtype` (default: as stored, half precision as float32).
+
+    Raises FadaError naming the file, the key and what to do for anything that is not a whole FADA checkpoint.
+    """
+    path = resolve(name_or_path)
+    metadata = _open_metadata(path)
+    config, info = _config(path, metadata), _info(path, metadata)
+    with init_empty_weights(include_buffers=False):
+        networks = Networks(config, operations=operations)
+    tensors = _read_tensors(path)
+    tensors |= _side_tensors(path, metadata, "fada.vae", "vae.kl.", "")
+    tensors |= _side_tensors(path, metadata, "fada.audio_encoder", "audio_encoder.model.", "wav2vec2.")
+    _check(path, tensors, networks.state_dict())
+    networks.load_state_dict({name: _cast(name, value, device, dtype) for name, value in tensors.items()}, assign=True)
+    return networks.to(device).eval().requires_grad_(False), info
+
+
+def _cast(name: str, value: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    # The audio encoder runs once a job, and its result steers every frame: it stays in full precision.
+    half = dtype is not None and not name.startswith("audio_encoder.")
+    return value.to(device, dtype if half else torch.float32) if value.is_floating_point() else value.to(device)
+
+
+def _open_metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head.startswith((b"PK\x03\x04", b"\x80")):
+            raise FadaError(
+                f"{path.name} is a pickle with another name; FADA reads only safetensors, convert the file first."
+            ) from error
+        raise FadaError(f"{path.name} is not a whole safetensors file ({error}); download or copy it again.") from error
+    if "fada.config" not in metadata:
+        raise FadaError(f"{path.name} has no 'fada.config' in its metadata; it is not a FADA checkpoint.")
+    return metadata
+
+
+def _config(path: Path, metadata: dict[str, str]) -> ModelConfig:
+    try:
+        return config_from_dict(json.loads(metadata["fada.config"]))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise FadaError(f"'fada.config' in {path.name} cannot be read ({error}); the file is damaged.") from error
+
+
+def _info(path: Path, metadata: dict[str, str]) -> CheckpointInfo:
+    role = metadata.get("fada.role")
+    if role not in ("teacher", "student"):
+        raise FadaError(f"'fada.role' in {path.name} is '{role}', not teacher or student; the file is damaged.")
+    try:
+        return CheckpointInfo(
+            role=role,
+            steps=int(metadata["fada.steps"]),
+            ref_cfg=float(metadata["fada.ref_cfg"]),
+            audio_cfg=float(metadata["fada.audio_cfg"]),
+            license=metadata.get("fada.license", ""),
+            training=json.loads(metadata.get("fada.training", "{}")),
+        )
+    except (KeyError, ValueError) as error:
+        raise FadaError(f"The metadata of {path.name} cannot be read ({error}); the file is damaged.") from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise FadaError(f"{path.name} is not a whole safetensors file ({error}); download or copy it again.") from error
+
+
+def _side_tensors(path: Path, metadata: dict[str, str], entry: str, prefix: str, strip: str) -> dict[str, Tensor]:
+    """Weights of a network that lies next to the checkpoint, under the names that `Networks` gives them."""
+    if entry not in metadata:
+        return {}
+    folder = path.parent.resolve()
+    side = (folder / metadata[entry]).resolve()
+    if not side.is_relative_to(folder):
+        raise FadaError(f"'{entry}' in {path.name} points outside the checkpoint's folder; put the file next to it.")
+    if side.is_dir():
+        side = next((side / name for name in _SIDE_FILES if (side / name).is_file()), side / _SIDE_FILES[0])
+    if not side.is_file():
+        raise FadaError(f"{path.name} needs '{metadata[entry]}' in the same folder; put it there.")
+    return {prefix + name.removeprefix(strip): value for name, value in _read_tensors(side).items()}
+
+
+def _check(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing:
+        raise FadaError(f"{path.name} lacks '{missing[0]}' ({len(missing)} keys in all); it does not fit its own config.")
+    if unknown:
+        raise FadaError(f"{path.name} has the unknown key '{unknown[0]}' ({len(unknown)} in all); it does not fit its own config.")
+    for name, value in found.items():
+        if value.shape != wanted[name].shape:
+            raise FadaError(
+                f"'{name}' in {path.name} has the shape {tuple(value.shape)}, not {tuple(wanted[name].shape)}; "
+                "it does not fit its own config."
+            )

@@ -1,0 +1,190 @@
+"""Dataclasses that describe a model completely, and the named presets.
+
+A config is all that is needed to build the networks and to sample from them; it travels as JSON in a checkpoint's
+metadata (`fada.config`). Facts about the `sd15` preset are those of Hallo (arXiv 2406.08801) and its public weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_type_hints
+
+from .errors import FadaError
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shapes of the denoising UNet; the reference UNet shares everything up to its attention blocks.
+
+    Defaults are Stable Diffusion 1.5 with Hallo's audio and motion modules.
+    """
+
+    in_channels: int = 4  #: latent channels (of x_t; the reference of `concat_reference` comes on top)
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    attention_levels: tuple[bool, ...] = (True, True, True, False)  #: levels with spatial, audio and motion blocks
+    num_heads: int = 8
+    norm_groups: int = 32
+    ff_mult: int = 4  #: hidden width of every GEGLU feed-forward, as a multiple of its input
+    image_token_dim: int = 768  #: width of the identity tokens; 0: no image cross-attention at all
+    audio_token_dim: int = 768  #: width of the audio tokens
+    audio_self_attention: bool = True  #: Hallo's audio modules repeat spatial self-attention before the audio
+    audio_regions: int = 3  #: parallel masked audio attentions (full, face, lip); 1: one unmasked attention
+    audio_time_embedding: bool = False  #: add the frame's projected audio tokens to its time embedding
+    motion_max_frames: int = 32  #: length of the motion modules' sine table
+    concat_reference: bool = False  #: conv_in also sees the portrait's latents (zeros without reference)
+
+
+@dataclass(frozen=True)
+class ConditionConfig:
+    """What the UNet is conditioned on, and the small networks that prepare it."""
+
+    identity_dim: int = 512  #: face embedding (ArcFace) for the image tokens; 0: no identity embedding
+    image_tokens: int = 4
+    audio_tokens: int = 32  #: tokens per frame after the audio projection
+    audio_window: int = 5  #: neighbouring frames (2 on each side) that the projection sees
+    audio_hidden: int = 512  #: inner width of the audio projection
+    audio_activation: Literal["relu", "silu"] = "relu"
+    face_locator: bool = True  #: a face-box image enters after conv_in
+
+
+@dataclass(frozen=True)
+class AudioEncoderConfig:
+    """Per-frame audio features of shape (frames, layers, dim)."""
+
+    kind: Literal["wav2vec2", "mel"] = "wav2vec2"
+    layers: int = 12
+    dim: int = 768
+    mels: int = 0  #: mel only: bands; dim = mels * columns of one video frame
+    context_seconds: float = 10.0  #: long audio is encoded in windows with this much overlap context on each side
+    window_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """`kl`: diffusers' AutoencoderKL (SD 1.5's shapes); `tiny`: the project's own small autoencoder."""
+
+    kind: Literal["kl", "tiny"] = "kl"
+    latent_channels: int = 4
+    downscale: int = 8  #: pixels per latent cell and axis
+    scaling_factor: float = 0.18215
+    shift_factor: float = 0.0
+    width: int = 48  #: tiny only: channels at half resolution
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule that a checkpoint was trained or is sampled with (names as in diffusers)."""
+
+    train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: Literal["linear", "scaled_linear"] = "linear"
+    zero_snr: bool = True  #: rescale betas to zero terminal SNR (Lin et al. 2305.08891, algorithm 1)
+    prediction: Literal["v", "epsilon"] = "v"
+    spacing: Literal["trailing"] = "trailing"
+    previous_timestep: Literal["next", "stride"] = "next"
+    """`next`: step to the next entry of the list, the last step to the clean sample; `stride`: to t - N_train // N,
+    as diffusers' DDIM and hence Hallo and EchoMimic do (differs where N does not divide N_train)."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything about one model; `fps`, `size` and the clip layout are those it was trained with."""
+
+    name: str = "sd15"
+    size: int = 512  #: side of the square picture in pixels
+    fps: float = 25.0
+    clip_frames: int = 16
+    motion_frames: int = 2
+    hallo_compat: bool = False
+    """Repeat the published code's row mix-ups: image tokens and reference rows are dealt out by row parity."""
+    motion_space: Literal["latents", "pixels"] = "pixels"
+    """How a clip's last frames reach the next one: as they are, or decoded and encoded again as in Hallo."""
+    residual_std: float = 0.0
+    """Above 0: the network predicts the residual to the portrait's latents, which has this standard deviation."""
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
+    audio: AudioEncoderConfig = field(default_factory=AudioEncoderConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        if self.size % (self.vae.downscale * 2 ** (len(self.unet.block_out_channels) - 1)):
+            raise FadaError(f"size {self.size} does not divide by the networks' total downscale; choose a multiple.")
+        if self.clip_frames + self.motion_frames > self.unet.motion_max_frames:
+            raise FadaError(
+                f"clip_frames + motion_frames is {self.clip_frames + self.motion_frames}, more than the motion "
+                f"modules' {self.unet.motion_max_frames} positions; lower one of them."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _build(cls: type, values: dict[str, Any], path: str) -> Any:
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise FadaError(f"The config has an unknown entry '{path}{unknown[0]}'; the file needs a newer version of FADA.")
+    hints = get_type_hints(cls)
+    built = {}
+    for key, value in values.items():
+        if is_dataclass(hints[key]):
+            value = _build(hints[key], value, f"{path}{key}.")
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[key] = value
+    return cls(**built)
+
+
+def config_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """Inverse of `ModelConfig.to_dict`; unknown entries are refused with their name."""
+    return _build(ModelConfig, values, "")
+
+
+SD15 = ModelConfig()
+
+TINY = ModelConfig(
+    name="tiny",
+    size=128,
+    clip_frames=12,
+    motion_frames=2,
+    motion_space="latents",
+    residual_std=0.6,
+    unet=UNetConfig(
+        in_channels=16,
+        block_out_channels=(64, 128, 192),
+        layers_per_block=1,
+        attention_levels=(True, True, True),
+        num_heads=4,
+        norm_groups=16,
+        ff_mult=2,
+        image_token_dim=0,
+        audio_token_dim=96,
+        audio_self_attention=False,
+        audio_regions=1,
+        audio_time_embedding=True,
+        concat_reference=True,
+    ),
+    condition=ConditionConfig(
+        identity_dim=0,
+        image_tokens=0,
+        audio_tokens=6,
+        audio_window=5,
+        audio_hidden=256,
+        audio_activation="silu",
+        face_locator=False,
+    ),
+    audio=AudioEncoderConfig(kind="mel", layers=1, dim=160, mels=40, context_seconds=1.0, window_seconds=30.0),
+    vae=VAEConfig(kind="tiny", latent_channels=16, downscale=8, scaling_factor=1.0, width=48),
+)
+
+PRESETS: dict[str, ModelConfig] = {"sd15": SD15, "tiny": TINY}
+
+
+def preset(name: str, **changes: Any) -> ModelConfig:
+    """A named preset, optionally with changed top-level entries."""
+    if name not in PRESETS:
+        raise FadaError(f"There is no preset '{name}'; choose one of {', '.join(PRESETS)}.")
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,5 @@
+"""The one error type for a user's mistake: its message is a sentence that says what is wrong and what to do."""
+
+
+class FadaError(ValueError):
+    """Raised for bad input; the message is shown to the user as it is."""

@@ -1,0 +1,82 @@
+"""Measures on one generated video against the rendered truth for the same portrait and speech."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..pretrain.vae import box_mask
+from .lips import LipsRegressor, correlation, correlation_and_offset
+
+RESTING = 0.05  #: true openness below which a mouth counts as closed
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The rendered side: portrait (3, s, s) in -1..1, frames (n, 3, s, s) in -1..1, and the renderer's parameters."""
+
+    portrait: Tensor
+    frames: Tensor
+    parameters: dict[str, Any]
+
+    @property
+    def openness(self) -> Tensor:
+        return torch.as_tensor(self.parameters["openness"])
+
+
+def face_mask(truth: Truth) -> Tensor:
+    """The face without mouth and eyes, `(1, 1, s, s)`, at the place of the first frame."""
+    size = truth.portrait.shape[-1]
+    face, mouth, eyes = (
+        box_mask(torch.as_tensor(truth.parameters[name])[:1].float(), size, margin)
+        for name, margin in (("face_box", 0.0), ("mouth_box", 4.0), ("eyes_box", 4.0))
+    )
+    return face * (1 - mouth) * (1 - eyes)
+
+
+def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in -1..1 where `mask` is 1."""
+    mse = ((a - b).square() * mask).sum() / (mask.expand_as(a).sum())
+    return float(-10 * torch.log10(mse / 4))
+
+
+def flicker(frames: Tensor, mask: Tensor) -> float:
+    """Mean absolute second difference in time where `mask` is 1, in units of the full range: smooth motion has little."""
+    jerk = frames[2:] - 2 * frames[1:-1] + frames[:-2]
+    return float((jerk.abs() * mask).sum() / mask.expand_as(jerk).sum() / 2)
+
+
+def measure(
+    frames: Tensor, truth: Truth, other_openness: Tensor, regressor: LipsRegressor, clip_frames: int
+) -> dict[str, float]:
+    """All measures of a generated video.
+
+    Args:
+        frames: generated, (n, 3, s, s) in -1..1.
+        truth: for the same portrait and speech.
+        other_openness: true openness of another video, (n,): the control.
+        clip_frames: frames that were denoised together; the first and the last that many are compared for drift.
+    """
+    opened = regressor(frames)
+    truly = truth.openness
+    r, offset = correlation_and_offset(opened, truly)
+    mask = face_mask(truth)
+    resting = truly < RESTING
+    values = {
+        "lips_r": r,
+        "lips_offset": float(offset),
+        "lips_r_other_audio": correlation(opened, other_openness),
+        "lips_spread": float(opened.std() / truly.std()),
+        "lips_r_of_truth": correlation(regressor(truth.frames), truly),
+        "psnr_first_clip": masked_psnr(frames[:clip_frames], truth.portrait, mask),
+        "psnr_last_clip": masked_psnr(frames[-clip_frames:], truth.portrait, mask),
+        "psnr_last_clip_of_truth": masked_psnr(truth.frames[-clip_frames:], truth.portrait, mask),
+        "flicker": flicker(frames, mask),
+        "flicker_of_truth": flicker(truth.frames, mask),
+    }
+    if resting.any():
+        values["openness_at_rest"] = float(opened[resting].mean())
+    return values

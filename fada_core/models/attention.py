@@ -1,0 +1,288 @@
+"""Attention layers and the two spatial transformers: one over portrait and identity, one over audio.
+
+Tokens are (n, h*w, c); with channels_last images the step between the two is a view. Keys and values are arguments
+everywhere, because most of them (portrait, identity, audio) stay the same over all denoising steps of a clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KeysValues = tuple[Tensor, Tensor]  #: (n, length, inner) each
+AUDIO_REGIONS = ("full", "face", "lip")  #: Hallo's hierarchical audio attention, in its order
+
+
+def to_tokens(hidden: Tensor) -> Tensor:
+    """(n, c, h, w) -> (n, h*w, c)"""
+    return hidden.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def to_image(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(n, h*w, c) -> (n, c, h, w) in channels_last order"""
+    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with diffusers' parameter names: no bias but in the output layer."""
+
+    def __init__(
+        self, dim: int, heads: int, context_dim: int | None = None, *, operations: Any = nn, **factory: Any
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        context_dim = dim if context_dim is None else context_dim
+        self.to_q = operations.Linear(dim, dim, bias=False, **factory)
+        self.to_k = operations.Linear(context_dim, dim, bias=False, **factory)
+        self.to_v = operations.Linear(context_dim, dim, bias=False, **factory)
+        self.to_out = nn.ModuleList([operations.Linear(dim, dim, **factory)])
+
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """(n, length, context_dim) -> keys and values, (n, length, dim) each"""
+        return self.to_k(context), self.to_v(context)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Softmax attention of projected queries (n, l, dim); the result has not passed the output layer."""
+        queries, keys, values = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+        return F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
+
+    def forward(self, tokens: Tensor, keys_values: KeysValues) -> Tensor:
+        """(n, l, dim) tokens, keys and values of any length -> (n, l, dim)"""
+        return self.to_out[0](self.attend(self.to_q(tokens), *keys_values))
+
+
+class GEGLU(nn.Module):
+    """Linear layer whose second half gates the first (Shazeer 2002.05202)."""
+
+    def __init__(self, dim: int, inner: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.proj = operations.Linear(dim, 2 * inner, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """GEGLU and a linear layer; `net.1` is diffusers' place for dropout."""
+
+    def __init__(self, dim: int, mult: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            GEGLU(dim, dim * mult, operations=operations, **factory),
+            nn.Identity(),
+            operations.Linear(dim * mult, dim, **factory),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class SpatialBlock(nn.Module):
+    """Self-attention that may also look at the portrait, identity tokens, feed-forward."""
+
+    def __init__(
+        self, dim: int, heads: int, image_token_dim: int, ff_mult: int, *, operations: Any = nn, **factory: Any
+    ) -> None:
+        super().__init__()
+        self.norm1 = operations.LayerNorm(dim, **factory)
+        self.attn1 = Attention(dim, heads, operations=operations, **factory)
+        self.attn2 = None
+        if image_token_dim:
+            self.norm2 = operations.LayerNorm(dim, **factory)
+            self.attn2 = Attention(dim, heads, image_token_dim, operations=operations, **factory)
+        self.norm3 = operations.LayerNorm(dim, **factory)
+        self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        normed: Tensor,
+        image: KeysValues | None = None,
+        reference: KeysValues | None = None,
+        plain: int = 0,
+    ) -> Tensor:
+        """
+        tokens (n, hw, c) and `normed`, their norm1; image: keys and values (batch, T, c), each shared by n / batch
+        consecutive rows; reference: those of the portrait, (batch - plain rows, frames or 1, hw, c), for all but the
+        first `plain` of the n rows.
+        """
+        tokens = tokens + self._self_attention(normed, reference, plain)
+        if self.attn2 is not None:
+            batch = image[0].shape[0]
+            queries = self.norm2(tokens).unflatten(0, (batch, -1)).flatten(1, 2)
+            tokens = tokens + self.attn2(queries, image).view_as(tokens)
+        return tokens + self.ff(self.norm3(tokens))
+
+    def _self_attention(self, normed: Tensor, reference: KeysValues | None, plain: int) -> Tensor:
+        own = self.attn1.keys_values(normed)
+        if reference is None:
+            return self.attn1(normed, own)
+        queries = self.attn1.to_q(normed)
+        both = []
+        for mine, portrait in zip(own, reference, strict=True):
+            mine = mine[plain:].unflatten(0, (portrait.shape[0], -1))
+            both.append(torch.cat([mine, portrait.expand_as(mine)], dim=2).flatten(0, 1))
+        attended = self.attn1.attend(queries[plain:], *both)
+        if plain:
+            without = self.attn1.attend(queries[:plain], *(mine[:plain] for mine in own))
+            attended = torch.cat([without, attended])
+        return self.attn1.to_out[0](attended)
+
+
+class SpatialTransformer(nn.Module):
+    """Group norm, 1x1 convolution, one `SpatialBlock`, 1x1 convolution, residual.
+
+    In two halves, because the reference UNet hands out what lies between them.
+    """
+
+    zero_at_start = ("proj_out",)
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        groups: int,
+        image_token_dim: int,
+        ff_mult: int,
+        *,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
+        self.proj_in = operations.Conv2d(channels, channels, 1, **factory)
+        self.transformer_blocks = nn.ModuleList(
+            [SpatialBlock(channels, heads, image_token_dim, ff_mult, operations=operations, **factory)]
+        )
+        self.proj_out = operations.Conv2d(channels, channels, 1, **factory)
+
+    def enter(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, c, h, w) -> tokens (n, hw, c) and the same after the block's first norm"""
+        tokens = to_tokens(self.proj_in(self.norm(hidden)))
+        return tokens, self.transformer_blocks[0].norm1(tokens)
+
+    def image_keys_values(self, image_tokens: Tensor) -> KeysValues:
+        """(batch, T, image_token_dim) identity tokens -> keys and values, (batch, T, c) each"""
+        return self.transformer_blocks[0].attn2.keys_values(image_tokens)
+
+    def reference_keys_values(self, rows: Tensor) -> KeysValues:
+        """Features of the portrait, (n, hw, c), from `enter` of the reference UNet -> keys and values, same shape"""
+        return self.transformer_blocks[0].attn1.keys_values(rows)
+
+    def leave(
+        self,
+        hidden: Tensor,
+        tokens: Tensor,
+        normed: Tensor,
+        image: KeysValues | None = None,
+        reference: KeysValues | None = None,
+        plain: int = 0,
+    ) -> Tensor:
+        """The rest, from what `enter` gave: -> (n, c, h, w); the last three as in `SpatialBlock.forward`."""
+        tokens = self.transformer_blocks[0](tokens, normed, image, reference, plain)
+        return hidden + self.proj_out(to_image(tokens, *hidden.shape[-2:]))
+
+
+class AudioBlock(nn.Module):
+    """Optional self-attention, then parallel audio attentions (one a region, masked), feed-forward."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        audio_token_dim: int,
+        regions: int,
+        self_attention: bool,
+        ff_mult: int,
+        *,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.attn1 = None
+        if self_attention:
+            self.norm1 = operations.LayerNorm(dim, **factory)
+            self.attn1 = Attention(dim, heads, operations=operations, **factory)
+        self.norm2 = operations.LayerNorm(dim, **factory)
+        self.regions = AUDIO_REGIONS[:regions]
+        self.zero_at_start = tuple(f"zero_conv_{region}" for region in self.regions)
+        for index, region in enumerate(self.regions):
+            attention = Attention(dim, heads, audio_token_dim, operations=operations, **factory)
+            self.add_module(f"attn2_{index}", attention)
+            self.add_module(f"zero_conv_{region}", operations.Conv2d(dim, dim, 1, **factory))
+        self.norm3 = operations.LayerNorm(dim, **factory)
+        self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
+
+    def keys_values(self, audio_tokens: Tensor) -> list[KeysValues]:
+        """(n, T, audio_token_dim) -> one pair a region"""
+        return [self.get_submodule(f"attn2_{i}").keys_values(audio_tokens) for i in range(len(self.regions))]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        size: tuple[int, int],
+        audio: Sequence[KeysValues],
+        masks: Sequence[Tensor] | None,
+        weights: Sequence[float],
+    ) -> Tensor:
+        """tokens (n, h*w, c); audio: a pair a region; masks: (1 or n, h*w, 1) a region; weights: a number a region"""
+        if self.attn1 is not None:
+            normed = self.norm1(tokens)
+            tokens = tokens + self.attn1(normed, self.attn1.keys_values(normed))
+        normed = self.norm2(tokens)
+        for index, region in enumerate(self.regions):
+            heard = self.get_submodule(f"attn2_{index}")(normed, audio[index])
+            if masks is not None:
+                heard = heard * masks[index]
+            heard = self.get_submodule(f"zero_conv_{region}")(to_image(heard, *size))
+            tokens = tokens + weights[index] * to_tokens(heard)
+        return tokens + self.ff(self.norm3(tokens))
+
+
+class AudioTransformer(nn.Module):
+    """Group norm, 1x1 convolution to `inner` channels, one `AudioBlock`, 1x1 convolution back, residual."""
+
+    def __init__(
+        self,
+        channels: int,
+        inner: int,
+        heads: int,
+        groups: int,
+        audio_token_dim: int,
+        regions: int,
+        self_attention: bool,
+        ff_mult: int,
+        *,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
+        self.proj_in = operations.Conv2d(channels, inner, 1, **factory)
+        block = AudioBlock(
+            inner, heads, audio_token_dim, regions, self_attention, ff_mult, operations=operations, **factory
+        )
+        self.transformer_blocks = nn.ModuleList([block])
+        self.proj_out = operations.Conv2d(inner, channels, 1, **factory)
+
+    def keys_values(self, audio_tokens: Tensor) -> list[KeysValues]:
+        """(n, T, audio_token_dim) -> one pair a region"""
+        return self.transformer_blocks[0].keys_values(audio_tokens)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        audio: Sequence[KeysValues],
+        masks: Sequence[Tensor] | None,
+        weights: Sequence[float],
+    ) -> Tensor:
+        """hidden (n, c, h, w) -> same shape; the rest as in `AudioBlock.forward`"""
+        size = (hidden.shape[-2], hidden.shape[-1])
+        tokens = to_tokens(self.proj_in(self.norm(hidden)))
+        tokens = self.transformer_blocks[0](tokens, size, audio, masks, weights)
+        return hidden + self.proj_out(to_image(tokens, *size))

@@ -1,0 +1,44 @@
+"""From audio features around each frame to the audio tokens that the denoising UNet attends to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+
+
+def window_features(features: Tensor, window: int) -> Tensor:
+    """(frames, layers, dim) -> (frames, window, layers, dim): each frame with its neighbours, clamped at the ends.
+
+    `window` is odd; frame i sees i - window // 2 .. i + window // 2.
+    """
+    frames = features.shape[0]
+    offsets = torch.arange(window, device=features.device) - window // 2
+    indices = torch.arange(frames, device=features.device)[:, None] + offsets
+    return features[indices.clamp(0, frames - 1)]
+
+
+class AudioProjection(nn.Module):
+    """(batch, frames, window, layers, dim) -> (batch, frames, audio_tokens, audio_token_dim)"""
+
+    def __init__(self, config: ModelConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        condition, audio = config.condition, config.audio
+        factory = {"device": device, "dtype": dtype}
+        self.tokens = condition.audio_tokens
+        self.activation = {"relu": F.relu, "silu": F.silu}[condition.audio_activation]
+        dim = config.unet.audio_token_dim
+        inputs = condition.audio_window * audio.layers * audio.dim
+        self.proj1 = operations.Linear(inputs, condition.audio_hidden, **factory)
+        self.proj2 = operations.Linear(condition.audio_hidden, condition.audio_hidden, **factory)
+        self.proj3 = operations.Linear(condition.audio_hidden, self.tokens * dim, **factory)
+        self.norm = operations.LayerNorm(dim, **factory)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        hidden = self.activation(self.proj1(windows.flatten(2)))
+        hidden = self.proj3(self.activation(self.proj2(hidden)))
+        return self.norm(hidden.unflatten(-1, (self.tokens, -1)))

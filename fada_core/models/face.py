@@ -1,0 +1,57 @@
+"""Small networks for the portrait: the face-box convolutions and the identity tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+
+
+class FaceLocator(nn.Module):
+    """Face-box picture (n, 3, size, size), 0..1 -> feature (n, block_out_channels[0], size/8, size/8).
+
+    The feature is added to the denoising UNet after its first convolution (Hallo, arXiv 2406.08801).
+    """
+
+    zero_at_start = ("conv_out",)
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        channels: tuple[int, ...] = (16, 32, 64, 128),
+        *,
+        operations: Any = nn,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        factory = {"device": device, "dtype": dtype, "padding": 1}
+        self.conv_in = operations.Conv2d(3, channels[0], 3, **factory)
+        self.blocks = nn.ModuleList()
+        for narrow, wide in zip(channels, channels[1:], strict=False):
+            self.blocks.append(operations.Conv2d(narrow, narrow, 3, **factory))
+            self.blocks.append(operations.Conv2d(narrow, wide, 3, stride=2, **factory))
+        self.conv_out = operations.Conv2d(channels[-1], config.unet.block_out_channels[0], 3, **factory)
+
+    def forward(self, image: Tensor) -> Tensor:
+        hidden = F.silu(self.conv_in(image))
+        for block in self.blocks:
+            hidden = F.silu(block(hidden))
+        return self.conv_out(hidden)
+
+
+class ImageProjection(nn.Module):
+    """Face embedding (n, identity_dim), not normalised -> identity tokens (n, image_tokens, image_token_dim)."""
+
+    def __init__(self, config: ModelConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.tokens = config.condition.image_tokens
+        dim = config.unet.image_token_dim
+        self.proj = operations.Linear(config.condition.identity_dim, self.tokens * dim, device=device, dtype=dtype)
+        self.norm = operations.LayerNorm(dim, device=device, dtype=dtype)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return self.norm(self.proj(embedding).unflatten(-1, (self.tokens, -1)))

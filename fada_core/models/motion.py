@@ -1,0 +1,135 @@
+"""Motion modules: attention along time at every place of a feature map (AnimateDiff v2, Guo et al. 2307.04725).
+
+Their sequence is the motion frames (the end of the clip before, as the reference UNet sees it), then the clip.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import Attention, FeedForward, to_image
+
+
+class PositionalEncoding(nn.Module):
+    """Adds the sine table of Vaswani et al. (1706.03762) to (n, length, dim); the table is stored with the weights."""
+
+    def __init__(self, dim: int, max_frames: int, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.register_buffer("pe", torch.empty(1, max_frames, dim, device=device, dtype=dtype))
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        _, max_frames, dim = self.pe.shape
+        positions = torch.arange(max_frames, device=self.pe.device, dtype=torch.float32)[:, None]
+        even = torch.arange(0, dim, 2, device=self.pe.device, dtype=torch.float32)
+        angles = positions * torch.exp(even * (-math.log(10000.0) / dim))
+        self.pe.copy_(torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pe[:, : x.shape[1]].to(x)
+
+
+class TemporalAttention(Attention):
+    """Attention that numbers its positions first."""
+
+    def __init__(self, dim: int, heads: int, max_frames: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__(dim, heads, operations=operations, **factory)
+        self.pos_encoder = PositionalEncoding(dim, max_frames, **factory)
+
+    def forward_last(self, x: Tensor, skip: int) -> Tensor:
+        """Self-attention of (n, length, dim), read out only from position `skip` on: -> (n, length - skip, dim)"""
+        x = self.pos_encoder(x)
+        return self(x[:, skip:], self.keys_values(x))
+
+
+class TemporalBlock(nn.Module):
+    """Two temporal self-attentions and a feed-forward layer."""
+
+    def __init__(
+        self, dim: int, heads: int, max_frames: int, ff_mult: int, *, operations: Any = nn, **factory: Any
+    ) -> None:
+        super().__init__()
+        self.attention_blocks = nn.ModuleList(
+            [TemporalAttention(dim, heads, max_frames, operations=operations, **factory) for _ in range(2)]
+        )
+        self.norms = nn.ModuleList([operations.LayerNorm(dim, **factory) for _ in range(2)])
+        self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
+        self.ff_norm = operations.LayerNorm(dim, **factory)
+
+    def forward(self, x: Tensor, skip: int) -> Tensor:
+        """(n, skip + frames, dim) -> (n, frames, dim): the first positions are looked at, but not computed further."""
+        x = x + self.attention_blocks[0].forward_last(self.norms[0](x), 0)
+        x = x[:, skip:] + self.attention_blocks[1].forward_last(self.norms[1](x), skip)
+        return x + self.ff(self.ff_norm(x))
+
+
+class TemporalTransformer(nn.Module):
+    """Group norm (each frame by itself), linear layer, one `TemporalBlock`, linear layer, residual."""
+
+    zero_at_start = ("proj_out",)
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        groups: int,
+        max_frames: int,
+        ff_mult: int,
+        *,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
+        self.proj_in = operations.Linear(channels, channels, **factory)
+        self.transformer_blocks = nn.ModuleList(
+            [TemporalBlock(channels, heads, max_frames, ff_mult, operations=operations, **factory)]
+        )
+        self.proj_out = operations.Linear(channels, channels, **factory)
+
+    def enter(self, rows: Tensor, frames: int) -> Tensor:
+        """(batch*frames, c, hw) -> tokens (batch, hw, frames, c)"""
+        return self.proj_in(self.norm(rows).unflatten(0, (-1, frames)).permute(0, 3, 1, 2))
+
+    def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:
+        """hidden (batch*frames, c, h, w); motion: what `enter` made of the motion frames -> as hidden"""
+        tokens = self.enter(hidden.flatten(2), frames)
+        skip = 0
+        if motion is not None:
+            tokens = torch.cat([motion, tokens], dim=2)
+            skip = motion.shape[2]
+        batch = tokens.shape[0]
+        tokens = self.proj_out(self.transformer_blocks[0](tokens.flatten(0, 1), skip))
+        tokens = tokens.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
+        return hidden + to_image(tokens, *hidden.shape[-2:])
+
+
+class MotionModule(nn.Module):
+    """AnimateDiff's wrapper around its transformer; kept for the parameter names."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        groups: int,
+        max_frames: int,
+        ff_mult: int,
+        *,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.temporal_transformer = TemporalTransformer(
+            channels, heads, groups, max_frames, ff_mult, operations=operations, **factory
+        )
+
+    def prepare(self, rows: Tensor, frames: int) -> Tensor:
+        """Motion frames of the reference UNet, (batch*frames, hw, c) -> tokens (batch, hw, frames, c)"""
+        return self.temporal_transformer.enter(rows.transpose(1, 2), frames)
+
+    def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:
+        return self.temporal_transformer(hidden, frames, motion)

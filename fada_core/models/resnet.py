@@ -1,0 +1,80 @@
+"""The convolutional half of a Stable Diffusion UNet: residual blocks, resampling and the time embedding."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def timestep_features(timesteps: Tensor, dim: int) -> Tensor:
+    """(n,) timesteps 0..999 -> (n, dim) float32: cosines, then sines, of `dim // 2` frequencies 1 .. 1/10000."""
+    half = dim // 2
+    exponents = torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(10000.0) * exponents)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TimestepEmbedding(nn.Module):
+    """(n, channels) time features -> (n, 4 * channels)."""
+
+    def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.linear_1 = operations.Linear(channels, 4 * channels, **factory)
+        self.linear_2 = operations.Linear(4 * channels, 4 * channels, **factory)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(features)))
+
+
+class ResnetBlock(nn.Module):
+    """Two 3x3 convolutions with a time shift between them, plus the (projected) input.
+
+    hidden (n, c_in, h, w), time (n, time_dim) -> (n, c_out, h, w)
+    """
+
+    zero_at_start = ("conv2",)
+
+    def __init__(
+        self, in_channels: int, out_channels: int, time_dim: int, groups: int, *, operations: Any = nn, **factory: Any
+    ) -> None:
+        super().__init__()
+        self.norm1 = operations.GroupNorm(groups, in_channels, eps=1e-5, **factory)
+        self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
+        self.time_emb_proj = operations.Linear(time_dim, out_channels, **factory)
+        self.norm2 = operations.GroupNorm(groups, out_channels, eps=1e-5, **factory)
+        self.conv2 = operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory)
+        self.conv_shortcut = None
+        if in_channels != out_channels:
+            self.conv_shortcut = operations.Conv2d(in_channels, out_channels, 1, **factory)
+
+    def forward(self, hidden: Tensor, time: Tensor) -> Tensor:
+        residual = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
+        hidden = self.conv1(F.silu(self.norm1(hidden)))
+        hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
+        return residual + self.conv2(F.silu(self.norm2(hidden)))
+
+
+class Downsample(nn.Module):
+    """(n, c, h, w) -> (n, c, h/2, w/2) by a strided convolution."""
+
+    def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, stride=2, padding=1, **factory)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.conv(hidden)
+
+
+class Upsample(nn.Module):
+    """(n, c, h, w) -> (n, c, 2h, 2w): nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.conv(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))

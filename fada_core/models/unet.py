@@ -1,0 +1,211 @@
+"""The denoising UNet: Stable Diffusion 1.5's with reference attention, audio attention and motion modules.
+
+Structurally equal to Hallo's (arXiv 2406.08801), whose weights it loads. Two steps: `prepare` computes once a clip all
+that the clip's denoising steps share, `forward` is one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..errors import FadaError
+from .attention import KeysValues
+from .reference import UNetBlock, UNetSkeleton
+
+
+@dataclass(frozen=True)
+class LayerConditioning:
+    """What one layer's attention, audio module and motion module share over the steps of a clip."""
+
+    reference: KeysValues | None  #: of the portrait, (batch - plain rows, frames or 1, hw, c) each
+    image: KeysValues | None  #: of the identity tokens, (batch, T, c) each
+    audio: list[KeysValues]  #: one pair a region, (batch*frames, T, inner) each
+    motion: Tensor | None  #: the motion frames' tokens in the motion module, (batch, hw, motion_frames, c)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All conditions of one clip, made by `DenoisingUNet.prepare`."""
+
+    batch: int
+    frames: int
+    plain_rows: int  #: so many batch rows, the first ones, do not see the portrait
+    layers: dict[str, LayerConditioning]  #: by the name of the layer's attention
+    audio_time: Tensor | None  #: added to the time embedding, (batch*frames, time_dim)
+    face: Tensor | None  #: added after conv_in, (batch, c, h, w)
+    reference_latents: Tensor | None  #: second half of conv_in's input, (batch, c, h, w)
+    masks: Sequence[Sequence[Tensor]] | None  #: masks[level][region]: (1 or batch*frames, hw, 1)
+    region_weights: tuple[float, ...]  #: strength of each audio region (Hallo's pose, face and lip weight)
+
+
+class DenoisingUNet(UNetSkeleton):
+    """Predicts noise, velocity or whatever it was trained for, frame by frame, for whole clips.
+
+    Each layer is a residual block, spatial attention, an audio module and a motion module. Levels without attention
+    have residual blocks only: their motion modules exist in Hallo's checkpoint but never run.
+    """
+
+    zero_at_start = ("conv_out",)
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        operations: Any = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        unet = config.unet
+        factory = {"device": device, "dtype": dtype}
+        width = unet.block_out_channels[0]
+        super().__init__(
+            config,
+            unet.in_channels * (2 if unet.concat_reference else 1),
+            conditioned=True,
+            operations=operations,
+            **factory,
+        )
+        self.concat_reference = unet.concat_reference
+        self.audio_time_embedding = None
+        if unet.audio_time_embedding:
+            audio_dim = config.condition.audio_tokens * unet.audio_token_dim
+            self.audio_time_embedding = operations.Linear(audio_dim, 4 * width, bias=False, **factory)
+            self.zero_at_start = ("conv_out", "audio_time_embedding")
+        self.conv_norm_out = operations.GroupNorm(unet.norm_groups, width, eps=1e-5, **factory)
+        self.conv_out = operations.Conv2d(width, unet.in_channels, 3, padding=1, **factory)
+
+    def prepare(
+        self,
+        *,
+        audio_tokens: Tensor,
+        reference: dict[str, Tensor] | None = None,
+        image_tokens: Tensor | None = None,
+        face_latents: Tensor | None = None,
+        reference_latents: Tensor | None = None,
+        masks: Sequence[Sequence[Tensor]] | None = None,
+        region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
+        plain_rows: int = 0,
+        hallo_compat: bool = False,
+    ) -> Conditioning:
+        """Project every condition of a clip to where the network uses it; differentiable.
+
+        Args:
+            audio_tokens: (batch, frames, T, audio_token_dim); zeros for rows without audio.
+            reference: the reference UNet's features, each (batch * (1 + motion_frames), hw, c): a row's portrait, then
+                its motion frames. Plain rows use their motion frames too. None: no motion frames, all rows plain.
+            image_tokens: identity tokens, (batch, T, image_token_dim), where the preset has them.
+            face_latents: the face locator's feature, (batch, c, h, w); zeros for rows without it.
+            reference_latents: the portrait's latents, (batch, c, h, w), for presets that show them to conv_in; zeros
+                for plain rows.
+            masks: masks[level][region], each (1 or batch * frames, hw, 1), 0..1, of the audio attention's regions
+                (full, face, lip). None: every region is the whole picture.
+            region_weights: strength of each region's audio attention.
+            plain_rows: so many batch rows, the first ones, do not attend to the portrait.
+            hallo_compat: deal the portraits out by frame number modulo batch, as Hallo's published code does: under
+                guidance, even frames of the conditional row see the portrait of the unconditional one.
+
+        Raises:
+            FadaError: a condition that the preset needs is missing, or its rows do not fit the batch.
+        """
+        batch, frames = audio_tokens.shape[:2]
+        if reference is None:
+            plain_rows = batch
+        elif any(len(rows) % batch for rows in reference.values()):
+            raise FadaError(f"The reference features' rows are no multiple of the batch of {batch}; pass as many for each row.")
+        if self.concat_reference and reference_latents is None:
+            raise FadaError("This model also reads the portrait's latents; pass reference_latents (zeros for plain rows).")
+
+        # The published code repeats a (batch, ...) bank over the frames' axis; row r then meets portrait r % batch.
+        portrait_rows = torch.arange(plain_rows, batch)[:, None]
+        if hallo_compat:
+            portrait_rows = torch.arange(plain_rows * frames, batch * frames).unflatten(0, (-1, frames)) % batch
+
+        audio_rows = audio_tokens.flatten(0, 1)
+        layers = {}
+        for name, (block, j) in self.attention_blocks().items():
+            attention = block.attentions[j]
+            portrait = motion = None
+            if reference is not None:
+                rows = reference[name].unflatten(0, (batch, -1))
+                if plain_rows < batch:
+                    needed, place = portrait_rows.unique(return_inverse=True)
+                    keys, values = attention.reference_keys_values(rows[needed, 0])
+                    portrait = (keys[place], values[place])
+                if rows.shape[1] > 1:
+                    motion = block.motion_modules[j].prepare(rows[:, 1:].flatten(0, 1), rows.shape[1] - 1)
+            layers[name] = LayerConditioning(
+                reference=portrait,
+                image=None if image_tokens is None else attention.image_keys_values(image_tokens),
+                audio=block.audio_modules[j].keys_values(audio_rows),
+                motion=motion,
+            )
+        return Conditioning(
+            batch=batch,
+            frames=frames,
+            plain_rows=plain_rows,
+            layers=layers,
+            audio_time=None if self.audio_time_embedding is None else self.audio_time_embedding(audio_rows.flatten(1)),
+            face=face_latents,
+            reference_latents=reference_latents,
+            masks=masks,
+            region_weights=region_weights,
+        )
+
+    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """One step: latents (batch*frames, c, h, w), timesteps (batch,) 0..999 -> prediction, shaped as the latents."""
+        frames = conditioning.frames
+        if conditioning.reference_latents is not None:
+            portrait = conditioning.reference_latents[:, None].expand(-1, frames, -1, -1, -1).flatten(0, 1)
+            latents = torch.cat([latents, portrait], dim=1)
+        hidden = self.conv_in(latents.contiguous(memory_format=torch.channels_last))
+        if conditioning.face is not None:
+            hidden = hidden + conditioning.face.repeat_interleave(frames, dim=0)
+        time = self.time(timesteps, latents.dtype).repeat_interleave(frames, dim=0)
+        if conditioning.audio_time is not None:
+            time = time + conditioning.audio_time
+
+        skips = [hidden]
+        for i, block in enumerate(self.down_blocks):
+            for j, resnet in enumerate(block.resnets):
+                hidden = resnet(hidden, time)
+                if block.attentions:
+                    hidden = self._condition(block, j, f"down_blocks.{i}.attentions.{j}", i, hidden, conditioning)
+                skips.append(hidden)
+            for downsample in block.downsamplers:
+                hidden = downsample(hidden)
+                skips.append(hidden)
+
+        deepest = len(self.down_blocks) - 1
+        hidden = self.mid_block.resnets[0](hidden, time)
+        hidden = self._condition(self.mid_block, 0, "mid_block.attentions.0", deepest, hidden, conditioning)
+        hidden = self.mid_block.resnets[1](hidden, time)
+
+        for i, block in enumerate(self.up_blocks):
+            for j, resnet in enumerate(block.resnets):
+                hidden = resnet(torch.cat([hidden, skips.pop()], dim=1), time)
+                if block.attentions:
+                    name = f"up_blocks.{i}.attentions.{j}"
+                    hidden = self._condition(block, j, name, deepest - i, hidden, conditioning)
+            for upsample in block.upsamplers:
+                hidden = upsample(hidden)
+        return self.conv_out(F.silu(self.conv_norm_out(hidden)))
+
+    def _condition(
+        self, block: UNetBlock, j: int, name: str, level: int, hidden: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        """Attention, audio module and motion module of one layer."""
+        layer, frames = conditioning.layers[name], conditioning.frames
+        attention = block.attentions[j]
+        tokens, normed = attention.enter(hidden)
+        plain = conditioning.plain_rows * frames
+        hidden = attention.leave(hidden, tokens, normed, layer.image, layer.reference, plain)
+        masks = None if conditioning.masks is None else conditioning.masks[level]
+        hidden = block.audio_modules[j](hidden, layer.audio, masks, conditioning.region_weights)
+        return block.motion_modules[j](hidden, frames, layer.motion)

@@ -1,0 +1,1 @@
+"""`python -m fada_core.pretrain`: the shipped model's autoencoder and teacher, trained on rendered avatars."""

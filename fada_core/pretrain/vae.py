@@ -1,0 +1,103 @@
+"""First stage: the small autoencoder learns the avatars' pictures, the mouth above all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.avatars import AvatarSet
+from ..models.vae import TinyVAE
+
+MOUTH_WEIGHT = 4.0  #: of the mouth's pixels in the reconstruction terms: few pixels that carry the speech
+GRADIENT_WEIGHT = 0.5
+KL_WEIGHT = 1e-4
+
+
+def box_mask(boxes: Tensor, size: int, margin: float = 2.0) -> Tensor:
+    """1 inside the pixel boxes `(n, 4)` x0 y0 x1 y1 (grown by `margin`), 0 outside: `(n, 1, size, size)`."""
+    axis = torch.arange(size) + 0.5
+    x0, y0, x1, y1 = (boxes + torch.tensor([-margin, -margin, margin, margin])).unbind(-1)
+    inside_x = (axis >= x0[:, None]) & (axis <= x1[:, None])
+    inside_y = (axis >= y0[:, None]) & (axis <= y1[:, None])
+    return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).float()
+
+
+def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
+    return images[..., :, 1:] - images[..., :, :-1], images[..., 1:, :] - images[..., :-1, :]
+
+
+class _Autoencoder(nn.Module):
+    """Encode, draw from the posterior, decode: one forward, so that it can be wrapped for several processes."""
+
+    def __init__(self, vae: TinyVAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_variance = self.vae.moments(images)
+        return self.vae.reconstruct(mean + noise * (0.5 * log_variance).exp()), mean, log_variance
+
+
+@dataclass
+class VAETask:
+    """Mouth-weighted L1 + 4 MSE + gradient L1 + KL on single frames of random clips."""
+
+    vae: TinyVAE
+    data: AvatarSet
+    batch: int
+
+    def __post_init__(self) -> None:
+        self.module = _Autoencoder(self.vae).to(memory_format=torch.channels_last)
+
+    def _images(self, generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
+        clips = torch.randint(self.data.count, (count,), generator=generator).tolist()
+        frames = int(self.data.seconds * self.data.fps)
+        rows = torch.randint(frames, (count,), generator=generator)
+        images = torch.cat([self.data.frames(clip, row[None]) for clip, row in zip(clips, rows, strict=True)])
+        boxes = torch.stack([self.data.read(c, "mouth_box")["mouth_box"][r] for c, r in zip(clips, rows, strict=True)])
+        return images, box_mask(boxes, self.data.size)
+
+    def losses(self, module: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        images, mouth = self._images(generator, self.batch)
+        device = next(module.parameters()).device
+        quarter = self.data.size // 4
+        noise = torch.randn(self.batch, self.vae.latent_mean.numel() // 4, quarter, quarter, generator=generator)
+        images = images.to(device, memory_format=torch.channels_last)
+        output, mean, log_variance = module(images, noise.to(device))
+        output, mean, log_variance = output.float(), mean.float(), log_variance.float()
+        weight = 1 + (MOUTH_WEIGHT - 1) * mouth.to(device)
+        error = output - images
+        l1 = (weight * error.abs()).mean()
+        mse = (weight * error.square()).mean()
+        gradient = sum(F.l1_loss(a, b) for a, b in zip(_gradients(output), _gradients(images), strict=True))
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        with torch.no_grad():
+            mouth_mse = (mouth.to(device) * error.square()).sum() / (3 * mouth.sum().clamp(min=1))
+            psnr = -10 * torch.log10(error.square().mean() / 4)
+            mouth_psnr = -10 * torch.log10(mouth_mse / 4)
+        loss = l1 + 4 * mse + GRADIENT_WEIGHT * gradient + KL_WEIGHT * kl
+        return {"loss": loss, "l1": l1, "kl": kl, "psnr": psnr, "mouth_psnr": mouth_psnr}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Originals above reconstructions, always of the same frames."""
+        images, _ = self._images(torch.Generator().manual_seed(1), 8)
+        device = next(self.module.parameters()).device
+        output = self.vae.reconstruct(self.vae.moments(images.to(device))[0]).clamp(-1, 1).float().cpu()
+        grid = torch.cat([torch.cat(list(rows), dim=2) for rows in (images, output)], dim=1)
+        iio.imwrite(folder / f"preview-{step:06d}.png", ((grid + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+    @torch.inference_mode()
+    def set_statistics(self, count: int = 512) -> None:
+        """Measure the latents' mean and deviation per channel and put them into the autoencoder."""
+        images, _ = self._images(torch.Generator().manual_seed(2), count)
+        device = next(self.module.parameters()).device
+        latents = torch.cat(
+            [F.pixel_unshuffle(self.vae.moments(part.to(device))[0], 2) for part in images.split(32)]
+        )
+        self.vae.latent_mean.copy_(latents.mean(dim=(0, 2, 3)))
+        self.vae.latent_std.copy_(latents.std(dim=(0, 2, 3)))

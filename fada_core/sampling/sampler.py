@@ -1,0 +1,181 @@
+"""Denoise one clip: all conditional branches, guided, from noise to clean latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import FadaError
+from ..models.networks import Networks, ReferenceFeatures
+from ..models.unet import Conditioning
+from .guidance import Branch, branches, combine
+from .schedule import NoiseSchedule
+from .solvers import build_solver
+
+Callback = Callable[[int, int, Tensor], None]
+"""Called between steps with (finished steps, all steps, the clean latents that the last step expects
+(frames, c, h, w)); whatever it raises ends the sampling."""
+
+
+Masks = Sequence[Sequence[Tensor]]
+"""Where each audio region works: masks[level][region], (1, h*w, 1) in 0..1."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How to denoise. The defaults are the paper's teacher: 25 steps x 3 branches = 75 NFE."""
+
+    steps: int = 25
+    ref_cfg: float = 2.0  #: reference guidance, 1 = none
+    audio_cfg: float = 6.5  #: audio guidance, 1 = none
+    solver: str = "ddim"  #: one of `solvers.SOLVERS`
+    region_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Strength of the audio in each of the model's audio regions (Hallo: whole picture, face, lips)."""
+    batch_branches: bool = True  #: False: one branch after the other, slower, with less memory; same result
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The person: what stays the same over all clips of a job. One batch row each."""
+
+    portrait: Tensor  #: latents, (1, c, h, w) float32
+    identity: Tensor | None = None  #: face embedding, (1, identity_dim)
+    face_box: Tensor | None = None  #: face-box picture, (1, 3, size, size) in 0..1
+    masks: Masks | None = None
+    features: ReferenceFeatures | None = None
+    """The portrait's own rows from the reference UNet, computed once: [identity hidden, identity shown], or a single
+    row where the model has no identity tokens. None: computed for every clip."""
+
+
+class Clip(NamedTuple):
+    """Clean latents (1, frames, c, h, w) float32, and the forward passes of the denoising UNet that they took, per branch."""
+
+    latents: Tensor
+    nfe: int
+
+
+@torch.no_grad()
+def prepare_subject(
+    networks: Networks,
+    portrait: Tensor,
+    identity: Tensor | None = None,
+    face_box: Tensor | None = None,
+    masks: Masks | None = None,
+) -> Subject:
+    """A `Subject` with its reference features; arguments as its fields."""
+    features = None
+    if not networks.config.hallo_compat:  # there, a portrait's features depend on the rest of the batch
+        kinds = _identity_kinds(networks, portrait.device)
+        tokens = networks.image_tokens(_repeat(identity, len(kinds)), kinds)
+        no_motion = portrait.new_zeros(len(kinds), 0, *portrait.shape[1:])
+        features = networks.reference_features(portrait.expand(len(kinds), -1, -1, -1), no_motion, tokens)
+    return Subject(portrait, identity, face_box, masks, features)
+
+
+@torch.no_grad()
+def sample_clip(
+    networks: Networks,
+    schedule: NoiseSchedule,
+    subject: Subject,
+    motion: Tensor,
+    audio: Tensor,
+    settings: SamplingSettings,
+    generator: torch.Generator,
+    callback: Callback | None = None,
+) -> Clip:
+    """Sample the latents of one clip.
+
+    Args:
+        motion: latents of the frames before, (1, motion_frames, c, h, w).
+        audio: audio features around each frame, (1, frames, window, layers, dim).
+        generator: on the CPU; the start noise is drawn there in float32, so that it is the same for any device.
+
+    Raises:
+        FadaError: unknown solver, impossible number of steps.
+    """
+    used = branches(settings.ref_cfg, settings.audio_cfg)
+    groups = [used] if settings.batch_branches else [[branch] for branch in used]
+    if networks.config.hallo_compat and len(groups) > 1:
+        raise FadaError("hallo_compat mixes the rows of a batch, so it needs batch_branches; turn one of them off.")
+    conditionings = _condition(networks, subject, motion, audio, groups, settings.region_weights)
+    solver = build_solver(schedule, settings.steps, settings.solver)
+    device = subject.portrait.device
+    shape = (1, audio.shape[1], *subject.portrait.shape[1:])
+    x = torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
+    nfe = 0
+    for done, t in enumerate(solver.timesteps, start=1):
+        predictions: list[Tensor] = []
+        for group, conditioning in zip(groups, conditionings, strict=True):
+            timesteps = torch.full((len(group),), t, device=device)
+            alpha, sigma = schedule.alpha_sigma(timesteps)
+            portraits, latents = _repeat(subject.portrait, len(group)), _repeat(x, len(group))
+            prediction = networks.predict(latents, timesteps, alpha, sigma, portraits, conditioning)
+            predictions += prediction.split(1)
+            nfe += len(group)
+        guided = combine(predictions, used)
+        expected = schedule.to_x0(x, guided, t)[0] if callback else None
+        x = solver.step(guided, t, x)
+        if callback:
+            callback(done, len(solver.timesteps), expected)
+    return Clip(x, nfe)
+
+
+def _identity_kinds(networks: Networks, device: torch.device) -> Tensor:
+    """Whether the identity is hidden, for each kind of reference row that guidance may ask for."""
+    return torch.tensor([True, False] if networks.imageproj is not None else [False], device=device)
+
+
+def _repeat(value: Tensor | None, batch: int) -> Tensor | None:
+    return None if value is None else value.expand(batch, *value.shape[1:])
+
+
+def _condition(
+    networks: Networks,
+    subject: Subject,
+    motion: Tensor,
+    audio: Tensor,
+    groups: Sequence[Sequence[Branch]],
+    region_weights: tuple[float, ...],
+) -> list[Conditioning]:
+    """Keys and values of every group of branches, constant over the steps."""
+    device = subject.portrait.device
+    shared = None
+    if subject.features is not None:
+        kinds = _identity_kinds(networks, device)
+        tokens = networks.image_tokens(_repeat(subject.identity, len(kinds)), kinds)
+        shared = networks.reference_features(subject.features, _repeat(motion, len(kinds)), tokens)
+    conditionings = []
+    for group in groups:
+        batch = len(group)
+        drop_reference = torch.tensor([branch.drop_reference for branch in group], device=device)
+        drop_audio = torch.tensor([branch.drop_audio for branch in group], device=device)
+        tokens = networks.image_tokens(_repeat(subject.identity, batch), drop_reference)
+        portraits = _repeat(subject.portrait, batch)
+        if shared is None:
+            features = networks.reference_features(portraits, _repeat(motion, batch), tokens)
+        else:
+            # The last kind shows the identity; where there is no other, it serves every branch.
+            rows = 1 + motion.shape[1]
+            hidden = 0 if networks.imageproj is not None else -1
+            order = [hidden if branch.drop_reference else -1 for branch in group]
+            features = {
+                name: value.unflatten(0, (-1, rows))[order].flatten(0, 1) for name, value in shared.items()
+            }
+        conditionings.append(
+            networks.condition_features(
+                features,
+                portraits,
+                tokens,
+                _repeat(audio, batch),
+                drop_reference=drop_reference,
+                drop_audio=drop_audio,
+                face_box=_repeat(subject.face_box, batch),
+                masks=subject.masks,
+                region_weights=region_weights,
+            )
+        )
+    return conditionings

@@ -1,0 +1,124 @@
+"""The noise schedule: how much signal and noise a timestep holds, and the DDIM step between two of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import ScheduleConfig
+from ..errors import FadaError
+
+
+def _alphas_cumprod(config: ScheduleConfig) -> np.ndarray:
+    """Cumulated signal variance for every training timestep, (train_timesteps,) float64."""
+    if config.beta_schedule == "linear":
+        betas = np.linspace(config.beta_start, config.beta_end, config.train_timesteps)
+    else:
+        betas = np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.train_timesteps) ** 2
+    cumprod = np.cumprod(1.0 - betas)
+    if config.zero_snr:  # Lin et al. 2305.08891, algorithm 1: shift the last root to zero, scale the first one back
+        root = np.sqrt(cumprod)
+        cumprod = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return cumprod
+
+
+def _expand(values: Tensor, like: Tensor) -> Tensor:
+    """Append axes, so that a value per batch row (or one for all) multiplies `like`."""
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
+
+
+class NoiseSchedule:
+    """x_t = alpha_t x_0 + sigma_t noise, alpha_t^2 + sigma_t^2 = 1, for t = 0 (nearly clean) .. train_timesteps - 1.
+
+    Every method takes `t` as an int or as a LongTensor with one entry a batch row; tensors may have any trailing axes.
+    A negative `t` is the clean sample itself (alpha 1, sigma 0).
+
+    Raises:
+        FadaError: the config asks for noise prediction and zero terminal SNR together. There x_t is pure noise, the
+            predicted noise says nothing about x_0, and the first sampling step would divide by zero.
+    """
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        if config.zero_snr and config.prediction == "epsilon":
+            raise FadaError(
+                "A schedule with zero terminal SNR cannot be sampled by noise prediction; "
+                "set schedule.prediction to 'v' or schedule.zero_snr to false."
+            )
+        self.config = config
+        cumprod = _alphas_cumprod(config)
+        self.alphas_cumprod = torch.from_numpy(cumprod).float()
+        # One more entry for the clean sample, so that index -1 finds it.
+        cumprod = np.append(cumprod, 1.0)
+        self._tables = {torch.device("cpu"): torch.from_numpy(np.sqrt(np.stack([cumprod, 1.0 - cumprod]))).float()}
+
+    @classmethod
+    def from_config(cls, config: ScheduleConfig) -> NoiseSchedule:
+        return cls(config)
+
+    def timesteps(self, steps: int) -> list[int]:
+        """`steps` timesteps from train_timesteps - 1 downwards, "trailing" (2305.08891, table 2; as diffusers rounds).
+
+        Raises:
+            FadaError: `steps` is not within 1..train_timesteps.
+        """
+        total = self.config.train_timesteps
+        if not 1 <= steps <= total:
+            raise FadaError(f"{steps} sampling steps are not possible; choose 1 to {total}.")
+        # diffusers' arange, so that halves round alike; it may run one entry too far by rounding errors.
+        return [int(t) - 1 for t in np.round(np.arange(total, 0, -total / steps))[:steps]]
+
+    def previous(self, t: int, steps: int) -> int:
+        """The timestep that a step from `t`, an entry of `timesteps(steps)`, leads to; negative: the clean sample."""
+        if self.config.previous_timestep == "stride":
+            return t - self.config.train_timesteps // steps
+        following = [*self.timesteps(steps), -1]
+        return following[following.index(t) + 1]
+
+    def alpha_sigma(self, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and noise amplitudes, float32: scalars for an int (on the CPU), else shaped and placed like `t`."""
+        if isinstance(t, int):
+            alpha, sigma = self._tables[torch.device("cpu")][:, max(t, -1)]
+            return alpha, sigma
+        table = self._tables.get(t.device)
+        if table is None:
+            table = self._tables[t.device] = self._tables[torch.device("cpu")].to(t.device)
+        alpha, sigma = table[:, torch.where(t < 0, self.config.train_timesteps, t)]
+        return alpha, sigma
+
+    def _amplitudes(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.alpha_sigma(t)
+        return _expand(alpha, like), _expand(sigma, like)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
+        """x_t = alpha x_0 + sigma noise."""
+        alpha, sigma = self._amplitudes(t, x0)
+        return alpha * x0 + sigma * noise
+
+    def velocity(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
+        """v = alpha noise - sigma x_0 (Salimans & Ho, 2202.00512, section 4)."""
+        alpha, sigma = self._amplitudes(t, x0)
+        return alpha * noise - sigma * x0
+
+    def target(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
+        """What the network's prediction is compared with: v or the noise, by the config."""
+        return noise if self.config.prediction == "epsilon" else self.velocity(x0, noise, t)
+
+    def to_x0(self, x_t: Tensor, prediction: Tensor, t: int | Tensor) -> Tensor:
+        """The clean sample that `prediction` (v or noise, by the config) implies; exact up to rounding."""
+        alpha, sigma = self._amplitudes(t, x_t)
+        if self.config.prediction == "epsilon":
+            return (x_t - sigma * prediction) / alpha
+        return alpha * x_t - sigma * prediction
+
+    def to_epsilon(self, x_t: Tensor, prediction: Tensor, t: int | Tensor) -> Tensor:
+        """The noise that `prediction` (v or noise, by the config) implies."""
+        if self.config.prediction == "epsilon":
+            return prediction
+        alpha, sigma = self._amplitudes(t, x_t)
+        return alpha * prediction + sigma * x_t
+
+    def ddim_step(self, prediction: Tensor, x_t: Tensor, t: int | Tensor, t_prev: int | Tensor) -> Tensor:
+        """x at `t_prev` (Song et al. 2010.02502, equation 12, eta 0); a negative `t_prev` gives the clean sample."""
+        alpha, sigma = self._amplitudes(t_prev, x_t)
+        return alpha * self.to_x0(x_t, prediction, t) + sigma * self.to_epsilon(x_t, prediction, t)

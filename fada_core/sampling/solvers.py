@@ -1,0 +1,78 @@
+"""Samplers behind one interface: the project's DDIM, and multistep solvers from diffusers for the teacher."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import Tensor
+
+from ..errors import FadaError
+from .schedule import NoiseSchedule
+
+
+class Solver(Protocol):
+    """Steps through `timesteps` in order, once; holds state, so every clip needs a new one."""
+
+    timesteps: list[int]
+
+    def step(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
+        """x (float32) at the timestep after `t`; after the last one, the clean sample."""
+        ...
+
+
+class DDIM:
+    """Deterministic DDIM (2010.02502) by the schedule's own rules."""
+
+    def __init__(self, schedule: NoiseSchedule, steps: int) -> None:
+        self.schedule, self.timesteps = schedule, schedule.timesteps(steps)
+        self._previous = {t: schedule.previous(t, steps) for t in self.timesteps}
+
+    def step(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
+        return self.schedule.ddim_step(prediction, x, t, self._previous[t])
+
+
+class Multistep:
+    """DPM-Solver++ 2M (2211.01095) or UniPC (2302.04867) as diffusers has them, on the schedule's timesteps."""
+
+    def __init__(
+        self,
+        kind: type[DPMSolverMultistepScheduler] | type[UniPCMultistepScheduler],
+        schedule: NoiseSchedule,
+        steps: int,
+    ) -> None:
+        config = schedule.config
+        self._scheduler = kind(
+            num_train_timesteps=config.train_timesteps,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+            beta_schedule=config.beta_schedule,
+            solver_order=2,
+            prediction_type="v_prediction" if config.prediction == "v" else "epsilon",
+            timestep_spacing=config.spacing,
+            rescale_betas_zero_snr=config.zero_snr,
+        )
+        schedule.timesteps(steps)  # refuses impossible numbers with our own sentence
+        self._scheduler.set_timesteps(steps)
+        self.timesteps = self._scheduler.timesteps.tolist()
+
+    def step(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
+        return self._scheduler.step(prediction, t, x, return_dict=False)[0]
+
+
+SOLVERS = ("ddim", "dpm++", "unipc")
+
+
+def build_solver(schedule: NoiseSchedule, steps: int, name: str = "ddim") -> Solver:
+    """A fresh solver for one clip.
+
+    Raises:
+        FadaError: no solver has this `name`, or `steps` is out of range.
+    """
+    if name == "ddim":
+        return DDIM(schedule, steps)
+    if name == "dpm++":
+        return Multistep(DPMSolverMultistepScheduler, schedule, steps)
+    if name == "unipc":
+        return Multistep(UniPCMultistepScheduler, schedule, steps)
+    raise FadaError(f"There is no solver '{name}'; choose one of {', '.join(SOLVERS)}.")
