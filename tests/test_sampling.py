@@ -2,16 +2,96 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from safetensors.torch import load_file
 
-from fada_core.config import ScheduleConfig
+from fada_core.config import TINY, ModelConfig, ScheduleConfig
 from fada_core.errors import FadaError
 from fada_core.models import precondition
+from fada_core.models.networks import Networks
+from fada_core.sampling.chain import clip_windows, next_motion, sample_chain
+from fada_core.sampling.guidance import branches, combine
+from fada_core.sampling.preview import preview
+from fada_core.sampling.sampler import SamplingSettings, Subject, prepare_subject, sample_clip
 from fada_core.sampling.schedule import NoiseSchedule
+from fada_core.sampling.solvers import SOLVERS, build_solver
+from tests.test_parity_hallo import FIXTURE, TOLERANCE, Case
 
 STEPS = (4, 6, 25, 30, 40)
+
+SMALL = replace(
+    TINY,
+    name="small",
+    size=64,
+    clip_frames=4,
+    unet=replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16),
+    condition=replace(TINY.condition, audio_hidden=16, audio_tokens=2),
+    vae=replace(TINY.vae, width=8),
+)
+"""The tiny preset at a width that takes milliseconds."""
+
+IDENTITY = replace(
+    SMALL,
+    unet=replace(SMALL.unet, image_token_dim=24, concat_reference=False, audio_regions=3),
+    condition=replace(SMALL.condition, identity_dim=10, image_tokens=3, face_locator=True),
+    residual_std=0.0,
+    motion_space="pixels",
+)
+"""The same with what Hallo's networks have on top: identity tokens, face locator, audio regions."""
+
+
+def make_networks(config: ModelConfig) -> Networks:
+    """Networks with random weights, residual branches not silent, so that every input reaches the output."""
+    networks = Networks(config).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in networks.named_parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0, 0.7 * parameter[0].numel() ** -0.5, generator=generator)
+        else:
+            parameter.fill_(float(name.endswith("weight")))
+    return networks
+
+
+def make_subject(networks: Networks) -> Subject:
+    config, generator = networks.config, torch.Generator().manual_seed(1)
+    side = config.size // config.vae.downscale
+    portrait = torch.randn(1, config.vae.latent_channels, side, side, generator=generator)
+    identity = face_box = None
+    if config.condition.identity_dim:
+        identity = torch.randn(1, config.condition.identity_dim, generator=generator)
+        face_box = torch.ones(1, 3, config.size, config.size)
+    return prepare_subject(networks, portrait, identity, face_box)
+
+
+def make_features(config: ModelConfig, frames: int) -> torch.Tensor:
+    return torch.randn(frames, config.audio.layers, config.audio.dim, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture(scope="module")
+def small() -> Networks:
+    return make_networks(SMALL)
+
+
+@pytest.fixture(scope="module")
+def with_identity() -> Networks:
+    return make_networks(IDENTITY)
+
+
+def run_clip(networks: Networks, subject: Subject | None = None, seed: int = 0, **settings):
+    subject = make_subject(networks) if subject is None else subject
+    config = networks.config
+    audio = clip_windows(make_features(config, 9), 0, config.clip_frames, config.condition.audio_window)
+    motion = subject.portrait[:, None].expand(-1, config.motion_frames, -1, -1, -1)
+    schedule, generator = NoiseSchedule(config.schedule), torch.Generator().manual_seed(seed)
+    return sample_clip(networks, schedule, subject, motion, audio, SamplingSettings(**settings), generator)
+
+
+def assert_same(a: torch.Tensor, b: torch.Tensor) -> None:
+    assert (a - b).abs().max() <= 1e-5 * max(1.0, b.abs().max().item())
 
 
 def diffusers_ddim(config: ScheduleConfig) -> DDIMScheduler:
@@ -129,3 +209,245 @@ def test_preconditioning_is_exact_and_has_unit_variance():
     torch.testing.assert_close(
         precondition.velocity(v, x_t, other, alpha, sigma, std, has_reference)[4], v[4]
     )
+
+
+@pytest.mark.parametrize(
+    ("ref_cfg", "audio_cfg"), [(2.0, 6.5), (1.0, 1.0), (3.5, 3.5), (1.0, 4.0), (2.0, 0.0), (0.0, 0.0)]
+)
+def test_guidance_is_the_written_formula(ref_cfg, audio_cfg):
+    drawn = torch.randn(3, 1, 2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    e = dict(zip(("base", "ref", "audio"), drawn, strict=True))
+    wanted = e["base"] + ref_cfg * (e["ref"] - e["base"]) + audio_cfg * (e["audio"] - e["ref"])
+    used = branches(ref_cfg, audio_cfg)
+    torch.testing.assert_close(combine([e[branch.name] for branch in used], used), wanted)
+    assert all(branch.weight for branch in used)
+    assert sum(branch.weight for branch in used) == pytest.approx(1.0)
+
+
+def test_only_needed_branches_are_used_and_base_comes_first():
+    def names(*scales: float) -> list[str]:
+        return [branch.name for branch in branches(*scales)]
+
+    assert names(2.0, 6.5) == ["base", "ref", "audio"]
+    assert names(3.5, 3.5) == ["base", "audio"]
+    assert names(1.0, 6.5) == ["ref", "audio"]
+    assert names(1.0, 1.0) == ["audio"]
+
+
+@pytest.mark.parametrize(("scales", "passes"), [((2.0, 6.5), 75), ((1.0, 1.0), 25), ((3.5, 3.5), 50)])
+def test_nfe_is_counted_per_branch(small, monkeypatch, scales, passes):
+    rows = []
+    forward = small.denoising_unet.forward
+    monkeypatch.setattr(small.denoising_unet, "forward", lambda x, *a: rows.append(len(x)) or forward(x, *a))
+    clip = run_clip(small, steps=25, ref_cfg=scales[0], audio_cfg=scales[1])
+    assert clip.nfe == passes == sum(rows) // SMALL.clip_frames
+    assert len(rows) == 25
+
+
+@pytest.mark.parametrize("name", ["small", "with_identity"])
+def test_branches_batched_or_one_by_one_give_the_same(name, request):
+    networks = request.getfixturevalue(name)
+    together, alone = (run_clip(networks, steps=3, batch_branches=batch) for batch in (True, False))
+    assert_same(alone.latents, together.latents)
+    assert alone.nfe == together.nfe == 9
+
+
+@pytest.mark.parametrize("name", ["small", "with_identity"])
+def test_portrait_features_computed_once_change_nothing(name, request):
+    networks = request.getfixturevalue(name)
+    subject = make_subject(networks)
+    once = run_clip(networks, subject, steps=2)
+    every_time = run_clip(networks, replace(subject, features=None), steps=2)
+    assert_same(once.latents, every_time.latents)
+
+
+def test_each_branch_sees_what_it_may(with_identity):
+    """Base ignores portrait, identity and audio; ref ignores the audio; audio depends on all of them."""
+    subject = make_subject(with_identity)
+    other = prepare_subject(with_identity, subject.portrait + 1, subject.identity - 1, subject.face_box)
+    other_audio = make_features(IDENTITY, 9).flip(0)
+
+    def predictions(who: Subject, features: torch.Tensor) -> torch.Tensor:
+        audio = clip_windows(features, 0, 4, 5).expand(3, -1, -1, -1, -1)
+        conditioning = with_identity.condition(
+            who.portrait.expand(3, -1, -1, -1),
+            subject.portrait[:, None].expand(3, 2, -1, -1, -1),  # motion frames are kept by every branch
+            audio,
+            drop_reference=torch.tensor([True, False, False]),
+            drop_audio=torch.tensor([True, True, False]),
+            identity=who.identity.expand(3, -1),
+            face_box=who.face_box.expand(3, -1, -1, -1),
+        )
+        x = torch.randn(1, 4, 16, 8, 8, generator=torch.Generator().manual_seed(5)).expand(3, -1, -1, -1, -1)
+        t = torch.full((3,), 500)
+        alpha, sigma = NoiseSchedule(IDENTITY.schedule).alpha_sigma(t)
+        return with_identity.predict(x, t, alpha, sigma, who.portrait.expand(3, -1, -1, -1), conditioning)
+
+    first = predictions(subject, make_features(IDENTITY, 9))
+    changed = [(predictions(other, make_features(IDENTITY, 9)) - first), (predictions(subject, other_audio) - first)]
+    portrait, audio = ([row.abs().max().item() > 1e-4 for row in rows] for rows in changed)
+    assert portrait == [False, True, True]
+    assert audio == [False, False, True]
+
+
+def test_rows_without_reference_must_come_first(small):
+    subject = make_subject(small)
+    audio = clip_windows(make_features(SMALL, 4), 0, 4, 5).expand(2, -1, -1, -1, -1)
+    portrait = subject.portrait.expand(2, -1, -1, -1)
+    drop = torch.tensor([False, True])
+    with pytest.raises(ValueError, match="first"):
+        small.condition(portrait, portrait[:, None], audio, drop_reference=drop, drop_audio=drop)
+
+
+def test_seed_decides(small):
+    first, again, other = (run_clip(small, seed=seed, steps=2).latents for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_solvers_reach_the_clean_sample(solver, steps):
+    schedule = NoiseSchedule(ScheduleConfig())
+    x0, noise = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(1)).unbind(0)
+    made = build_solver(schedule, steps, solver)
+    assert made.timesteps == schedule.timesteps(steps)
+    x = noise
+    for t in made.timesteps:
+        x = made.step(schedule.velocity(x0, noise, t), t, x)
+    torch.testing.assert_close(x, x0, atol=2e-3, rtol=0)  # diffusers starts at a tiny alpha, not at 0
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_solvers_run_on_networks(small, solver):
+    clip = run_clip(small, steps=4, solver=solver)
+    assert clip.latents.isfinite().all() and clip.nfe == 12
+
+
+def test_unknown_solver_is_refused():
+    with pytest.raises(FadaError, match="ddim, dpm"):
+        build_solver(NoiseSchedule(ScheduleConfig()), 4, "euler")
+
+
+def test_residual_model_without_v_prediction_is_refused():
+    with pytest.raises(FadaError, match="residual_std"):
+        Networks(replace(SMALL, schedule=ScheduleConfig(prediction="epsilon", zero_snr=False)))
+
+
+def run_chain(networks: Networks, frames: int, callback=None, steps: int = 2):
+    config = networks.config
+    return sample_chain(
+        networks,
+        NoiseSchedule(config.schedule),
+        make_subject(networks),
+        make_features(config, frames),
+        SamplingSettings(steps=steps, ref_cfg=1.0, audio_cfg=1.0),
+        torch.Generator().manual_seed(0),
+        callback,
+    )
+
+
+@pytest.mark.parametrize(("frames", "lengths"), [(1, [1]), (4, [4]), (5, [4, 1]), (11, [4, 4, 3])])
+def test_chain_has_the_frames_of_the_audio(small, frames, lengths):
+    assert [clip.latents.shape for clip in run_chain(small, frames)] == [(1, n, 16, 8, 8) for n in lengths]
+
+
+def test_chain_is_lazy_and_forgets(small, monkeypatch):
+    calls = []
+    predict = small.predict
+    monkeypatch.setattr(small, "predict", lambda *a: calls.append(1) or predict(*a))
+    chain = run_chain(small, 4000)
+    assert not calls
+    next(chain)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["small", "with_identity"])
+def test_a_clip_sees_the_last_frames_of_the_one_before(name, request, monkeypatch):
+    networks = request.getfixturevalue(name)
+    seen = []
+    features = networks.reference_features
+    monkeypatch.setattr(
+        networks, "reference_features", lambda p, m, t: (m.shape[1] and seen.append(m[:1].clone())) or features(p, m, t)
+    )
+    clips = list(run_chain(networks, 8))
+    portrait = make_subject(networks).portrait
+    assert torch.equal(seen[0], portrait[:, None].expand_as(seen[0]))
+    assert torch.equal(seen[1], next_motion(networks, clips[0].latents))
+    last = clips[0].latents[:, -2:]
+    if networks.config.motion_space == "latents":
+        assert torch.equal(seen[1], last)
+    else:
+        assert torch.equal(seen[1][0], networks.vae.encode(networks.vae.decode(last[0])))
+
+
+def test_windows_reach_over_the_clip_but_not_over_the_ends():
+    features = torch.arange(10.0)[:, None, None]
+    windows = clip_windows(features, 4, 4, 5)[0, ..., 0, 0]
+    assert windows[0].tolist() == [2, 3, 4, 5, 6] and windows[3].tolist() == [5, 6, 7, 8, 9]
+    assert clip_windows(features, 0, 4, 5)[0, 0, :, 0, 0].tolist() == [0, 0, 0, 1, 2]
+    assert clip_windows(features, 8, 4, 5)[0, 3, :, 0, 0].tolist() == [9] * 5
+
+
+def test_callback_counts_all_steps_and_can_interrupt(small):
+    class Interrupted(Exception):
+        pass
+
+    calls = []
+
+    def callback(done, steps, latents):
+        calls.append((done, steps, tuple(latents.shape)))
+        if done == 3:
+            raise Interrupted
+
+    chain = run_chain(small, 8, callback)
+    next(chain)
+    with pytest.raises(Interrupted):
+        next(chain)
+    assert calls == [(done, 4, (4, 16, 8, 8)) for done in (1, 2, 3)]
+
+
+def test_published_row_order_runs_batched_only(with_identity):
+    networks = make_networks(replace(IDENTITY, hallo_compat=True))
+    published = run_clip(networks, steps=2, ref_cfg=3.5, audio_cfg=3.5).latents
+    correct = run_clip(with_identity, steps=2, ref_cfg=3.5, audio_cfg=3.5).latents
+    assert not torch.allclose(published, correct, atol=1e-3)
+    # Without guidance there is one row, and nothing to mix up.
+    unguided = {"steps": 2, "ref_cfg": 1.0, "audio_cfg": 1.0}
+    assert_same(run_clip(networks, **unguided).latents, run_clip(with_identity, **unguided).latents)
+    with pytest.raises(FadaError, match="batch_branches"):
+        run_clip(networks, steps=2, batch_branches=False)
+
+
+def test_preview_has_the_size_of_the_video(small):
+    shown = preview(small, make_subject(small).portrait.expand(2, -1, -1, -1))
+    assert shown.shape == (2, 3, 64, 64) and shown.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("outputs", "scale", "compat"), [("cfg", 3.5, True), ("nocfg", 1.0, True), ("nocfg", 1.0, False)]
+)
+def test_a_clip_equals_hallos(monkeypatch, outputs, scale, compat):
+    """From the networks' inputs to the clean latents; equal scales are Hallo's two-branch guidance."""
+    with torch.no_grad():
+        case = Case()
+    config = replace(
+        case.config,
+        hallo_compat=compat,
+        audio=replace(case.config.audio, kind="mel"),  # its rows are given; no need for the large encoders
+        vae=replace(SMALL.vae, latent_channels=4),
+    )
+    networks = Networks(config).eval()
+    for name in ("reference_unet", "denoising_unet", "face_locator", "imageproj", "audioproj"):
+        setattr(networks, name, getattr(case, name))
+    inputs, expected = case.inputs, load_file(FIXTURE / f"outputs_{outputs}.safetensors")
+    portrait, motion = inputs["ref_latents"][:1], inputs["ref_latents"][None, 1:]
+    subject = prepare_subject(networks, portrait, inputs["face_emb"], inputs["face_mask_image"], case.masks)
+    audio = clip_windows(inputs["audio_emb"], 0, config.clip_frames, config.condition.audio_window)
+    settings = SamplingSettings(
+        steps=4, ref_cfg=scale, audio_cfg=scale, region_weights=tuple(case.info["config"]["motion_scale"])
+    )
+    monkeypatch.setattr(torch, "randn", lambda *_, **__: inputs["latents"].transpose(1, 2))
+    schedule = NoiseSchedule(config.schedule)
+    clip = sample_clip(networks, schedule, subject, motion, audio, settings, torch.Generator())
+    torch.testing.assert_close(clip.latents.transpose(1, 2), expected["latents_3"], atol=TOLERANCE, rtol=0)

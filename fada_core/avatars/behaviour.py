@@ -9,7 +9,9 @@ def _wander(n: int, fps: float, period_s: float, generator: torch.Generator, cha
     knots = max(4, round(n / fps / period_s) + 4)
     values = torch.randn(channels, 1, knots, generator=generator)
     # Cubic interpolation between knots, cut so that the phase of the knots is not tied to the first frame.
-    fine = F.interpolate(values[:, :, None], size=(1, round(knots * period_s * fps)), mode="bicubic", align_corners=True)
+    fine = F.interpolate(
+        values[:, :, None], size=(1, round(knots * period_s * fps)), mode="bicubic", align_corners=True
+    )
     start = int(torch.randint(max(1, fine.shape[-1] - n), (), generator=generator))
     return fine[:, 0, 0, start : start + n]
 
@@ -44,10 +46,10 @@ def _gaze(n: int, fps: float, generator: torch.Generator) -> torch.Tensor:
 def behave(
     n: int, fps: float, energy: torch.Tensor, generator: torch.Generator, *, turned: float = 0.0, amount: float = 1.0
 ) -> dict[str, torch.Tensor]:
-    """Motion of `n` frames: `blink` (n,), `gaze` (n, 2), `brow` (n,), `yaw`, `pitch`, `roll` (n,) radians, `shift` (n, 2).
+    """Motion of `n` frames: `blink`, `brow` (n,), `gaze`, `shift` (n, 2), and `yaw`, `pitch`, `roll` (n,) in radians.
 
-    `shift` is in half images (the picture spans -1..1). `energy` (n,) 0..1 is the loudness of the speech, which makes the
-    head nod and the brows move; `turned` is a constant yaw in radians; `amount` scales every turn and sway.
+    `shift` is in half images (the picture spans -1..1). `energy` (n,) 0..1 is the loudness of the speech, which makes
+    the head nod and the brows move; `turned` is a constant yaw in radians; `amount` scales every turn and sway.
     """
     slow = _wander(n, fps, 1.6, generator, 5) * amount
     quick = _wander(n, fps, 0.45, generator, 2) * amount

@@ -14,16 +14,25 @@ def _over(image: torch.Tensor, color: Color | torch.Tensor, cover: torch.Tensor)
 
 
 def _times(image: torch.Tensor, factor: Color, amount: torch.Tensor) -> torch.Tensor:
-    return image * (1 + (torch.tensor(factor, device=image.device)[:, None, None] - 1) * amount[:, None])
+    """Multiply `image` (n, 3, h, w) by `factor` where `amount` (n, h, w) says."""
+    return torch.addcmul(image, image * amount[:, None], torch.tensor(factor, device=image.device)[:, None, None] - 1)
 
 
 def draw_eye(
-    image: torch.Tensor, u: torch.Tensor, v: torch.Tensor, who: Identity, side: int, blink: torch.Tensor,
-    gaze: torch.Tensor, brow: torch.Tensor, openness: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
+    image: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    who: Identity,
+    side: int,
+    blink: torch.Tensor,
+    gaze: torch.Tensor,
+    brow: torch.Tensor,
+    openness: torch.Tensor,
+) -> torch.Tensor:
     """One eye (`side` -1 = left in the picture) and its brow.
 
-    `image` (n, 3, h, w) in 0..1 and `u`, `v` (n, h, w) are a crop in face coordinates; the others (n, 1, 1) or (n, 2, 1, 1).
+    `image` (n, 3, h, w) in 0..1 and `u`, `v` (n, h, w) are a crop in face coordinates; `gaze` is (n, 2, 1, 1), the
+    others are (n, 1, 1).
     """
     x = (u * side - who.eye_gap) / who.eye_width  # -1 = inner corner, 1 = outer corner
     y = v - who.eye_y + who.eye_tilt * who.eye_width * x * 0.5
@@ -59,21 +68,37 @@ def draw_eye(
     thick = (0.009 + 0.011 * who.lash) * (0.65 + 0.35 * x.clamp(-1, 1))
     reach = 1.06 + 0.16 * who.lash
     wing = lid - 0.05 * who.lash * (x - 0.86).clamp(min=0)
-    lash = torch.maximum((y - wing + 0.4 * thick).abs() - thick, (x.abs() - torch.where(x > 0, reach, 1.02)) * who.eye_width)
+    lash = torch.maximum(
+        (y - wing + 0.4 * thick).abs() - thick, (x.abs() - torch.where(x > 0, reach, 1.02)) * who.eye_width
+    )
     image = _over(image, ink, coverage(lash))
-    image = _times(image, shade, coverage(torch.maximum((y - base).abs() - 0.005, (x.abs() - 0.95) * who.eye_width)) * 0.55)
+    image = _times(
+        image, shade, coverage(torch.maximum((y - base).abs() - 0.005, (x.abs() - 0.95) * who.eye_width)) * 0.55
+    )
     bx = (u * side - who.eye_gap - 0.005) / (who.eye_width * 1.28)
-    curve = who.brow_y + who.eye_y - who.brow_arch * (1 - (bx - 0.25).square()) - who.brow_tilt * 0.12 * bx - 0.035 * brow
+    curve = (
+        who.brow_y
+        + who.eye_y
+        - who.brow_arch * (1 - (bx - 0.1).square())
+        - who.brow_tilt * 0.1 * bx
+        + 0.012 * bx
+        - 0.035 * brow
+    )
     thickness = who.brow_thick * (1 - 0.55 * ((bx + 0.35).clamp(min=0) / 1.35))
     field = torch.maximum((v - curve).abs() - thickness, (bx.abs() - 1) * 0.12 + 0.4 * (v - curve).abs())
     return _over(image, who.brow, coverage(field) * 0.95)
 
 
 def draw_mouth(
-    image: torch.Tensor, u: torch.Tensor, v: torch.Tensor, who: Identity,
-    openness: torch.Tensor, width: torch.Tensor, rounding: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    """Lips, teeth and tongue over a crop `image` (n, 3, h, w) with face coordinates `u`, `v` (n, h, w); the others (n, 1, 1)."""
+    image: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    who: Identity,
+    openness: torch.Tensor,
+    width: torch.Tensor,
+    rounding: torch.Tensor,
+) -> torch.Tensor:
+    """Lips, teeth and tongue over a crop `image` (n, 3, h, w) at coordinates `u`, `v` (n, h, w)"""
     half = who.mouth_width * (1 + 0.24 * (width - 0.5) - 0.4 * rounding - 0.06 * openness)
     x = u / half
     inside = 1 - x * x
@@ -88,11 +113,15 @@ def draw_mouth(
     lip_top = upper - who.lip_upper * full * rim * cupid * (1 - 0.15 * openness)
     lip_bottom = lower + who.lip_lower * full * rim * (1 - 0.15 * openness)
     top = tuple(0.9 * c for c in who.lips)
-    image = _times(image, (0.84, 0.7, 0.68), (1 - ((v - lip_bottom - 0.02).abs() / 0.035)).clamp(0, 1) * rim.clamp(min=0) * 0.5)
+    image = _times(
+        image, (0.84, 0.7, 0.68), (1 - ((v - lip_bottom - 0.02).abs() / 0.035)).clamp(0, 1) * rim.clamp(min=0) * 0.5
+    )
     middle = 0.5 * (upper + lower)
     image = _over(image, top, coverage(torch.maximum(lip_top - v, v - middle)))  # type: ignore[arg-type]
     image = _over(image, who.lips, coverage(torch.maximum(middle - v, v - lip_bottom)))
-    shine = (1 - ((v - 0.55 * lip_bottom - 0.45 * lower).abs() / 0.014)).clamp(0, 1) * (1 - (x / 0.55).square()).clamp(0, 1)
+    shine = (1 - ((v - 0.55 * lip_bottom - 0.45 * lower).abs() / 0.014)).clamp(0, 1) * (1 - (x / 0.55).square()).clamp(
+        0, 1
+    )
     image = _over(image, tuple(min(1.0, c * 1.12 + 0.12) for c in who.lips), shine * 0.55)  # type: ignore[arg-type]
     hole = coverage(torch.maximum(upper - v, v - lower)) * (gap / 0.012).clamp(max=1)
     depth = ((v - upper) / (lower - upper).clamp(min=0.01)).clamp(0, 1)

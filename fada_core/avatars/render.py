@@ -6,11 +6,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .canvas import grid
 from .features import draw_eye, draw_mouth
+from .head import front, hair_behind, head
 from .identity import Identity
-from .layers import EXTENT, background, body, front, grid, hair_behind, head
+from .scenery import background, body
 
-#: Where the face's origin lies in the picture, in half images.
+# Layers reach a little beyond the picture, so that a moving head finds something there.
+_EXTENT = 1.2
+# Where the face's origin lies in the picture, in half images.
 _FACE_Y = -0.03
 _PIVOT_Y = 0.55  # the head rolls around its neck
 _TURN = 0.42  # how far the nearest point moves in a turn, in half images per unit of sine
@@ -28,17 +32,20 @@ class _Layers:
 
 def _paint(who: Identity, size: int, device: torch.device) -> _Layers:
     # Twice the picture's resolution, because a warped layer is read between its pixels.
-    u, v = grid(math.ceil(2 * EXTENT * size), EXTENT, device)
+    u, v = grid(math.ceil(2 * _EXTENT * size), _EXTENT, device)
     behind, cover = hair_behind(u, v, who), front(u, v, who)
     return _Layers(
-        background(size, who, device), behind.rgba() if bool(behind.alpha.any()) else None, body(u, v, who).rgba(),
-        head(u, v, who).rgba(), cover.rgba() if cover else None,
-    )  # fmt: skip
+        background(size, who, device),
+        behind.rgba() if bool(behind.alpha.any()) else None,
+        body(u, v, who).rgba(),
+        head(u, v, who).rgba(),
+        cover.rgba() if cover else None,
+    )
 
 
 def _sample(layer: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """(4, t, t) layer read at `u`, `v` (n, h, w) -> (n, 4, h, w)."""
-    where = torch.stack([u, v], -1) / EXTENT
+    where = torch.stack([u, v], -1) / _EXTENT
     return F.grid_sample(layer[None].expand(len(u), -1, -1, -1), where, align_corners=False, padding_mode="border")
 
 
@@ -84,7 +91,9 @@ def feature_boxes(who: Identity, motion: dict[str, torch.Tensor], size: int) -> 
 def _crop(boxes: torch.Tensor, size: int) -> tuple[slice, slice]:
     """Rows and columns that hold every box."""
     low, high = boxes[:, :2].min(0).values.floor().int(), boxes[:, 2:].max(0).values.ceil().int()
-    return slice(max(0, int(low[1]) - 1), min(size, int(high[1]) + 1)), slice(max(0, int(low[0]) - 1), min(size, int(high[0]) + 1))
+    return slice(max(0, int(low[1]) - 1), min(size, int(high[1]) + 1)), slice(
+        max(0, int(low[0]) - 1), min(size, int(high[0]) + 1)
+    )
 
 
 @torch.no_grad()
@@ -93,8 +102,8 @@ def render(
 ) -> torch.Tensor:
     """Frames (n, 3, size, size) in -1..1.
 
-    `motion` holds, per frame, `openness`, `width`, `rounding`, `blink` (n,) in 0..1, `brow` (n,) in -0.5..1, `gaze` (n, 2) in
-    -1..1, `yaw`, `pitch`, `roll` (n,) in radians and `shift` (n, 2) in half images.
+    `motion` holds, per frame, `openness`, `width`, `rounding`, `blink` (n,) in 0..1, `brow` (n,) in -0.5..1, `gaze`
+    (n, 2) in -1..1, `yaw`, `pitch`, `roll` (n,) in radians and `shift` (n, 2) in half images.
     """
     device = torch.device(device)
     layers = _paint(identity, size, device)
@@ -134,13 +143,26 @@ def _render_chunk(
     for side, half in ((-1, slice(columns.start, middle + margin)), (1, slice(middle - margin, columns.stop))):
         where = (slice(None), slice(None), rows, half)
         image[where] = draw_eye(
-            image[where], u[:, rows, half], v[:, rows, half], who, side, values["blink"], gaze, values["brow"], values["openness"]
+            image[where],
+            u[:, rows, half],
+            v[:, rows, half],
+            who,
+            side,
+            values["blink"],
+            gaze,
+            values["brow"],
+            values["openness"],
         )
     rows, columns = _crop(boxes["mouth_box"], size)
     image[:, :, rows, columns] = draw_mouth(
-        image[:, :, rows, columns], u[:, rows, columns], v[:, rows, columns], who,
-        values["openness"], values["width"], values["rounding"],
-    )  # fmt: skip
+        image[:, :, rows, columns],
+        u[:, rows, columns],
+        v[:, rows, columns],
+        who,
+        values["openness"],
+        values["width"],
+        values["rounding"],
+    )
     if layers.front is not None:
         image = _over(image, _sample(layers.front, u, jaw_v))
     return image

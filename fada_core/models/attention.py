@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .resnet import zeroed
+
 KeysValues = tuple[Tensor, Tensor]  #: (n, length, inner) each
 AUDIO_REGIONS = ("full", "face", "lip")  #: Hallo's hierarchical audio attention, in its order
 
@@ -48,6 +50,10 @@ class Attention(nn.Module):
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Softmax attention of projected queries (n, l, dim); the result has not passed the output layer."""
         queries, keys, values = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+        if queries.requires_grad and queries.dtype == torch.bfloat16 and queries.device.type == "cpu":
+            # torch's fused backward is some 10x slower in bfloat16 on a CPU than these three operations (torch 2.13).
+            weights = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+            return (weights.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)
         return F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
 
     def forward(self, tokens: Tensor, keys_values: KeysValues) -> Tensor:
@@ -140,8 +146,6 @@ class SpatialTransformer(nn.Module):
     In two halves, because the reference UNet hands out what lies between them.
     """
 
-    zero_at_start = ("proj_out",)
-
     def __init__(
         self,
         channels: int,
@@ -159,7 +163,7 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(
             [SpatialBlock(channels, heads, image_token_dim, ff_mult, operations=operations, **factory)]
         )
-        self.proj_out = operations.Conv2d(channels, channels, 1, **factory)
+        self.proj_out = zeroed(operations.Conv2d(channels, channels, 1, **factory))
 
     def enter(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(n, c, h, w) -> tokens (n, hw, c) and the same after the block's first norm"""
@@ -210,11 +214,10 @@ class AudioBlock(nn.Module):
             self.attn1 = Attention(dim, heads, operations=operations, **factory)
         self.norm2 = operations.LayerNorm(dim, **factory)
         self.regions = AUDIO_REGIONS[:regions]
-        self.zero_at_start = tuple(f"zero_conv_{region}" for region in self.regions)
         for index, region in enumerate(self.regions):
             attention = Attention(dim, heads, audio_token_dim, operations=operations, **factory)
             self.add_module(f"attn2_{index}", attention)
-            self.add_module(f"zero_conv_{region}", operations.Conv2d(dim, dim, 1, **factory))
+            self.add_module(f"zero_conv_{region}", zeroed(operations.Conv2d(dim, dim, 1, **factory)))
         self.norm3 = operations.LayerNorm(dim, **factory)
         self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from .resnet import zeroed
 
 
 class FaceLocator(nn.Module):
@@ -15,8 +16,6 @@ class FaceLocator(nn.Module):
 
     The feature is added to the denoising UNet after its first convolution (Hallo, arXiv 2406.08801).
     """
-
-    zero_at_start = ("conv_out",)
 
     def __init__(
         self,
@@ -34,7 +33,7 @@ class FaceLocator(nn.Module):
         for narrow, wide in zip(channels, channels[1:], strict=False):
             self.blocks.append(operations.Conv2d(narrow, narrow, 3, **factory))
             self.blocks.append(operations.Conv2d(narrow, wide, 3, stride=2, **factory))
-        self.conv_out = operations.Conv2d(channels[-1], config.unet.block_out_channels[0], 3, **factory)
+        self.conv_out = zeroed(operations.Conv2d(channels[-1], config.unet.block_out_channels[0], 3, **factory))
 
     def forward(self, image: Tensor) -> Tensor:
         hidden = F.silu(self.conv_in(image))

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, FeedForward, to_image
+from .attention import Attention, FeedForward, to_image, to_tokens
+from .resnet import zeroed
 
 
 class PositionalEncoding(nn.Module):
@@ -19,15 +20,10 @@ class PositionalEncoding(nn.Module):
 
     def __init__(self, dim: int, max_frames: int, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.register_buffer("pe", torch.empty(1, max_frames, dim, device=device, dtype=dtype))
-        self.reset_buffers()
-
-    def reset_buffers(self) -> None:
-        _, max_frames, dim = self.pe.shape
-        positions = torch.arange(max_frames, device=self.pe.device, dtype=torch.float32)[:, None]
-        even = torch.arange(0, dim, 2, device=self.pe.device, dtype=torch.float32)
+        positions = torch.arange(max_frames, device=device, dtype=torch.float32)[:, None]
+        even = torch.arange(0, dim, 2, device=device, dtype=torch.float32)
         angles = positions * torch.exp(even * (-math.log(10000.0) / dim))
-        self.pe.copy_(torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None])
+        self.register_buffer("pe", torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None].to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.pe[:, : x.shape[1]].to(x)
@@ -70,8 +66,6 @@ class TemporalBlock(nn.Module):
 class TemporalTransformer(nn.Module):
     """Group norm (each frame by itself), linear layer, one `TemporalBlock`, linear layer, residual."""
 
-    zero_at_start = ("proj_out",)
-
     def __init__(
         self,
         channels: int,
@@ -89,15 +83,15 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(
             [TemporalBlock(channels, heads, max_frames, ff_mult, operations=operations, **factory)]
         )
-        self.proj_out = operations.Linear(channels, channels, **factory)
+        self.proj_out = zeroed(operations.Linear(channels, channels, **factory))
 
-    def enter(self, rows: Tensor, frames: int) -> Tensor:
-        """(batch*frames, c, hw) -> tokens (batch, hw, frames, c)"""
-        return self.proj_in(self.norm(rows).unflatten(0, (-1, frames)).permute(0, 3, 1, 2))
+    def enter(self, hidden: Tensor, frames: int) -> Tensor:
+        """(batch*frames, c, h, w) -> tokens (batch, h*w, frames, c)"""
+        return self.proj_in(to_tokens(self.norm(hidden))).unflatten(0, (-1, frames)).transpose(1, 2)
 
     def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:
         """hidden (batch*frames, c, h, w); motion: what `enter` made of the motion frames -> as hidden"""
-        tokens = self.enter(hidden.flatten(2), frames)
+        tokens = self.enter(hidden, frames)
         skip = 0
         if motion is not None:
             tokens = torch.cat([motion, tokens], dim=2)
@@ -129,7 +123,7 @@ class MotionModule(nn.Module):
 
     def prepare(self, rows: Tensor, frames: int) -> Tensor:
         """Motion frames of the reference UNet, (batch*frames, hw, c) -> tokens (batch, hw, frames, c)"""
-        return self.temporal_transformer.enter(rows.transpose(1, 2), frames)
+        return self.temporal_transformer.enter(to_image(rows, rows.shape[1], 1), frames)
 
     def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:
         return self.temporal_transformer(hidden, frames, motion)

@@ -37,7 +37,7 @@ class Networks(nn.Module):
     def __init__(self, config: ModelConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         if config.residual_std and config.schedule.prediction != "v":
-            raise FadaError("residual_std needs a model that predicts v; set schedule.prediction to 'v' or residual_std to 0.")
+            raise FadaError("residual_std needs a model that predicts v; set prediction to 'v' or residual_std to 0.")
         self.config = config
         made = {"operations": operations, "device": device, "dtype": dtype}
         condition = config.condition

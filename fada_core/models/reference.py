@@ -17,7 +17,7 @@ from .resnet import Downsample, ResnetBlock, TimestepEmbedding, Upsample, timest
 
 
 class UNetBlock(nn.Module):
-    """The layers of one level: `resnets.j`, `attentions.j` and, if `conditioned`, `audio_modules.j`, `motion_modules.j`.
+    """One level: `resnets.j`, `attentions.j` and, if `conditioned`, `audio_modules.j` and `motion_modules.j`.
 
     `resnets` lists (channels in, channels out); `audio_widths` the inner width of each layer's audio module; it has an
     entry for each layer with attention, so a level without attention has none.
@@ -77,12 +77,21 @@ class UNetBlock(nn.Module):
 class UNetSkeleton(nn.Module):
     """conv_in, time embedding and blocks of a UNet; `conditioned` adds what only the denoising UNet has.
 
+    The way up ends at `last_level` (0 is the finest).
+
     The inner width of audio modules follows the block's input width in Hallo's weights (for the way up: the width of
     the next level), not the width of the features they see.
     """
 
     def __init__(
-        self, config: ModelConfig, conv_in_channels: int, *, conditioned: bool, operations: Any, **factory: Any
+        self,
+        config: ModelConfig,
+        conv_in_channels: int,
+        *,
+        last_level: int,
+        conditioned: bool,
+        operations: Any,
+        **factory: Any,
     ) -> None:
         super().__init__()
         unet = config.unet
@@ -103,19 +112,19 @@ class UNetSkeleton(nn.Module):
         deepest = widths[-1]
         self.mid_block = UNetBlock(config, [(deepest, deepest)] * 2, [deepest], conditioned=conditioned, **factory)
         self.up_blocks = nn.ModuleList()
-        for level in reversed(range(levels)):
+        for level in reversed(range(last_level, levels)):
             width, next_width = widths[level], widths[max(level - 1, 0)]
             inputs = [widths[min(level + 1, levels - 1)]] + [width] * layers
             skips = [width] * layers + [next_width]
             resnets = [(i + skip, width) for i, skip in zip(inputs, skips, strict=True)]
             audio_widths = [next_width] * (layers + 1) if unet.attention_levels[level] else []
             block = UNetBlock(config, resnets, audio_widths, conditioned=conditioned, **factory)
-            if level > 0:
+            if level > last_level:
                 block.upsamplers.append(Upsample(width, **factory))
             self.up_blocks.append(block)
 
     def attention_blocks(self) -> dict[str, tuple[UNetBlock, int]]:
-        """Every attention's name, e.g. 'down_blocks.0.attentions.1' -> its block and its place in it; in data's order."""
+        """'down_blocks.0.attentions.1' and so on -> the attention's block and its place there, in the order of data."""
         named = [(f"down_blocks.{i}", block) for i, block in enumerate(self.down_blocks)]
         named += [("mid_block", self.mid_block)]
         named += [(f"up_blocks.{i}", block) for i, block in enumerate(self.up_blocks)]
@@ -129,8 +138,8 @@ class UNetSkeleton(nn.Module):
 class ReferenceUNet(UNetSkeleton):
     """Features of clean pictures for the denoising UNet: the input of every self-attention.
 
-    The checkpoint's names include the layers after the last of these features. They are never run; they keep their
-    names and take no gradient.
+    It ends at the last of these. What follows it in the same block is never run and takes no gradient; Hallo's
+    checkpoint has these weights, too.
     """
 
     def __init__(
@@ -144,18 +153,17 @@ class ReferenceUNet(UNetSkeleton):
         super().__init__(
             config,
             config.unet.in_channels,
+            last_level=config.unet.attention_levels.index(True),
             conditioned=False,
             operations=operations,
             device=device,
             dtype=dtype,
         )
         self.last = list(self.attention_blocks())[-1]
-        block, j = self.attention_blocks()[self.last]
-        unused = [block.attentions[j].proj_out, block.upsamplers]
-        unused += [child for name, child in block.attentions[j].transformer_blocks[0].named_children() if name != "norm1"]
-        unused += list(self.up_blocks)[list(self.up_blocks).index(block) + 1 :]
-        for module in unused:
-            module.requires_grad_(False)
+        attention = self.up_blocks[-1].attentions[-1]
+        for unused in (attention.transformer_blocks[0], attention.proj_out):
+            unused.requires_grad_(False)
+        attention.transformer_blocks[0].norm1.requires_grad_(True)
 
     def forward(self, latents: Tensor, image_tokens: Tensor | None = None) -> dict[str, Tensor]:
         """
@@ -170,7 +178,8 @@ class ReferenceUNet(UNetSkeleton):
             for j, resnet in enumerate(block.resnets):
                 hidden = resnet(hidden, time)
                 if block.attentions:
-                    hidden = self._attend(block.attentions[j], f"down_blocks.{i}.attentions.{j}", hidden, image_tokens, bank)
+                    name = f"down_blocks.{i}.attentions.{j}"
+                    hidden = self._attend(block.attentions[j], name, hidden, image_tokens, bank)
                 skips.append(hidden)
             for downsample in block.downsamplers:
                 hidden = downsample(hidden)
@@ -184,12 +193,11 @@ class ReferenceUNet(UNetSkeleton):
             for j, resnet in enumerate(block.resnets):
                 hidden = resnet(torch.cat([hidden, skips.pop()], dim=1), time)
                 if block.attentions:
-                    hidden = self._attend(block.attentions[j], f"up_blocks.{i}.attentions.{j}", hidden, image_tokens, bank)
-                if self.last in bank:
-                    return bank
+                    name = f"up_blocks.{i}.attentions.{j}"
+                    hidden = self._attend(block.attentions[j], name, hidden, image_tokens, bank)
             for upsample in block.upsamplers:
                 hidden = upsample(hidden)
-        raise AssertionError("the last attention is on the way up")
+        return bank
 
     def _attend(
         self,

@@ -10,6 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def zeroed(layer: nn.Module) -> nn.Module:
+    """The same layer, starting at zero: the last one of a residual branch, so that a fresh network is near identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def timestep_features(timesteps: Tensor, dim: int) -> Tensor:
     """(n,) timesteps 0..999 -> (n, dim) float32: cosines, then sines, of `dim // 2` frequencies 1 .. 1/10000."""
     half = dim // 2
@@ -36,8 +43,6 @@ class ResnetBlock(nn.Module):
     hidden (n, c_in, h, w), time (n, time_dim) -> (n, c_out, h, w)
     """
 
-    zero_at_start = ("conv2",)
-
     def __init__(
         self, in_channels: int, out_channels: int, time_dim: int, groups: int, *, operations: Any = nn, **factory: Any
     ) -> None:
@@ -46,7 +51,7 @@ class ResnetBlock(nn.Module):
         self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
         self.time_emb_proj = operations.Linear(time_dim, out_channels, **factory)
         self.norm2 = operations.GroupNorm(groups, out_channels, eps=1e-5, **factory)
-        self.conv2 = operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory)
+        self.conv2 = zeroed(operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory))
         self.conv_shortcut = None
         if in_channels != out_channels:
             self.conv_shortcut = operations.Conv2d(in_channels, out_channels, 1, **factory)

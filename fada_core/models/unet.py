@@ -18,6 +18,7 @@ from ..config import ModelConfig
 from ..errors import FadaError
 from .attention import KeysValues
 from .reference import UNetBlock, UNetSkeleton
+from .resnet import zeroed
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,6 @@ class DenoisingUNet(UNetSkeleton):
     have residual blocks only: their motion modules exist in Hallo's checkpoint but never run.
     """
 
-    zero_at_start = ("conv_out",)
-
     def __init__(
         self,
         config: ModelConfig,
@@ -68,6 +67,7 @@ class DenoisingUNet(UNetSkeleton):
         super().__init__(
             config,
             unet.in_channels * (2 if unet.concat_reference else 1),
+            last_level=0,
             conditioned=True,
             operations=operations,
             **factory,
@@ -76,10 +76,9 @@ class DenoisingUNet(UNetSkeleton):
         self.audio_time_embedding = None
         if unet.audio_time_embedding:
             audio_dim = config.condition.audio_tokens * unet.audio_token_dim
-            self.audio_time_embedding = operations.Linear(audio_dim, 4 * width, bias=False, **factory)
-            self.zero_at_start = ("conv_out", "audio_time_embedding")
+            self.audio_time_embedding = zeroed(operations.Linear(audio_dim, 4 * width, bias=False, **factory))
         self.conv_norm_out = operations.GroupNorm(unet.norm_groups, width, eps=1e-5, **factory)
-        self.conv_out = operations.Conv2d(width, unet.in_channels, 3, padding=1, **factory)
+        self.conv_out = zeroed(operations.Conv2d(width, unet.in_channels, 3, padding=1, **factory))
 
     def prepare(
         self,
@@ -118,12 +117,12 @@ class DenoisingUNet(UNetSkeleton):
         if reference is None:
             plain_rows = batch
         elif any(len(rows) % batch for rows in reference.values()):
-            raise FadaError(f"The reference features' rows are no multiple of the batch of {batch}; pass as many for each row.")
+            raise FadaError(f"The reference features do not divide into {batch} rows; pass equally many for each row.")
         if self.concat_reference and reference_latents is None:
-            raise FadaError("This model also reads the portrait's latents; pass reference_latents (zeros for plain rows).")
+            raise FadaError("This model reads the portrait's latents; pass reference_latents (zeros for plain rows).")
 
         # The published code repeats a (batch, ...) bank over the frames' axis; row r then meets portrait r % batch.
-        portrait_rows = torch.arange(plain_rows, batch)[:, None]
+        portrait_rows = torch.arange(plain_rows, batch)[:, None]  # one for all frames of a batch row
         if hallo_compat:
             portrait_rows = torch.arange(plain_rows * frames, batch * frames).unflatten(0, (-1, frames)) % batch
 
@@ -135,9 +134,7 @@ class DenoisingUNet(UNetSkeleton):
             if reference is not None:
                 rows = reference[name].unflatten(0, (batch, -1))
                 if plain_rows < batch:
-                    needed, place = portrait_rows.unique(return_inverse=True)
-                    keys, values = attention.reference_keys_values(rows[needed, 0])
-                    portrait = (keys[place], values[place])
+                    portrait = attention.reference_keys_values(rows[portrait_rows, 0])
                 if rows.shape[1] > 1:
                     motion = block.motion_modules[j].prepare(rows[:, 1:].flatten(0, 1), rows.shape[1] - 1)
             layers[name] = LayerConditioning(
@@ -159,8 +156,16 @@ class DenoisingUNet(UNetSkeleton):
         )
 
     def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """One step: latents (batch*frames, c, h, w), timesteps (batch,) 0..999 -> prediction, shaped as the latents."""
-        frames = conditioning.frames
+        """One step: latents (batch*frames, c, h, w), timesteps (batch,) 0..999 -> prediction, shaped as the latents.
+
+        Raises:
+            ValueError: the latents' rows are not those that the conditioning was prepared for.
+        """
+        batch, frames = conditioning.batch, conditioning.frames
+        if len(latents) != batch * frames or len(timesteps) != batch:
+            raise ValueError(
+                f"{len(latents)} latents and {len(timesteps)} timesteps do not fit conditions of {batch} x {frames} frames"
+            )
         if conditioning.reference_latents is not None:
             portrait = conditioning.reference_latents[:, None].expand(-1, frames, -1, -1, -1).flatten(0, 1)
             latents = torch.cat([latents, portrait], dim=1)

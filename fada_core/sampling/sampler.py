@@ -38,7 +38,7 @@ class SamplingSettings:
     batch_branches: bool = True  #: False: one branch after the other, slower, with less memory; same result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """The person: what stays the same over all clips of a job. One batch row each."""
 
@@ -52,7 +52,7 @@ class Subject:
 
 
 class Clip(NamedTuple):
-    """Clean latents (1, frames, c, h, w) float32, and the forward passes of the denoising UNet that they took, per branch."""
+    """Clean latents (1, frames, c, h, w) float32, and how many forward passes, counted per branch, they took."""
 
     latents: Tensor
     nfe: int

@@ -1,77 +1,22 @@
-"""The parts of an avatar that never change shape, painted once per identity: background, hair behind, body, head, front."""
+"""A head without eyes and mouth, painted once per identity: the hair behind it, the head itself, glasses and mask."""
 
 import math
 
 import torch
 
-from .canvas import Canvas, box, capsule, coverage, ellipse, soft
+from .canvas import Canvas, box, capsule, coverage, ellipse, scaled, shadow_of, soft
 from .identity import Color, Identity
 
-#: Layers reach a little beyond the picture, so that a moving head finds something there.
-EXTENT = 1.2
 
-
-def grid(size: int, extent: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates u (right) and v (down) of the pixel centres of a square that spans -extent..extent."""
-    line = ((torch.arange(size, device=device) + 0.5) / size * 2 - 1) * extent
-    v, u = torch.meshgrid(line, line, indexing="ij")
-    return u, v
-
-
-def _scaled(color: Color, factor: float) -> Color:
-    return min(1.0, color[0] * factor), min(1.0, color[1] * factor), min(1.0, color[2] * factor)
-
-
-def _shadow(skin: Color) -> Color:
-    """The factor that turns skin into its shadow: darker and warmer, gentler on dark skin."""
-    depth = 0.75 + 0.25 * (skin[0] + skin[1] + skin[2]) / 3
-    return 1 - 0.16 * depth, 1 - 0.32 * depth, 1 - 0.34 * depth
-
-
-def face_field(u: torch.Tensor, v: torch.Tensor, who: Identity, grow: float = 0.0, grow_top: float = 0.0) -> torch.Tensor:
+def face_field(
+    u: torch.Tensor, v: torch.Tensor, who: Identity, grow: float = 0.0, grow_top: float = 0.0
+) -> torch.Tensor:
     """The outline of the face, optionally grown sideways and upwards (for hair)."""
     below = (v / who.face_chin).clamp(0, 1)
     x = u.abs() / ((who.face_width + grow) * (1 - who.jaw_taper * below * below))
     y = torch.where(v < 0, -v / (who.face_top + grow_top), v / (who.face_chin + grow))
     power = torch.where(v < 0, 2.25, who.jaw_power)
     return ((x.clamp(min=1e-4) ** power + y.clamp(min=1e-4) ** power) ** (1 / power) - 1) * 0.5
-
-
-def background(size: int, who: Identity, device: torch.device) -> torch.Tensor:
-    """(3, size, size) in 0..1."""
-    u, v = grid(size, 1.0, device)
-    canvas = Canvas(u, v)
-    full = torch.ones_like(u)
-    canvas.paint(who.background, full)
-    canvas.paint(who.background_2, ((v + 0.35 * u + 1) / 2).clamp(0, 1) * 0.8)
-    light = _scaled(who.background, 1.14)
-    match who.background_kind:
-        case "glow":
-            canvas.paint(_scaled(light, 1.1), soft((u * u + (v + 0.15).square()).sqrt() - 0.75, 0.9) * 0.7)
-        case "halo":
-            canvas.paint(light, coverage(ellipse(u, v, 0, -0.05, 0.86, 0.86)) * 0.8)
-        case "bokeh":
-            for index in range(9):
-                angle = who.curl_phase + 2.4 * index
-                radius = 0.1 + 0.13 * ((index * 0.618) % 1)
-                disc = ellipse(u, v, 0.85 * math.cos(angle), 0.75 * math.sin(angle * 1.3) - 0.15, radius, radius)
-                canvas.paint(light, soft(disc, 0.03) * 0.5)
-        case "waves":
-            for index in range(4):
-                line = v - (-0.45 + 0.42 * index + 0.09 * torch.sin(3.2 * u + who.curl_phase + 1.7 * index))
-                canvas.shade((0.93, 0.94, 0.96), coverage(-line) * 0.8)
-        case "window":
-            canvas.paint(_scaled(light, 1.1), coverage(box(u, v, 0.55 * math.copysign(1, who.parting), -0.4, 0.34, 0.5, 0.04)))
-            bars = torch.minimum((u - 0.55 * math.copysign(1, who.parting)).abs(), (v + 0.45).abs()) - 0.02
-            inside = coverage(box(u, v, 0.55 * math.copysign(1, who.parting), -0.4, 0.34, 0.5, 0.04))
-            canvas.paint(_scaled(who.background, 0.9), coverage(bars) * inside)
-        case "stripes":
-            canvas.shade((0.94, 0.95, 0.96), coverage(torch.sin((u + v) * 9 + who.curl_phase) * 0.1) * 0.8)
-        case "hills":
-            canvas.shade((0.88, 0.92, 0.9), coverage(0.1 + 0.12 * torch.sin(2.4 * u + who.curl_phase) - v))
-            canvas.shade((0.86, 0.9, 0.88), coverage(0.45 + 0.1 * torch.sin(3.1 * u + 2 * who.curl_phase) - v))
-    canvas.shade((0.8, 0.8, 0.84), (((u * u + v * v).sqrt() - 0.8) / 0.8).clamp(0, 1) * 0.6)
-    return canvas.rgb.clamp(0, 1)
 
 
 def _hair_texture(canvas: Canvas, who: Identity, cover: torch.Tensor, center_y: float) -> None:
@@ -84,11 +29,20 @@ def _hair_texture(canvas: Canvas, who: Identity, cover: torch.Tensor, center_y: 
         strands = torch.sin(a) * torch.sin(b)
     else:
         angle = torch.atan2(u - 0.25 * who.parting, v - center_y + 0.9)
-        strands = torch.sin(angle * 34 + 3 * torch.sin(3 * v + who.curl_phase)) * 0.7 + 0.3 * torch.sin(angle * 83 + 2 * v)
+        strands = torch.sin(angle * 34 + 3 * torch.sin(3 * v + who.curl_phase)) * 0.7 + 0.3 * torch.sin(
+            angle * 83 + 2 * v
+        )
     canvas.shade((0.8, 0.77, 0.77), cover * (strands * 0.5 + 0.2).clamp(0, 1) * 0.55)
     radius = ((u + 0.1).square() + (v - center_y).square()).sqrt()
-    light = torch.exp(-((radius - 0.49) / 0.06).square()) * torch.sigmoid((-v + center_y - 0.1) * 12) * torch.sigmoid((-u - 0.02) * 8 + 1)
-    canvas.paint(_scaled(tuple(min(1.0, c + 0.12) for c in who.hair), 1.25), cover * light * (0.5 + 0.25 * strands).clamp(0, 1) * 0.55)  # type: ignore[arg-type]
+    light = (
+        torch.exp(-((radius - 0.49) / 0.06).square())
+        * torch.sigmoid((-v + center_y - 0.1) * 12)
+        * torch.sigmoid((-u - 0.02) * 8 + 1)
+    )
+    canvas.paint(
+        scaled(tuple(min(1.0, c + 0.12) for c in who.hair), 1.25),
+        cover * light * (0.5 + 0.25 * strands).clamp(0, 1) * 0.55,
+    )  # type: ignore[arg-type]
 
 
 def hair_behind(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
@@ -103,7 +57,15 @@ def hair_behind(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
         case "long":
             field = box(u / (1 + 0.1 * v.clamp(min=0)), v, 0, 0.2, reach + 0.08, 0.86 + 0.2 * who.hair_length, 0.45)
         case "wavy":
-            field = box((u.abs() + 2 * wave) / (1 + 0.16 * v.clamp(min=0)), v, 0, 0.15, reach + 0.11, 0.84 + 0.15 * who.hair_length, 0.45)
+            field = box(
+                (u.abs() + 2 * wave) / (1 + 0.16 * v.clamp(min=0)),
+                v,
+                0,
+                0.15,
+                reach + 0.11,
+                0.84 + 0.15 * who.hair_length,
+                0.45,
+            )
         case "bun":
             field = ellipse(u, v, 0.1 * who.parting, -who.face_top - 0.13, 0.2, 0.18)
         case "ponytail":
@@ -117,73 +79,14 @@ def hair_behind(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
         case "curly":
             angle = torch.atan2(u, v + 0.1)
             long = 0.22 * who.hair_length
-            field = ellipse(u, v, 0, -0.06 + long * 0.8, reach + 0.1, 0.6 + long) + 0.02 * torch.sin(15 * angle + who.curl_phase)
+            field = ellipse(u, v, 0, -0.06 + long * 0.8, reach + 0.1, 0.6 + long) + 0.02 * torch.sin(
+                15 * angle + who.curl_phase
+            )
         case _:
             return canvas
     _hair_texture(canvas, who, coverage(field), -0.1)
     canvas.shade((0.62, 0.6, 0.64), soft(face_field(u, v, who, 0.02) - 0.06, 0.3) * 0.85)
     canvas.shade((0.72, 0.7, 0.74), ((v - 0.1) / 0.8).clamp(0, 1) * 0.6)
-    return canvas
-
-
-def body(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
-    """Neck, shoulders and clothes, in picture coordinates."""
-    canvas = Canvas(u, v)
-    top, width = 0.68, who.shoulder_width
-    shadow = _shadow(who.skin)
-    neck = torch.maximum(u.abs() - who.neck_width * (1 + 0.5 * ((v - 0.45) / 0.4).clamp(0, 1).square()), 0.2 - v)
-    slope = top - 0.1 * (1 - (u.abs() / (who.neck_width * 2.2))).clamp(0, 1).square() + 0.24 * (u.abs() / width).clamp(max=1.2) ** 3
-    torso = torch.maximum(slope - v, u.abs() - width - 0.08 * (v - top).clamp(min=0))
-    torso = torch.maximum(torso, torch.full_like(u, -1.0))
-    cloth = coverage(torso)
-    canvas.paint(who.skin, torch.maximum(coverage(neck), cloth * coverage(u.abs() - who.neck_width * 2.1)))
-    canvas.shade(shadow, soft(ellipse(u, v, 0.0, 0.5, who.face_width * 0.86, 0.24), 0.1) * 0.95)
-    kind = who.clothes_kind
-    nw = who.neck_width
-    if kind in ("tee", "stripes", "overalls"):
-        opening = ellipse(u, v, 0, top - 0.03, nw * 1.28, 0.15)
-    elif kind == "v-neck":
-        opening = u.abs() - nw * 1.25 + (v - top + 0.05) * 0.75
-    elif kind in ("shirt", "blazer"):
-        opening = u.abs() - nw * 1.05 + (v - top + 0.02) * 0.8
-    elif kind == "hoodie":
-        opening = ellipse(u, v, 0, top - 0.02, nw * 1.1, 0.13)
-    else:  # turtleneck: nothing of the neck shows below its collar
-        opening = torch.full_like(u, 1.0)
-    base = who.accent if kind == "blazer" else who.clothes
-    clothed = cloth * (1 - coverage(opening))
-    canvas.paint(base, clothed)
-    if kind == "stripes":
-        canvas.paint(who.accent, clothed * coverage(torch.sin((v - 0.1 * u * u) * 30) * 0.03))
-    if kind in ("tee", "stripes", "v-neck"):
-        canvas.shade((0.84, 0.84, 0.88), clothed * soft((opening - 0.025).abs() - 0.024, 0.01))
-    if kind == "overalls":
-        straps = torch.minimum((u.abs() - nw * 1.75).abs() - 0.055, torch.maximum(0.9 - v, u.abs() - nw * 2.1))
-        canvas.paint(who.accent, clothed * coverage(straps))
-    if kind == "hoodie":
-        collar = torch.maximum(ellipse(u, v, 0, top + 0.03, nw * 1.75, 0.24), -ellipse(u, v, 0, top - 0.04, nw * 1.1, 0.17))
-        collar = torch.maximum(collar, 0.56 - v)
-        canvas.paint(_scaled(who.clothes, 0.86), coverage(collar))
-        canvas.paint(_scaled(who.accent, 1.1), coverage(capsule(u.abs(), v, nw * 0.5, top + 0.16, nw * 0.55, 1.0, 0.014)))
-    if kind in ("shirt", "blazer"):
-        leaf = torch.maximum(u.abs() - nw * 1.38 + (v - top + 0.08) * 0.45, -(u.abs() - nw * 1.0 + (v - top + 0.08) * 0.92))
-        leaf = torch.maximum(torch.maximum(leaf, 0.53 - v), v - 0.93)
-        canvas.shade((0.75, 0.75, 0.8), clothed * soft(leaf - 0.02, 0.05) * 0.7)
-        canvas.paint(_scaled(base, 1.07), coverage(leaf))
-        canvas.paint(_scaled(base, 0.75), clothed * coverage(torch.maximum(u.abs() - 0.008, 0.86 - v)))
-    if kind == "blazer":
-        jacket = torch.maximum(-(u.abs() - nw * 1.45 + (v - top + 0.02) * 0.62), torso)
-        canvas.paint(who.clothes, coverage(jacket))
-        lapel = torch.maximum(jacket, u.abs() - nw * 1.95 + (v - top - 0.02) * 0.42)
-        canvas.paint(_scaled(who.clothes, 0.82), coverage(lapel))
-    if kind == "turtleneck":
-        collar = box(u, v, 0, top - 0.02, nw * 1.16, 0.13, 0.05)
-        canvas.shade((0.8, 0.8, 0.85), clothed * soft(collar - 0.03, 0.08) * 0.7)
-        canvas.paint(_scaled(who.clothes, 1.05), coverage(collar))
-        canvas.shade((0.86, 0.86, 0.9), coverage(collar) * (0.5 + 0.5 * torch.sin(u * 90)) * 0.5)
-        canvas.shade((0.78, 0.78, 0.82), coverage(collar) * soft(v - top + 0.08, 0.16) * 0.8)
-    canvas.shade((0.74, 0.74, 0.8), cloth * (((u + 0.1) / width).clamp(0, 1) ** 2 * 0.5 + ((v - 0.75) / 0.5).clamp(0, 1) * 0.25))
-    canvas.paint((1.0, 1.0, 1.0), clothed * soft(torso + 0.06 + 0.4 * (u + 0.3).clamp(min=0), 0.12) * 0.0)
     return canvas
 
 
@@ -210,25 +113,32 @@ def _hairline(u: torch.Tensor, who: Identity) -> torch.Tensor:
 
 
 def head(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
-    """Face, ears, nose, brows' shadows, beard and the hair around the face; eyes, brows and mouth are drawn per frame."""
+    """Face, ears, nose, beard and the hair around the face; eyes, brows and mouth are drawn per frame."""
     canvas = Canvas(u, v)
-    shadow = _shadow(who.skin)
+    shadow = shadow_of(who.skin)
     width = who.face_width
     ears = ellipse(u.abs() - 0.12 * (v - 0.08), v, width * 0.99, 0.07, 0.075 * who.ear_size, 0.125 * who.ear_size)
     canvas.paint(who.skin, coverage(ears))
     canvas.shade(shadow, soft(ellipse(u.abs() - 0.12 * (v - 0.08), v, width * 1.01, 0.07, 0.04, 0.085), 0.05) * 0.8)
     if who.earrings:
-        canvas.paint((0.95, 0.8, 0.4), coverage(ellipse(u.abs(), v, width * 0.99, 0.07 + 0.14 * who.ear_size, 0.028, 0.028)))
+        canvas.paint(
+            (0.95, 0.8, 0.4), coverage(ellipse(u.abs(), v, width * 0.99, 0.07 + 0.14 * who.ear_size, 0.028, 0.028))
+        )
     outline = face_field(u, v, who)
     face = coverage(outline)
     canvas.paint(who.skin, face)
     # Light from the upper left: a soft terminator on the right and under the chin.
-    canvas.shade(shadow, face * (soft(-(outline + 0.06) + 0.12 * (u < 0) , 0.2) * ((u + 0.15) / 0.4).clamp(0, 1) * 0.75))
+    canvas.shade(shadow, face * (soft(-(outline + 0.06) + 0.12 * (u < 0), 0.2) * ((u + 0.15) / 0.4).clamp(0, 1) * 0.75))
     canvas.shade(shadow, face * ((v - 0.42) / 0.3).clamp(0, 1) * 0.45)
-    canvas.paint(_scaled(who.skin, 1.1), face * torch.exp(-(((u + 0.1) / 0.2).square() + ((v + 0.2) / 0.12).square())) * 0.4)
+    canvas.paint(
+        scaled(who.skin, 1.1), face * torch.exp(-(((u + 0.1) / 0.2).square() + ((v + 0.2) / 0.12).square())) * 0.4
+    )
     blush = torch.exp(-(((u.abs() - 0.27) / 0.1).square() + ((v - 0.19) / 0.07).square()))
     canvas.paint((0.93, 0.42, 0.4), face * blush * who.blush * 0.75)
-    canvas.paint(_scaled(who.skin, 1.12), face * torch.exp(-(((u.abs() - 0.25) / 0.07).square() + ((v - 0.13) / 0.04).square())) * 0.3)
+    canvas.paint(
+        scaled(who.skin, 1.12),
+        face * torch.exp(-(((u.abs() - 0.25) / 0.07).square() + ((v - 0.13) / 0.04).square())) * 0.3,
+    )
     if who.freckles:
         dots = torch.sin(47 * u + 11 * v) * torch.sin(43 * v - 13 * u) - 0.72
         canvas.shade(shadow, face * coverage(-dots) * soft((v - 0.15).abs() - 0.07, 0.06) * soft(u.abs() - 0.3, 0.1))
@@ -236,13 +146,20 @@ def head(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
     socket = torch.exp(-(((u.abs() - who.eye_gap + 0.03) / 0.12).square() + ((v - who.eye_y + 0.06) / 0.08).square()))
     canvas.shade(shadow, face * socket * 0.4)
     ny, nw = who.nose_y, who.nose_width
-    ridge = torch.exp(-(((u - 0.03) / 0.035).square())) * torch.sigmoid((v - ny + who.nose_length) * 30) * torch.sigmoid((ny - v) * 40)
+    ridge = (
+        torch.exp(-(((u - 0.03) / 0.035).square()))
+        * torch.sigmoid((v - ny + who.nose_length) * 30)
+        * torch.sigmoid((ny - v) * 40)
+    )
     canvas.shade(shadow, face * ridge * 0.6)
     canvas.shade(shadow, face * soft(ellipse(u, v, 0.008, ny + 0.012, nw * 1.05, 0.05), 0.05) * 0.75)
     canvas.paint(who.skin, face * soft(ellipse(u, v, -0.006, ny - 0.012, nw * 0.85, 0.045), 0.05) * 0.95)
     nostrils = ellipse(u.abs(), v, nw * 0.5, ny + 0.03, nw * 0.27, 0.011)
     canvas.shade(tuple(0.55 * s for s in shadow), coverage(nostrils) * 0.8)  # type: ignore[arg-type]
-    canvas.paint(_scaled(who.skin, 1.22), face * torch.exp(-(((u + 0.015) / 0.018).square() + ((v - ny + 0.025) / 0.022).square())) * 0.6)
+    canvas.paint(
+        scaled(who.skin, 1.22),
+        face * torch.exp(-(((u + 0.015) / 0.018).square() + ((v - ny + 0.025) / 0.022).square())) * 0.6,
+    )
     canvas.shade(shadow, face * torch.exp(-((u / 0.09).square() + ((v - who.mouth_y - 0.115) / 0.025).square())) * 0.5)
     if who.beard in ("stubble", "full"):
         cheek = who.mouth_y - 0.13 + 0.1 * (1 - (u.abs() / width)) - 0.25 * (u.abs() / width) ** 4
@@ -253,7 +170,10 @@ def head(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
         bush = ellipse(u, v + 0.35 * u * u - 0.25 * u.abs(), 0, who.mouth_y - 0.09, who.mouth_width * 0.85, 0.035)
         canvas.paint(who.brow, coverage(bush))
     if who.hair_style == "bald":
-        canvas.paint(_scaled(who.skin, 1.2), face * torch.exp(-(((u + 0.14) / 0.12).square() + ((v + 0.4) / 0.07).square())) * 0.6)
+        canvas.paint(
+            scaled(who.skin, 1.2),
+            face * torch.exp(-(((u + 0.14) / 0.12).square() + ((v + 0.4) / 0.07).square())) * 0.6,
+        )
         return canvas
     _front_hair(canvas, who, face, shadow)
     return canvas

@@ -1,0 +1,75 @@
+"""What the moderate pool suffers: darkness, blur, compression, noise, and sound that is not quite in step."""
+
+import io
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+VISUAL = ("dark", "blur", "compressed", "noise")
+
+
+def darken(frames: torch.Tensor, amount: float) -> torch.Tensor:
+    """(n, 3, h, w) uint8 seen in `amount` (0..1) of darkness."""
+    table = ((torch.arange(256) / 255) ** (1 + 0.6 * amount) * (1 - 0.4 * amount) * 255).round().to(torch.uint8)
+    return table[frames.long()]
+
+
+def blur(frames: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur with `sigma` in pixels."""
+    radius = max(1, math.ceil(2.5 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    planes = frames.flatten(0, 1)[:, None].float()
+    planes = F.conv2d(F.pad(planes, (radius,) * 4, mode="replicate"), kernel.view(1, 1, 1, -1))
+    return F.conv2d(planes, kernel.view(1, 1, -1, 1)).round().to(torch.uint8).view_as(frames)
+
+
+def compress(frames: torch.Tensor, quality: int) -> torch.Tensor:
+    """Each frame through JPEG of `quality` (1..95)."""
+    result = torch.empty_like(frames)
+    for index, frame in enumerate(frames):
+        buffer = io.BytesIO()
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
+        result[index] = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+    return result
+
+
+def grain(frames: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
+    """Sensor noise of deviation `amount` (0..1 of the range)."""
+    noise = torch.randn(frames.shape, generator=generator) * (amount * 255)
+    return (frames + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def degrade(frames: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
+    """One to three random defects on frames (n, 3, h, w) uint8; the second result says which, with their strength."""
+    done = []
+    count = 1 + int(torch.randint(3, (), generator=generator))
+    chosen = torch.randperm(len(VISUAL), generator=generator)[:count].tolist()
+    for name in (kind for index, kind in enumerate(VISUAL) if index in chosen):
+        strength = float(torch.rand((), generator=generator))
+        match name:
+            case "dark":
+                frames = darken(frames, strength)
+            case "blur":
+                frames = blur(frames, (0.5 + 1.2 * strength) * frames.shape[-1] / 128)
+            case "compressed":
+                frames = compress(frames, round(35 - 25 * strength))
+            case "noise":
+                frames = grain(frames, 0.01 + 0.05 * strength, generator)
+        done.append(f"{name} {strength:.2f}")
+    return frames, done
+
+
+def add_noise(waveform: torch.Tensor, ratio_db: float, generator: torch.Generator) -> torch.Tensor:
+    """White noise `ratio_db` below the waveform (samples,)."""
+    level = waveform.square().mean().sqrt() * 10 ** (-ratio_db / 20)
+    return (waveform + torch.randn(len(waveform), generator=generator) * level).clamp(-1, 1)
+
+
+def delay(waveform: torch.Tensor, samples: int) -> torch.Tensor:
+    """The waveform `samples` later (negative: earlier), of the same length, with silence let in."""
+    late = F.pad(waveform, (max(0, samples), max(0, -samples)))
+    return late[max(0, -samples) :][: len(waveform)]

@@ -1,0 +1,99 @@
+"""Sound in: any file or waveform as mono float samples at 16 kHz."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import soxr  # librosa's resampler; used directly because librosa only takes a whole recording at once
+import torch
+from torch import Tensor
+
+from ..errors import FadaError
+
+SAMPLE_RATE = 16000
+
+
+def load_audio(path: str | Path, start: float = 0.0, duration: float | None = None) -> Tensor:
+    """The first sound stream of a sound or video file, (samples,) float32 mono (mean of the channels) at 16 kHz.
+
+    Decoded and resampled block by block, so memory is that of the result (230 MB an hour). What lies before `start` is
+    decoded and dropped rather than sought, because files without an index (MP3, ADTS) only guess where a time is.
+
+    Args:
+        start: seconds from the beginning of the stream, at least 0.
+        duration: seconds, above 0; None, or more than there is: up to the end.
+
+    Raises:
+        FadaError: no such file, not readable as sound, no sound stream, no samples (or none after `start`), values that
+            are not finite, or `start` or `duration` out of range.
+    """
+    if not start >= 0:
+        raise FadaError(f"start is {start:g} s; give 0 or more seconds.")
+    if duration is not None and not duration > 0:
+        raise FadaError(f"duration is {duration:g} s; give more than 0 seconds, or leave it out for the whole recording.")
+    path = Path(path)
+    if not path.is_file():
+        raise FadaError(f"There is no file '{path}'; give the path of a sound or video file.")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise FadaError(f"'{path.name}' has no sound; give a file with speech in it.")
+            samples = _decode(container, path.name, start, duration)
+    except av.FFmpegError as error:
+        raise FadaError(f"'{path.name}' cannot be read as sound ({error.strerror}); convert it to WAV.") from error
+    return _checked(samples, f"'{path.name}'")
+
+
+def from_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
+    """A waveform in memory as (samples,) float32 mono (mean of the channels) at 16 kHz, on the CPU.
+
+    Args:
+        waveform: (samples,), (channels, samples) or (1, channels, samples), float.
+        sample_rate: of `waveform`, Hz, above 0.
+
+    Raises:
+        FadaError: several recordings in one batch, no samples, or values that are not finite.
+    """
+    if waveform.ndim > 3 or (waveform.ndim == 3 and len(waveform) != 1):
+        raise FadaError(f"The audio has the shape {tuple(waveform.shape)}; give one recording, not a batch of them.")
+    samples = waveform.detach().float().cpu().reshape(-1, waveform.shape[-1]).mean(0).numpy()
+    return _checked(soxr.resample(samples, sample_rate, SAMPLE_RATE) if len(samples) else samples, "The audio")
+
+
+def _checked(samples: np.ndarray, name: str) -> Tensor:
+    if not len(samples):
+        raise FadaError(f"{name} is empty; give at least a moment of sound.")
+    if not np.isfinite(samples).all():
+        raise FadaError(f"{name} has samples that are not numbers (NaN or infinite); export the recording again.")
+    return torch.from_numpy(samples)
+
+
+def _decode(container: av.container.InputContainer, name: str, start: float, duration: float | None) -> np.ndarray:
+    rate = container.streams.audio[0].rate
+    first = round(start * rate)
+    last = None if duration is None else first + max(1, round(duration * rate))
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    parts, position = [], 0
+    for block in _mono_blocks(container):
+        wanted = block[max(0, first - position) : None if last is None else max(0, last - position)]
+        position += len(block)
+        if len(wanted):
+            parts.append(resampler.resample_chunk(wanted))
+        if last is not None and position >= last:
+            break
+    if start and position <= first:
+        raise FadaError(
+            f"start is {start:g} s, but '{name}' is only {position / rate:.2f} s long; choose an earlier start."
+        )
+    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(parts)
+
+
+def _mono_blocks(container: av.container.InputContainer) -> Iterator[np.ndarray]:
+    to_float = av.AudioResampler(format="fltp")
+    for frame in container.decode(audio=0):
+        for converted in to_float.resample(frame):
+            yield converted.to_ndarray().mean(0, dtype=np.float32)

@@ -1,0 +1,228 @@
+"""From a waveform to audio features per video frame: log-mel spectra, or the hidden states of wav2vec 2.0."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import librosa
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from ..config import AudioEncoderConfig
+from ..errors import FadaError
+
+SAMPLE_RATE = 16000
+MEL_HOP = 160  #: samples between two columns: 100 columns a second
+MEL_WINDOW = 400
+MEL_COLUMNS = 4  #: columns of one video frame, which lasts 40 ms at 25 fps
+_FLOOR = 1e-5  # log of it is silence
+_PAD_FRAMES = 16  # Hallo pads the audio with zeros to whole clips of 16 frames
+_BLOCK_SECONDS = 10  # wav2vec2's first convolution widens every sample to 410 bytes; blocks bound that
+
+
+def build_audio_encoder(config: AudioEncoderConfig) -> nn.Module:
+    """The encoder that `config.kind` names; both have `encode(waveform, frames, fps)`."""
+    return MelEncoder(config) if config.kind == "mel" else Wav2Vec2Encoder(config)
+
+
+@cache
+def _mel_filters(mels: int) -> Tensor:
+    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=MEL_WINDOW, n_mels=mels))
+
+
+class MelEncoder(nn.Module):
+    """Four log-mel columns around the middle of each video frame, scaled by fixed constants to about -2..1.
+
+    Nothing depends on the rest of the recording, so speech that arrives piece by piece, or is silent, looks the same
+    as in a long recording. It has neither weights nor buffers: casting the networks to half precision leaves it exact.
+    """
+
+    def __init__(self, config: AudioEncoderConfig) -> None:
+        super().__init__()
+        if (config.layers, config.dim) != (1, config.mels * MEL_COLUMNS):
+            raise FadaError(
+                f"A mel encoder with {config.mels} bands needs layers 1 and dim {config.mels * MEL_COLUMNS}, "
+                f"not {config.layers} and {config.dim}; correct the config."
+            )
+        self.config = config
+
+    @torch.no_grad()
+    def encode(self, waveform: Tensor, frames: int, fps: float) -> Tensor:
+        """Features of `frames` video frames, (frames, 1, mels * 4) float32 on the waveform's device, oldest column first.
+
+        Column j covers the 400 samples around (j + 0.5) / 100 s. Frame i gets the four consecutive columns whose middle
+        is nearest to its own, (i + 0.5) / fps; at 25 fps these are exactly columns 4i .. 4i + 3. Before the start and
+        after the end there is silence. Memory is bounded by `config.window_seconds`.
+
+        Args:
+            waveform: (samples,) float32, mono, 16 kHz.
+            frames: at least 1; may reach past the end of the audio.
+            fps: video frames per second.
+        """
+        block = max(1, int(self.config.window_seconds * fps))
+        parts = [self._rows(waveform, at, min(at + block, frames), fps) for at in range(0, frames, block)]
+        return torch.cat(parts)[:, None]
+
+    def _rows(self, waveform: Tensor, start: int, end: int, fps: float) -> Tensor:
+        middles = (torch.arange(start, end, dtype=torch.float64) + 0.5) / fps * (SAMPLE_RATE / MEL_HOP)
+        first = (middles - MEL_COLUMNS / 2 + 0.5).floor().long()
+        columns = self._columns(waveform, int(first[0]), int(first[-1]) + MEL_COLUMNS)
+        indices = (first - first[0])[:, None] + torch.arange(MEL_COLUMNS)
+        return columns[indices.to(waveform.device)].flatten(1)
+
+    def _columns(self, waveform: Tensor, start: int, end: int) -> Tensor:
+        """Columns start .. end - 1 as rows, (end - start, mels)."""
+        margin = (MEL_WINDOW - MEL_HOP) // 2
+        low, high = start * MEL_HOP - margin, end * MEL_HOP + margin
+        heard = waveform[max(low, 0) : max(high, 0)]
+        before = min(max(-low, 0), high - low)
+        padded = F.pad(heard.float(), (before, high - low - before - len(heard)))
+        window = torch.hann_window(MEL_WINDOW, device=waveform.device)
+        spectrum = torch.stft(padded, MEL_WINDOW, MEL_HOP, window=window, center=False, return_complex=True).abs()
+        mel = _mel_filters(self.config.mels).to(waveform.device) @ spectrum
+        return (mel.clamp(min=_FLOOR).log().T + 4) / 4
+
+
+class Wav2Vec2Encoder(nn.Module):
+    """Hidden states of all layers of wav2vec 2.0 at the video's rate, computed as in Hallo (arXiv 2406.08801).
+
+    The whole recording is normalised to zero mean and unit variance, the convolutions' features are interpolated
+    linearly to one row per video frame, and only then go through the transformer. Recordings of up to
+    `config.window_seconds` take one pass, as there; in longer ones each window's rows see `config.context_seconds` on
+    either side, while everything before the transformer is still computed over the whole recording, block by block.
+
+    Args:
+        config: depth, width and windows.
+        wav2vec2: shape of the network; default: wav2vec2-base, with `config.layers` and `config.dim`.
+
+    Raises:
+        FadaError: another architecture than wav2vec2-base's, or a depth or width that contradicts `config`.
+    """
+
+    def __init__(self, config: AudioEncoderConfig, wav2vec2: Wav2Vec2Config | None = None) -> None:
+        super().__init__()
+        if wav2vec2 is None:
+            wav2vec2 = Wav2Vec2Config(
+                num_hidden_layers=config.layers,
+                hidden_size=config.dim,
+                intermediate_size=4 * config.dim,
+                num_attention_heads=max(1, config.dim // 64),
+                mask_time_prob=0.0,  # masking is for training; without it there is no embedding of masked rows
+            )
+        if wav2vec2.do_stable_layer_norm or wav2vec2.feat_extract_norm != "group" or wav2vec2.add_adapter:
+            raise FadaError("This wav2vec2 is not of the base kind (norm after each block, no adapter); use a base model.")
+        if (wav2vec2.num_hidden_layers, wav2vec2.hidden_size) != (config.layers, config.dim):
+            raise FadaError(
+                f"This wav2vec2 has {wav2vec2.num_hidden_layers} layers of width {wav2vec2.hidden_size}, the model needs "
+                f"{config.layers} of {config.dim}; use the one that it was trained with."
+            )
+        self.config = config
+        self.model = Wav2Vec2Model(wav2vec2)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Wav2Vec2Encoder:
+        """Stays in evaluation mode: dropout and dropped layers would make the features of a frozen encoder random."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode(self, waveform: Tensor, frames: int, fps: float) -> Tensor:
+        """Features of `frames` video frames, (frames, layers, dim) float32 on the waveform's device.
+
+        Silence is appended up to a multiple of 16 frames, as in Hallo; ask for that many frames to have them too.
+
+        Args:
+            waveform: (samples,) float32, mono, 16 kHz, at least one sample.
+            frames: at least 1; may reach past the end of the audio.
+            fps: video frames per second.
+        """
+        audio_frames = math.ceil(len(waveform) * fps / SAMPLE_RATE)
+        rows = math.ceil(max(frames, audio_frames) / _PAD_FRAMES) * _PAD_FRAMES
+        padding = round((rows - audio_frames) * SAMPLE_RATE / fps)
+        features = self._extract(F.pad(_normalised(waveform), (0, padding)))
+        features = F.interpolate(features, size=rows, mode="linear", align_corners=True).transpose(1, 2)
+        window = max(1, int(self.config.window_seconds * fps))
+        context = int(self.config.context_seconds * fps)
+        parts = []
+        for start in range(0, frames, window):
+            low = max(0, start - context) if rows > window else 0
+            high = start + window + context if rows > window else rows
+            inner = slice(start - low, min(start + window, frames) - low)
+            parts.append(self._transform(features[:, low:high])[inner])
+        return torch.cat(parts)
+
+    def _extract(self, samples: Tensor) -> Tensor:
+        """The convolutions' features, (1, dim, positions), block by block with the values of a single pass.
+
+        Convolutions look no further than their kernels, but the first one is followed by a normalisation over all of
+        time; its statistics are collected first. (With those of a block, a pause would be amplified to speech.)
+        """
+        first, *others = self.model.feature_extractor.conv_layers
+        config, weight = self.model.config, first.conv.weight
+        strides = [math.prod(config.conv_stride[:i]) for i in range(len(config.conv_stride))]
+        stride = strides[-1] * config.conv_stride[-1]
+        field = 1 + sum((kernel - 1) * step for kernel, step in zip(config.conv_kernel, strides, strict=True))
+        block = max(1, _BLOCK_SECONDS * SAMPLE_RATE // stride)
+
+        def pieces(kernel: int, step: int, count: int) -> list[Tensor]:
+            positions = (len(samples) - kernel) // step + 1
+            starts = range(0, positions, count)
+            lasts = [min(start + count, positions) - 1 for start in starts]
+            return [samples[None, None, a * step : b * step + kernel] for a, b in zip(starts, lasts, strict=True)]
+
+        step = config.conv_stride[0]
+        sums = torch.zeros(3, len(weight), dtype=torch.float64)
+        for piece in pieces(config.conv_kernel[0], step, block * (stride // step)):
+            heard = first.conv(piece.to(weight.dtype))[0].double()
+            sums += torch.stack([torch.ones(len(heard)) * heard.shape[1], heard.sum(1).cpu(), heard.square().sum(1).cpu()])
+        mean = sums[1] / sums[0]
+        variance = (sums[2] / sums[0] - mean.square()).clamp(min=0)
+        statistics = [value.to(weight) for value in (mean, variance)]
+
+        norm, features = first.layer_norm, []
+        for piece in pieces(field, stride, block):
+            hidden = first.conv(piece.to(weight.dtype))
+            hidden = first.activation(F.batch_norm(hidden, *statistics, norm.weight, norm.bias, eps=norm.eps))
+            for layer in others:
+                hidden = layer(hidden)
+            features.append(hidden)
+        return torch.cat(features, -1)
+
+    def _transform(self, features: Tensor) -> Tensor:
+        """(1, rows, width of the convolutions) -> outputs of all layers, (rows, layers, dim)."""
+        encoder = self.model.encoder
+        hidden = self.model.feature_projection(features)[0]
+        hidden = encoder.layer_norm(hidden + encoder.pos_conv_embed(hidden))
+        states = []
+        for layer in encoder.layers:
+            output = layer(hidden)
+            hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
+            states.append(hidden[0])
+        return torch.stack(states, 1).float()
+
+
+def _normalised(waveform: Tensor) -> Tensor:
+    """Zero mean and unit variance, as transformers' Wav2Vec2FeatureExtractor has it (epsilon 1e-7)."""
+    # Sums in double precision, block by block: an hour has 6e7 samples, and a second copy of it in doubles is 460 MB.
+    blocks = waveform.split(SAMPLE_RATE * 60)
+    mean = sum(float(block.double().sum()) for block in blocks) / len(waveform)
+    variance = sum(float((block.double() - mean).square().sum()) for block in blocks) / len(waveform)
+    return (waveform - mean) / math.sqrt(variance + 1e-7)
+
+
+def wav2vec2_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a transformers file under the names of `Wav2Vec2Encoder.model`.
+
+    Takes off the prefix that a model with a head adds, leaves out the head, quantiser and the training's mask
+    embedding, and renames the positional convolution's weight norm, which files from before torch 2 hold as
+    `weight_g`, `weight_v`.
+    """
+    renamed = {}
+    for name, value in tensors.items():
+        name = name.removeprefix("wav2vec2.")
+        if name.startswith(("feature_extractor.", "feature_projection.", "encoder.")):
+            name = name.replace("conv.weight_g", "conv.parametrizations.weight.original0")
+            renamed[name.replace("conv.weight_v", "conv.parametrizations.weight.original1")] = value
+    return renamed

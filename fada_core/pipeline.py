@@ -1,0 +1,295 @@
+"""From a portrait and speech to video frames: load, encode, sample, decode. Each step also works alone.
+
+    pipe = fada_core.load("tiny")
+    cond = pipe.encode(image, audio)              # once a job
+    for latents in pipe.sample(cond, seed=0):     # clip by clip, in constant memory
+        frames = pipe.decode(latents)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checkpoint import CheckpointInfo, load_checkpoint
+from .config import ModelConfig
+from .errors import FadaError
+from .media.image import to_square
+from .models.networks import Networks
+from .sampling.chain import sample_chain
+from .sampling.preview import preview
+from .sampling.sampler import Callback, Masks, SamplingSettings, Subject, prepare_subject
+from .sampling.schedule import NoiseSchedule
+from .sampling.solvers import build_solver
+
+SAMPLE_RATE = 16000
+MODES = {"teacher": "teacher", "balanced": "student", "fast": "student"}
+"""Sampling mode -> the role of the checkpoint that it needs."""
+SCALE_RANGE = (0.0, 20.0)
+"""Guidance scales that a teacher takes; beyond it predictions overflow long before they look like anything."""
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """A job: who speaks and what is heard. Made by `Pipeline.encode`, for one model."""
+
+    config: ModelConfig
+    subject: Subject
+    features: Tensor  #: audio features of the whole audio, (frames, layers, dim) float32
+
+    @property
+    def frames(self) -> int:
+        """Frames of the finished video."""
+        return len(self.features)
+
+
+@dataclass
+class Stats:
+    """What the latest `Pipeline.sample` has done so far."""
+
+    clips: int = 0
+    frames: int = 0
+    nfe: int = 0  #: forward passes of the denoising UNet per conditional branch, all clips
+    seconds: float = 0.0  #: spent sampling, without what the caller did between the clips
+
+    @property
+    def nfe_per_clip(self) -> float:
+        return self.nfe / self.clips if self.clips else 0.0
+
+
+def default_device() -> torch.device:
+    """The machine's accelerator (CUDA, MPS, ...), or else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA where the hardware has it, else float16; float32 elsewhere."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def load(
+    name_or_path: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Pipeline:
+    """A pipeline from a shipped model's name or a checkpoint's path.
+
+    Args:
+        device: default `default_device()`.
+        dtype: of the networks; default `default_dtype(device)`.
+
+    Raises:
+        FadaError: no such file, not a checkpoint, or no such device.
+    """
+    device = default_device() if device is None else _device(device)
+    networks, info = load_checkpoint(name_or_path, device=device, dtype=dtype or default_dtype(device))
+    networks.audio_encoder.float()  # runs once a job; its filters and norms need the precision
+    return Pipeline(networks, info)
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FadaError(f"'{name}' is no device; use 'cpu' or '{default_device().type}'.") from error
+    if device.type not in ("cpu", default_device().type):
+        raise FadaError(f"There is no device '{name}' on this machine; use '{default_device().type}'.")
+    return device
+
+
+@contextmanager
+def _out_of_memory(advice: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise FadaError(f"The device ran out of memory; {advice}.") from error
+
+
+class Pipeline:
+    """A loaded model. `networks` may be moved between calls; each call works where they are.
+
+    Raises:
+        FadaError: the checkpoint holds a student, which this version cannot sample from.
+    """
+
+    def __init__(self, networks: Networks, info: CheckpointInfo) -> None:
+        if info.role != "teacher":
+            raise FadaError(f"This version samples from teachers, not from a {info.role}; load a teacher checkpoint.")
+        self.networks, self.info = networks.eval(), info
+        self.config = networks.config
+        self.schedule = NoiseSchedule(self.config.schedule)
+        self.stats = Stats()
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        image: Tensor,
+        audio: Tensor,
+        fps: float | None = None,
+        *,
+        identity: Tensor | None = None,
+        face_box: Tensor | None = None,
+        masks: Masks | None = None,
+    ) -> Condition:
+        """Encode portrait and speech, once a job.
+
+        Args:
+            image: (1, 3, h, w) in -1..1, any size; cut to a square and resized to the model's.
+            audio: (samples,) float, mono, 16 kHz, of any length; the video gets ceil(seconds * fps) frames.
+            fps: must be the model's own rate, `config.fps`, the only one that it has seen mouths move at.
+            identity: face embedding, (1, identity_dim), for models with identity tokens.
+            face_box: picture of the face's box, (1, 3, size, size) in 0..1, for models with a face locator.
+            masks: of the audio regions, masks[level][region], (1, h*w, 1) in 0..1.
+
+        Raises:
+            FadaError: empty or non-finite input, wrong shape, another fps, or out of memory.
+        """
+        fps = self.config.fps if fps is None else fps
+        if fps != self.config.fps:
+            raise FadaError(
+                f"The model '{self.config.name}' makes {self.config.fps:g} frames per second, not {fps:g}; "
+                f"use {self.config.fps:g} and change the finished video's rate if needed."
+            )
+        if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel():
+            raise FadaError(f"The portrait has the shape {tuple(image.shape)}; give one RGB picture, (1, 3, h, w).")
+        if audio.ndim != 1:
+            raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give mono samples, (samples,).")
+        if not len(audio):
+            raise FadaError("The audio is empty, which makes 0 frames; give at least one sample.")
+        if not (image.isfinite().all() and audio.isfinite().all()):
+            raise FadaError("Portrait or audio has values that are not finite (NaN); check where they come from.")
+        frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
+        networks, device = self.networks, self.networks.device
+        with _out_of_memory("use a device with more of it, or the CPU"):
+            square = to_square(image, self.config.size).to(device, networks.dtype)
+            portrait = networks.vae.encode(square).float()
+            if masks is not None:
+                masks = [[mask.to(device, networks.dtype) for mask in level] for level in masks]
+            extras = (None if x is None else x.to(device) for x in (identity, face_box))
+            subject = prepare_subject(networks, portrait, *extras, masks)
+            features = networks.audio_encoder.encode(audio.float().to(device), frames, fps)
+        return Condition(self.config, subject, features)
+
+    def sample(
+        self,
+        cond: Condition,
+        mode: str = "teacher",
+        steps: int | None = None,
+        ref_cfg: float | None = None,
+        audio_cfg: float | None = None,
+        seed: int = 0,
+        solver: str = "ddim",
+        callback: Callback | None = None,
+        *,
+        region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
+        batch_branches: bool = True,
+    ) -> Iterator[Tensor]:
+        """Sample latents clip by clip, (frames, c, h, w) float32 each, as the iterator is advanced.
+
+        Arguments are checked at once, before the first clip. Afterwards `stats` tells what was done.
+
+        Args:
+            mode: "teacher"; "balanced" and "fast" need a student checkpoint.
+            steps: denoising steps a clip, 1..1000; default the checkpoint's.
+            ref_cfg, audio_cfg: guidance towards the portrait and the speech, 0..20, 1 = none; default the checkpoint's.
+            seed: of the start noise, -2^63 .. 2^64 - 1.
+            solver: "ddim", "dpm++" or "unipc".
+            callback: called as callback(step, steps, latents) between steps, counted over all clips, with the clip's
+                expected latents (`preview` shows them); whatever it raises ends the sampling.
+            region_weights: strength of the audio in the model's audio regions (whole picture, face, lips).
+            batch_branches: False takes less memory and more time.
+
+        Raises:
+            FadaError: the mode does not fit the checkpoint, a value is out of range, or out of memory.
+        """
+        if mode not in MODES:
+            raise FadaError(f"There is no mode '{mode}'; choose one of {', '.join(MODES)}.")
+        if MODES[mode] != self.info.role:
+            able = ", ".join(f"'{name}'" for name, role in MODES.items() if role == self.info.role)
+            raise FadaError(
+                f"Mode '{mode}' needs a {MODES[mode]} checkpoint, but this one is a {self.info.role}; "
+                f"choose mode {able} or load another checkpoint."
+            )
+        if cond.config != self.config:
+            raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
+        if not -(2**63) <= seed < 2**64:
+            raise FadaError(f"The seed {seed} does not fit 64 bits; choose a smaller one.")
+        settings = SamplingSettings(
+            steps=self.info.steps if steps is None else steps,
+            ref_cfg=_scale("ref_cfg", self.info.ref_cfg if ref_cfg is None else ref_cfg),
+            audio_cfg=_scale("audio_cfg", self.info.audio_cfg if audio_cfg is None else audio_cfg),
+            solver=solver,
+            region_weights=region_weights,
+            batch_branches=batch_branches,
+        )
+        build_solver(self.schedule, settings.steps, solver)  # checks both
+        self.stats = Stats()
+        return self._clips(cond, settings, torch.Generator().manual_seed(seed), callback, self.stats)
+
+    @torch.inference_mode()
+    def _clips(
+        self,
+        cond: Condition,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+        callback: Callback | None,
+        stats: Stats,
+    ) -> Iterator[Tensor]:
+        subject = _moved(cond.subject, self.networks.device)
+        chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback)
+        advice = "close what else uses it, or use a smaller model"
+        if settings.batch_branches:
+            advice = "sample with batch_branches=False, or with scales that need fewer branches"
+        while True:
+            start = time.perf_counter()
+            with _out_of_memory(advice):
+                clip = next(chain, None)
+            if clip is None:
+                return
+            stats.clips += 1
+            stats.frames += clip.latents.shape[1]
+            stats.nfe += clip.nfe
+            stats.seconds += time.perf_counter() - start
+            yield clip.latents[0]
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, batch: int = 8) -> Tensor:
+        """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32, `batch` of them at a time."""
+        networks = self.networks
+        with _out_of_memory("decode fewer frames at a time (lower batch)"):
+            parts = latents.to(networks.device, networks.dtype).split(batch)
+            return torch.cat([networks.vae.decode(part).float() for part in parts])
+
+    @torch.inference_mode()
+    def preview(self, latents: Tensor) -> Tensor:
+        """Rough frames, as `decode`, of unfinished latents (n, c, h, w); a fraction of its cost."""
+        return preview(self.networks, latents.to(self.networks.device))
+
+
+def _scale(name: str, value: float) -> float:
+    low, high = SCALE_RANGE
+    if not low <= value <= high:  # NaN is not either
+        raise FadaError(f"{name} is {value:g}, outside of {low:g} to {high:g}; 1 means no guidance, try 2.")
+    return float(value)
+
+
+def _moved(subject: Subject, device: torch.device) -> Subject:
+    """The subject with all its tensors on `device`."""
+
+    def move(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        if isinstance(value, dict):
+            return {name: move(entry) for name, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [move(entry) for entry in value]
+        return value
+
+    return replace(subject, **{f.name: move(getattr(subject, f.name)) for f in fields(subject)})

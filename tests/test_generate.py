@@ -1,0 +1,257 @@
+"""The command `python -m fada_core.generate`: its files, its figures, its way to end, and every mistake's message."""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from fada_core.checkpoint import CheckpointInfo, save_checkpoint
+from fada_core.config import TINY
+from fada_core.generate import main
+from fada_core.models.networks import Networks
+
+CONFIG = replace(
+    TINY,
+    name="small",
+    size=32,
+    clip_frames=4,
+    unet=replace(TINY.unet, block_out_channels=(16, 32), attention_levels=(True, True), norm_groups=8, num_heads=2),
+    condition=replace(TINY.condition, audio_hidden=16),
+    vae=replace(TINY.vae, width=8),
+)
+STEPS = 2
+RATE = 22050
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights, a portrait, and 0.5 s of sound."""
+    folder = tmp_path_factory.mktemp("generate")
+    torch.manual_seed(0)
+    save_checkpoint(folder / "model.safetensors", Networks(CONFIG), CheckpointInfo("teacher", steps=STEPS))
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "portrait.png")
+    write_sound(folder / "speech.wav", 0.5)
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command with good arguments but for those given (None: left out): exit code, stdout, stderr."""
+
+    def call(**changes: object) -> tuple[int, str, str]:
+        options = {
+            "image": folder / "portrait.png",
+            "audio": folder / "speech.wav",
+            "model": folder / "model.safetensors",
+            "out": tmp_path / "out.mp4",
+            "device": "cpu",
+            **changes,
+        }
+        arguments: list[str] = []
+        for name, value in options.items():
+            arguments += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        code = main(arguments)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def write_sound(path: Path, seconds: float, rate: int = RATE) -> None:
+    t = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, (0.3 * np.sin(2 * math.pi * 180 * t)).astype(np.float32), rate, subtype="FLOAT")
+
+
+def decoded_frames(path: Path) -> int:
+    """Frames of a video that can be decoded; fails where the file cannot be opened."""
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_line_that_describes_the_file(run: Run, tmp_path: Path) -> None:
+    code, out, err = run(json=True, seed=3, sheet=tmp_path / "sheet.png")
+    assert code == 0
+    assert out.count("\n") == 1
+    report = json.loads(out)
+    assert list(report) == [
+        "out", "frames", "fps", "width", "height", "nfe_per_clip", "clips", "seconds", "realtime_factor",
+        "peak_memory_mb", "seed",
+    ]  # fmt: skip
+    assert report["out"] == str(tmp_path / "out.mp4")
+    assert (report["frames"], report["fps"]) == (13, 25)  # 0.5 s and the rest of the last frame
+    assert (report["width"], report["height"]) == (32, 32)
+    assert (report["clips"], report["nfe_per_clip"], report["seed"]) == (4, 3 * STEPS, 3)
+    assert report["realtime_factor"] == pytest.approx(report["seconds"] * 25 / 13, rel=0.01)
+    assert report["peak_memory_mb"] > 10
+    assert decoded_frames(tmp_path / "out.mp4") == 13
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio
+    assert Image.open(tmp_path / "sheet.png").size == (6 * 32, 3 * 32)  # the portrait and 13 frames
+    assert "13/13 frames" in err
+
+
+def test_without_json_one_sentence(run: Run) -> None:
+    code, out, _ = run()
+    assert code == 0
+    assert out.count("\n") == 1
+    for part in ("13 frames", "6 NFE per clip", "4 clips", " s,", "real-time factor", "peak memory"):
+        assert part in out
+
+
+def test_options_reach_the_sampler(run: Run) -> None:
+    part = {"start": 0.1, "duration": 0.2}
+    _, out, _ = run(json=True, steps=3, ref_cfg=1, audio_cfg=1, solver="unipc", dtype="bfloat16", **part)
+    report = json.loads(out)
+    assert (report["frames"], report["nfe_per_clip"]) == (5, 3)
+
+
+def test_same_seed_same_pictures(run: Run, tmp_path: Path) -> None:
+    pictures = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(seed=seed, sheet=tmp_path / f"{name}.png")
+        pictures.append(np.asarray(Image.open(tmp_path / f"{name}.png")))
+    assert np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[0], pictures[2])
+
+
+# --- ending early -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_run_leaves_a_playable_file(run: Run, tmp_path: Path, number: int, code: int) -> None:
+    write_sound(tmp_path / "long.wav", 60)
+    out = tmp_path / "out.mp4"
+
+    def stop_when_written() -> None:
+        while not out.exists() or out.stat().st_size < 4096:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop_when_written, daemon=True).start()
+    handler = signal.getsignal(signal.SIGTERM)
+    result, stdout, err = run(audio=tmp_path / "long.wav")
+    assert (result, stdout) == (code, "")
+    assert "Traceback" not in err
+    assert 0 < decoded_frames(out) < 60 * 25
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def refused(result: tuple[int, str, str], *parts: str) -> None:
+    """Exit code 2, nothing on stdout, and one sentence with these parts as the last line of stderr."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    line = err.splitlines()[-1]
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line
+
+
+def test_no_picture_file(run: Run) -> None:
+    refused(run(image="nowhere.png"), "nowhere.png")
+
+
+def test_not_a_picture(run: Run, folder: Path) -> None:
+    refused(run(image=folder / "speech.wav"), "speech.wav", "picture")
+
+
+def test_no_audio_file(run: Run) -> None:
+    refused(run(audio="nowhere.wav"), "nowhere.wav")
+
+
+def test_no_audio_stream(run: Run, folder: Path) -> None:
+    refused(run(audio=folder / "portrait.png"), "portrait.png", "audio")
+
+
+def test_empty_audio(run: Run, tmp_path: Path) -> None:
+    write_sound(tmp_path / "empty.wav", 0)
+    refused(run(audio=tmp_path / "empty.wav"), "audio")
+
+
+def test_audio_not_finite(run: Run, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
+    refused(run(audio=tmp_path / "nan.wav"), "NaN")
+
+
+def test_start_after_the_end(run: Run) -> None:
+    refused(run(start=9), "9")
+
+
+@pytest.mark.parametrize("mode", ["balanced", "fast"])
+def test_teacher_in_a_students_mode(run: Run, mode: str) -> None:
+    refused(run(mode=mode), mode, "student", "teacher")
+
+
+@pytest.mark.parametrize("value", [-1, 50, math.nan, math.inf])
+@pytest.mark.parametrize("scale", ["ref_cfg", "audio_cfg"])
+def test_scale_out_of_range(run: Run, scale: str, value: float) -> None:
+    refused(run(**{scale: value}), scale, "0 to 20")
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_impossible_number_of_steps(run: Run, steps: int) -> None:
+    refused(run(steps=steps), str(steps))
+
+
+def test_another_frame_rate(run: Run) -> None:
+    refused(run(fps=30), "30", "25")
+
+
+def test_unknown_suffix(run: Run, tmp_path: Path) -> None:
+    refused(run(out=tmp_path / "out.xyz"), ".xyz", ".mp4")
+
+
+def test_sheet_of_unknown_suffix(run: Run, tmp_path: Path) -> None:
+    refused(run(sheet=tmp_path / "sheet.xyz"), ".xyz", ".png")
+
+
+def test_no_such_device(run: Run) -> None:
+    refused(run(device="toaster"), "toaster", "cpu")
+
+
+def test_no_such_model(run: Run) -> None:
+    refused(run(model="nothing"), "nothing", ".safetensors")
+
+
+def test_pickle_with_another_name(run: Run, tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.safetensors")
+    refused(run(model=tmp_path / "pickle.safetensors"), "pickle.safetensors", "convert")
+
+
+@pytest.mark.parametrize("size", [4, 1000, -1000])
+def test_truncated_checkpoint(run: Run, folder: Path, tmp_path: Path, size: int) -> None:
+    (tmp_path / "cut.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:size])
+    refused(run(model=tmp_path / "cut.safetensors"), "cut.safetensors", "again")
+
+
+def test_no_room_for_the_video(run: Run, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # Unix only
+    write_sound(tmp_path / "long.wav", 20)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        result = run(audio=tmp_path / "long.wav")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    refused(result, "out.mp4")
+    assert decoded_frames(tmp_path / "out.mp4") > 0
