@@ -22,6 +22,7 @@ from .checkpoint import CheckpointInfo, load_checkpoint
 from .config import ModelConfig
 from .errors import FadaError
 from .media.image import to_square
+from .models.audio import SAMPLE_RATE
 from .models.networks import Networks
 from .sampling.chain import sample_chain
 from .sampling.preview import preview
@@ -29,7 +30,6 @@ from .sampling.sampler import Callback, Masks, SamplingSettings, Subject, prepar
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import build_solver
 
-SAMPLE_RATE = 16000
 MODES = {"teacher": "teacher", "balanced": "student", "fast": "student"}
 """Sampling mode -> the role of the checkpoint that it needs."""
 SCALE_RANGE = (0.0, 20.0)
@@ -60,8 +60,8 @@ class Stats:
     seconds: float = 0.0  #: spent sampling, without what the caller did between the clips
 
     @property
-    def nfe_per_clip(self) -> float:
-        return self.nfe / self.clips if self.clips else 0.0
+    def nfe_per_clip(self) -> int:
+        return self.nfe // self.clips if self.clips else 0  # the same for every clip
 
 
 def default_device() -> torch.device:

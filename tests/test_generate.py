@@ -131,6 +131,11 @@ def test_same_seed_same_pictures(run: Run, tmp_path: Path) -> None:
     assert not np.array_equal(pictures[0], pictures[2])
 
 
+def test_a_folder_takes_png_frames(run: Run, tmp_path: Path) -> None:
+    run(out=tmp_path / "frames")
+    assert len(list((tmp_path / "frames").glob("*.png"))) == 13
+
+
 # --- ending early -----------------------------------------------------------------------------------------------------
 
 
@@ -180,12 +185,12 @@ def test_no_audio_file(run: Run) -> None:
 
 
 def test_no_audio_stream(run: Run, folder: Path) -> None:
-    refused(run(audio=folder / "portrait.png"), "portrait.png", "audio")
+    refused(run(audio=folder / "portrait.png"), "portrait.png", "no sound")
 
 
 def test_empty_audio(run: Run, tmp_path: Path) -> None:
     write_sound(tmp_path / "empty.wav", 0)
-    refused(run(audio=tmp_path / "empty.wav"), "audio")
+    refused(run(audio=tmp_path / "empty.wav"), "empty.wav", "is empty")
 
 
 def test_audio_not_finite(run: Run, tmp_path: Path) -> None:
@@ -223,6 +228,13 @@ def test_unknown_suffix(run: Run, tmp_path: Path) -> None:
 
 def test_sheet_of_unknown_suffix(run: Run, tmp_path: Path) -> None:
     refused(run(sheet=tmp_path / "sheet.xyz"), ".xyz", ".png")
+
+
+@pytest.mark.parametrize("option", ["out", "sheet"])
+def test_result_in_place_of_a_source(run: Run, tmp_path: Path, option: str) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "face.png")
+    refused(run(image=tmp_path / "face.png", **{option: tmp_path / "face.png"}), "face.png", "overwritten")
+    assert Image.open(tmp_path / "face.png").size == (40, 40)
 
 
 def test_no_such_device(run: Run) -> None:

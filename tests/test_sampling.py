@@ -429,25 +429,16 @@ def test_preview_has_the_size_of_the_video(small):
 )
 def test_a_clip_equals_hallos(monkeypatch, outputs, scale, compat):
     """From the networks' inputs to the clean latents; equal scales are Hallo's two-branch guidance."""
-    with torch.no_grad():
-        case = Case()
-    config = replace(
-        case.config,
-        hallo_compat=compat,
-        audio=replace(case.config.audio, kind="mel"),  # its rows are given; no need for the large encoders
-        vae=replace(SMALL.vae, latent_channels=4),
-    )
-    networks = Networks(config).eval()
-    for name in ("reference_unet", "denoising_unet", "face_locator", "imageproj", "audioproj"):
-        setattr(networks, name, getattr(case, name))
+    case = Case()
+    networks = case.networks.eval()
+    networks.config = replace(case.config, hallo_compat=compat)
     inputs, expected = case.inputs, load_file(FIXTURE / f"outputs_{outputs}.safetensors")
     portrait, motion = inputs["ref_latents"][:1], inputs["ref_latents"][None, 1:]
     subject = prepare_subject(networks, portrait, inputs["face_emb"], inputs["face_mask_image"], case.masks)
-    audio = clip_windows(inputs["audio_emb"], 0, config.clip_frames, config.condition.audio_window)
     settings = SamplingSettings(
         steps=4, ref_cfg=scale, audio_cfg=scale, region_weights=tuple(case.info["config"]["motion_scale"])
     )
     monkeypatch.setattr(torch, "randn", lambda *_, **__: inputs["latents"].transpose(1, 2))
-    schedule = NoiseSchedule(config.schedule)
-    clip = sample_clip(networks, schedule, subject, motion, audio, settings, torch.Generator())
+    schedule = NoiseSchedule(case.config.schedule)
+    clip = sample_clip(networks, schedule, subject, motion, case.audio, settings, torch.Generator())
     torch.testing.assert_close(clip.latents.transpose(1, 2), expected["latents_3"], atol=TOLERANCE, rtol=0)

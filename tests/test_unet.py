@@ -213,6 +213,17 @@ def test_what_a_clip_shares_is_computed_once(config: ModelConfig) -> None:
 
 
 @BOTH
+@torch.no_grad()
+def test_half_precision_stays_near(config: ModelConfig) -> None:
+    networks, drawn = networks_of(config), inputs(config)
+    exact = predict(networks, drawn, plain_rows=1)
+    half = tuple(network.bfloat16() for network in networks)
+    rounded = predict(half, {name: value.bfloat16() for name, value in drawn.items()}, plain_rows=1)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).square().mean().sqrt() < 0.05 * exact.square().mean().sqrt()
+
+
+@BOTH
 def test_every_layer_comes_from_operations(config: ModelConfig) -> None:
     operations = RecordingOperations()
     parts = [ReferenceUNet, DenoisingUNet, AudioProjection]
@@ -358,9 +369,7 @@ def test_missing_or_misfitting_conditions_are_refused() -> None:
         unet.prepare(audio_tokens=drawn["audio_tokens"])
     bank = ReferenceUNet(SLIM)(drawn["reference"].flatten(0, 1)[:-1])
     with pytest.raises(FadaError, match="equally many"):
-        unet.prepare(
-            audio_tokens=drawn["audio_tokens"], reference_latents=drawn["reference_latents"], reference=bank
-        )
+        unet.prepare(audio_tokens=drawn["audio_tokens"], reference_latents=drawn["reference_latents"], reference=bank)
     conditioning = unet.prepare(audio_tokens=drawn["audio_tokens"], reference_latents=drawn["reference_latents"])
     with pytest.raises(ValueError, match="do not fit"):
         unet(drawn["noise"][0], torch.full((BATCH,), 500), conditioning)

@@ -30,7 +30,7 @@ class TrainLipsConfig:
     """Folder for states and log."""
     data: Path
     """Folder with the rendered avatars (pretrain's OUT/data)."""
-    clips: int = 1200
+    clips: int = 640
     clip_seconds: float = 2.4
     batch: int = 48
     held_out: int = 40

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -33,12 +34,12 @@ def load_audio(path: str | Path, start: float = 0.0, duration: float | None = No
     if not start >= 0:
         raise FadaError(f"start is {start:g} s; give 0 or more seconds.")
     if duration is not None and not duration > 0:
-        raise FadaError(f"duration is {duration:g} s; give more than 0 seconds, or leave it out for the whole recording.")
+        raise FadaError(f"duration is {duration:g} s; give more than 0 seconds, or leave it out for all.")
     path = Path(path)
     if not path.is_file():
         raise FadaError(f"There is no file '{path}'; give the path of a sound or video file.")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise FadaError(f"'{path.name}' has no sound; give a file with speech in it.")
             samples = _decode(container, path.name, start, duration)
@@ -59,8 +60,10 @@ def from_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
     """
     if waveform.ndim > 3 or (waveform.ndim == 3 and len(waveform) != 1):
         raise FadaError(f"The audio has the shape {tuple(waveform.shape)}; give one recording, not a batch of them.")
+    if not waveform.numel():
+        raise FadaError("The audio is empty; give at least a moment of sound.")
     samples = waveform.detach().float().cpu().reshape(-1, waveform.shape[-1]).mean(0).numpy()
-    return _checked(soxr.resample(samples, sample_rate, SAMPLE_RATE) if len(samples) else samples, "The audio")
+    return _checked(soxr.resample(samples, sample_rate, SAMPLE_RATE), "The audio")
 
 
 def _checked(samples: np.ndarray, name: str) -> Tensor:
@@ -72,12 +75,16 @@ def _checked(samples: np.ndarray, name: str) -> Tensor:
 
 
 def _decode(container: av.container.InputContainer, name: str, start: float, duration: float | None) -> np.ndarray:
-    rate = container.streams.audio[0].rate
+    frames = container.decode(audio=0)
+    opening = next(frames, None)
+    if opening is None:
+        return np.zeros(0, np.float32)
+    rate = opening.sample_rate  # not the stream's: AAC with spectral band replication may announce half of it
     first = round(start * rate)
     last = None if duration is None else first + max(1, round(duration * rate))
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
     parts, position = [], 0
-    for block in _mono_blocks(container):
+    for block in _mono_blocks(chain([opening], frames), name):
         wanted = block[max(0, first - position) : None if last is None else max(0, last - position)]
         position += len(block)
         if len(wanted):
@@ -92,8 +99,12 @@ def _decode(container: av.container.InputContainer, name: str, start: float, dur
     return np.concatenate(parts)
 
 
-def _mono_blocks(container: av.container.InputContainer) -> Iterator[np.ndarray]:
-    to_float = av.AudioResampler(format="fltp")
-    for frame in container.decode(audio=0):
+def _mono_blocks(frames: Iterable[av.AudioFrame], name: str) -> Iterator[np.ndarray]:
+    to_float, kind = av.AudioResampler(format="fltp"), None
+    for frame in frames:
+        found = frame.sample_rate, frame.layout.name, frame.format.name
+        kind = kind or found
+        if found != kind:
+            raise FadaError(f"'{name}' changes its rate or channels in the middle; convert it to WAV.")
         for converted in to_float.resample(frame):
             yield converted.to_ndarray().mean(0, dtype=np.float32)

@@ -51,7 +51,7 @@ class MelEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, waveform: Tensor, frames: int, fps: float) -> Tensor:
-        """Features of `frames` video frames, (frames, 1, mels * 4) float32 on the waveform's device, oldest column first.
+        """Features of `frames` video frames, (frames, 1, mels * 4) float32 on the waveform's device, column by column.
 
         Column j covers the 400 samples around (j + 0.5) / 100 s. Frame i gets the four consecutive columns whose middle
         is nearest to its own, (i + 0.5) / fps; at 25 fps these are exactly columns 4i .. 4i + 3. Before the start and
@@ -110,17 +110,18 @@ class Wav2Vec2Encoder(nn.Module):
                 hidden_size=config.dim,
                 intermediate_size=4 * config.dim,
                 num_attention_heads=max(1, config.dim // 64),
-                mask_time_prob=0.0,  # masking is for training; without it there is no embedding of masked rows
             )
         if wav2vec2.do_stable_layer_norm or wav2vec2.feat_extract_norm != "group" or wav2vec2.add_adapter:
-            raise FadaError("This wav2vec2 is not of the base kind (norm after each block, no adapter); use a base model.")
+            raise FadaError("This wav2vec2 has another architecture than wav2vec2-base; use one of the base kind.")
         if (wav2vec2.num_hidden_layers, wav2vec2.hidden_size) != (config.layers, config.dim):
             raise FadaError(
-                f"This wav2vec2 has {wav2vec2.num_hidden_layers} layers of width {wav2vec2.hidden_size}, the model needs "
-                f"{config.layers} of {config.dim}; use the one that it was trained with."
+                f"This wav2vec2 has {wav2vec2.num_hidden_layers} layers of width {wav2vec2.hidden_size}, the model "
+                f"needs {config.layers} of {config.dim}; use the one that it was trained with."
             )
         self.config = config
-        self.model = Wav2Vec2Model(wav2vec2)
+        # Masking is for its own training; without it there is no embedding of masked rows among the weights.
+        unmasked = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+        self.model = Wav2Vec2Model(Wav2Vec2Config.from_dict({**wav2vec2.to_dict(), **unmasked}))
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Wav2Vec2Encoder:
@@ -173,12 +174,14 @@ class Wav2Vec2Encoder(nn.Module):
             return [samples[None, None, a * step : b * step + kernel] for a, b in zip(starts, lasts, strict=True)]
 
         step = config.conv_stride[0]
-        sums = torch.zeros(3, len(weight), dtype=torch.float64)
+        count, total, squares = 0, 0.0, 0.0
         for piece in pieces(config.conv_kernel[0], step, block * (stride // step)):
-            heard = first.conv(piece.to(weight.dtype))[0].double()
-            sums += torch.stack([torch.ones(len(heard)) * heard.shape[1], heard.sum(1).cpu(), heard.square().sum(1).cpu()])
-        mean = sums[1] / sums[0]
-        variance = (sums[2] / sums[0] - mean.square()).clamp(min=0)
+            heard = first.conv(piece.to(weight.dtype))[0].cpu().double()
+            count += heard.shape[1]
+            total += heard.sum(1)
+            squares += heard.square().sum(1)
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=0)
         statistics = [value.to(weight) for value in (mean, variance)]
 
         norm, features = first.layer_norm, []

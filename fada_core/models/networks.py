@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from ..errors import FadaError
 from . import precondition
-from .audio import MelEncoder, Wav2Vec2Encoder
+from .audio import build_audio_encoder
 from .audio_projection import AudioProjection
 from .face import FaceLocator, ImageProjection
 from .reference import ReferenceUNet
@@ -47,7 +47,7 @@ class Networks(nn.Module):
         self.imageproj = ImageProjection(config, **made) if condition.identity_dim else None
         self.face_locator = FaceLocator(config, **made) if condition.face_locator else None
         self.vae = build_vae(config.vae, **made)
-        self.audio_encoder = (MelEncoder if config.audio.kind == "mel" else Wav2Vec2Encoder)(config.audio)
+        self.audio_encoder = build_audio_encoder(config.audio)
 
     @property
     def device(self) -> torch.device:

@@ -151,7 +151,7 @@ class DenoisingUNet(UNetSkeleton):
             audio_time=None if self.audio_time_embedding is None else self.audio_time_embedding(audio_rows.flatten(1)),
             face=face_latents,
             reference_latents=reference_latents,
-            masks=masks,
+            masks=None if masks is None else [[mask.to(audio_tokens) for mask in level] for level in masks],
             region_weights=region_weights,
         )
 
@@ -163,9 +163,8 @@ class DenoisingUNet(UNetSkeleton):
         """
         batch, frames = conditioning.batch, conditioning.frames
         if len(latents) != batch * frames or len(timesteps) != batch:
-            raise ValueError(
-                f"{len(latents)} latents and {len(timesteps)} timesteps do not fit conditions of {batch} x {frames} frames"
-            )
+            given = f"{len(latents)} latents and {len(timesteps)} timesteps"
+            raise ValueError(f"{given} do not fit conditions for a batch of {batch} clips of {frames} frames")
         if conditioning.reference_latents is not None:
             portrait = conditioning.reference_latents[:, None].expand(-1, frames, -1, -1, -1).flatten(0, 1)
             latents = torch.cat([latents, portrait], dim=1)

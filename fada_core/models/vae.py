@@ -73,7 +73,7 @@ class TinyVAE(nn.Module):
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance `(n, c/4, h/4, w/4)`, unscaled; for training."""
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
-        return mean, log_variance.clamp(-20, 10)
+        return mean, log_variance.clamp(-20, 2)
 
     def reconstruct(self, fine_latents: Tensor) -> Tensor:
         """Pictures of unscaled latents as `moments` gives them, unclamped; for training."""

@@ -37,7 +37,7 @@ class PretrainConfig:
     """The last stage to run."""
     max_minutes: float = 0.0
     """Stop and save after this time (0: no limit); the checkpoint is written with what was learned."""
-    clips: int = 1200
+    clips: int = 640
     """Avatars to render, one short clip each."""
     clip_seconds: float = 2.4
     workers: int = os.cpu_count() or 1
@@ -45,7 +45,7 @@ class PretrainConfig:
     vae_batch: int = 16
     teacher_batch: int = 4
     vae: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=2000, learning_rate=2e-3, max_grad_norm=1.0, weight_decay=0.0)
+        default_factory=lambda: LoopConfig(steps=1000, learning_rate=1.2e-3, max_grad_norm=1.0, weight_decay=0.0)
     )
     teacher: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000))
     mixed_precision: Literal["no", "bf16"] = "bf16"
@@ -79,7 +79,7 @@ def run(config: PretrainConfig) -> Path | None:
 
     networks.to(accelerator.device)
     with accelerator.main_process_first():
-        clips = LatentClips.prepare(data, networks, config.out / f"latents-{config.vae.steps}.safetensors")
+        clips = LatentClips.prepare(data, networks, accelerator, config.out / f"latents-{config.vae.steps}.safetensors")
     task = TeacherTask(networks, clips, config.teacher_batch, preview_teacher)
     train(task, config.teacher, config.out / "teacher", accelerator, deadline)
     target = config.out / "teacher.safetensors"

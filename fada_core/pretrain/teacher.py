@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -45,13 +46,13 @@ class LatentClips:
     weights: Tensor
 
     @classmethod
-    def prepare(cls, data: AvatarSet, networks: Networks, cache: Path) -> LatentClips:
+    def prepare(cls, data: AvatarSet, networks: Networks, accelerator: Accelerator, cache: Path) -> LatentClips:
         """Encode the whole set, or read what an earlier run encoded with the same autoencoder."""
         if cache.exists():
             return cls(**load_file(cache))
         device, grid = networks.device, data.size // networks.config.vae.downscale
         parts: dict[str, list[Tensor]] = {"portraits": [], "latents": [], "audio": [], "weights": []}
-        with torch.inference_mode():
+        with torch.inference_mode(), accelerator.autocast():
             for index in tqdm(range(data.count), desc="encoding clips", mininterval=5):
                 clip = data.read(index, "frames", "portrait", "waveform", "mouth_box", "eyes_box")
                 images = torch.cat([clip["portrait"][None], clip["frames"]]).float() / 127.5 - 1
@@ -79,7 +80,11 @@ class _Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, clip: dict[str, Tensor]) -> Tensor:
         conditioning = self.networks.condition(
-            clip["portrait"], clip["motion"], clip["audio"], clip["drop_reference"], clip["drop_audio"]
+            clip["portrait"],
+            clip["motion"],
+            clip["audio"],
+            drop_reference=clip["drop_reference"],
+            drop_audio=clip["drop_audio"],
         )
         return self.networks.predict(x_t, t, alpha, sigma, clip["portrait"], conditioning)
 

@@ -1,0 +1,43 @@
+"""Node: latents become frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+from .types import CATEGORY, FadaModel, ModelType, from_latent, to_images
+
+
+class FADADecode(io.ComfyNode):
+    """FADA_MODEL, LATENT -> IMAGE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FADADecode",
+            display_name="FADA Decode",
+            category=CATEGORY,
+            description="Decodes latents to frames, for those who want to work on them. All frames are in memory at "
+            "once: for long videos connect the latents to FADA Video Combine instead.",
+            inputs=[
+                ModelType.Input("model", tooltip="From FADA Load Model; the one that sampled the latents."),
+                io.Latent.Input("latent", tooltip="From FADA Sampler."),
+            ],
+            outputs=[io.Image.Output(display_name="images", tooltip="The video's frames, without its sound.")],
+        )
+
+    @classmethod
+    def execute(cls, model: FadaModel, latent: dict[str, Any]) -> io.NodeOutput:
+        pipeline = model.ready()
+        clips = from_latent(pipeline, latent).split(pipeline.config.clip_frames)
+        bar = comfy.utils.ProgressBar(len(clips))
+        images = []
+        for clip in clips:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            images.append(to_images(pipeline.decode(clip)))
+            bar.update(1)
+        return io.NodeOutput(torch.cat(images))

@@ -1,0 +1,106 @@
+"""Node: load a FADA model."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..fada_core.checkpoint import load_checkpoint, shipped_models
+from ..fada_core.errors import FadaError
+from ..fada_core.pipeline import Pipeline
+from .types import CATEGORY, FadaModel, ModelType
+
+FOLDER = "fada"
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class _Linear(comfy.ops.manual_cast.Linear):
+    """ComfyUI's casting layer, with weights from the start."""
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        # Newer versions of ComfyUI make the weights of a layer without a loader of its own only while loading them,
+        # but a checkpoint is first compared with the layers' names and shapes.
+        torch.nn.Module._load_from_state_dict(self, *args)
+
+
+OPERATIONS = SimpleNamespace(
+    Linear=_Linear,
+    Conv2d=comfy.ops.manual_cast.Conv2d,
+    GroupNorm=comfy.ops.manual_cast.GroupNorm,
+    LayerNorm=comfy.ops.manual_cast.LayerNorm,
+)
+"""Layers that also look for a stop at every call."""
+
+
+def register_model_folder() -> None:
+    """Make `models/fada` known, next to folders that extra_model_paths.yaml may name; safetensors files only."""
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER), is_default=True)
+    paths, _ = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
+
+
+def _path(name: str) -> str:
+    path = shipped_models().get(name) or folder_paths.get_full_path(FOLDER, name)
+    if path is None:
+        raise FadaError(f"There is no model '{name}'; put it into models/{FOLDER} and reload the page.")
+    return str(path)
+
+
+class FADALoadModel(io.ComfyNode):
+    """Model file -> FADA_MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FADALoadModel",
+            display_name="FADA Load Model",
+            category=CATEGORY,
+            description="Loads a talking-portrait model: one that comes with FADA, or a file in models/fada.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[*shipped_models(), *folder_paths.get_filename_list(FOLDER)],
+                    tooltip="The model. 'tiny' comes with FADA and knows drawn faces only; put other FADA checkpoints "
+                    "(.safetensors) into models/fada.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["auto", *PRECISIONS],
+                    default="auto",
+                    tooltip="Number format of the networks. auto: what suits the device (half precision on newer "
+                    "GPUs, fp32 on the CPU). Tip: try fp32 if the picture turns black or grey.",
+                ),
+                io.Combo.Input(
+                    "device",
+                    options=["auto", "cpu"],
+                    default="auto",
+                    tooltip="Where the networks run. auto: ComfyUI's device. cpu: slow, but leaves the GPU's memory "
+                    "to other models.",
+                ),
+            ],
+            outputs=[ModelType.Output(display_name="model", tooltip="For the other FADA nodes.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, precision: str, device: str) -> str:
+        status = os.stat(_path(model))
+        return f"{model} {status.st_mtime_ns} {status.st_size} {precision} {device}"
+
+    @classmethod
+    def execute(cls, model: str, precision: str, device: str) -> io.NodeOutput:
+        management = comfy.model_management
+        load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+        if device == "cpu":
+            load_device = offload_device = torch.device("cpu")
+        dtype = PRECISIONS.get(precision) or management.unet_dtype(
+            load_device, supported_dtypes=[torch.bfloat16, torch.float16, torch.float32]
+        )
+        networks, info = load_checkpoint(_path(model), device=offload_device, dtype=dtype, operations=OPERATIONS)
+        return io.NodeOutput(FadaModel(Pipeline(networks, info), load_device, offload_device))

@@ -1,0 +1,124 @@
+"""Node: diffusion, clip by clip."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..fada_core.pipeline import MODES, SCALE_RANGE
+from ..fada_core.sampling.solvers import SOLVERS
+from .types import CATEGORY, ConditionType, FadaCondition, FadaModel, ModelType, to_latent, to_preview
+
+
+class FADASampler(io.ComfyNode):
+    """FADA_MODEL, FADA_COND -> LATENT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        low, high = SCALE_RANGE
+        return io.Schema(
+            node_id="FADASampler",
+            display_name="FADA Sampler",
+            category=CATEGORY,
+            description="Makes the video's latents by diffusion. They are small, however long the audio is.",
+            inputs=[
+                ModelType.Input("model", tooltip="From FADA Load Model; the one that encoded the condition."),
+                ConditionType.Input("cond", tooltip="From FADA Encode."),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default="teacher",
+                    tooltip="teacher: all steps with full guidance, needs a teacher's checkpoint ('tiny' is one). "
+                    "balanced and fast: few steps, about 4 and 12 times faster, need a distilled student's checkpoint.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Denoising steps for each clip. 0: the model's own number (the paper's teacher: 25). Tip: "
+                    "10 are enough for a first look.",
+                ),
+                io.Float.Input(
+                    "ref_cfg",
+                    default=0.0,
+                    min=low,
+                    max=high,
+                    step=0.1,
+                    tooltip="How strongly the portrait guides the picture. 0: the model's own value (the paper: 2.0). "
+                    "1: no guidance. Tip: lower it if colours get harsh.",
+                ),
+                io.Float.Input(
+                    "audio_cfg",
+                    default=0.0,
+                    min=low,
+                    max=high,
+                    step=0.1,
+                    tooltip="How strongly the speech guides the lips. 0: the model's own value (the paper: 6.5). 1: no "
+                    "guidance. Tip: raise it if the mouth moves too little.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Of the start noise. The same seed on the same machine gives the same video.",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default="ddim",
+                    tooltip="How a step is taken. ddim: the paper's. Tip: dpm++ and unipc need fewer steps for the "
+                    "same picture.",
+                ),
+                io.Boolean.Input(
+                    "batch_branches",
+                    default=True,
+                    tooltip="Compute the predictions that guidance compares at once. Off: a third of the memory, "
+                    "slower, same result. Tip: turn it off when memory runs out.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="The whole video, with its sound: for FADA Video Combine or Decode."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: FadaModel,
+        cond: FadaCondition,
+        mode: str,
+        steps: int,
+        ref_cfg: float,
+        audio_cfg: float,
+        seed: int,
+        solver: str,
+        batch_branches: bool,
+    ) -> io.NodeOutput:
+        pipeline = model.ready()
+        bar = comfy.utils.ProgressBar(1)
+
+        def report(step: int, total: int, latents: Tensor) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(step, total, to_preview(pipeline.preview(latents[-1:])))
+
+        clips = pipeline.sample(
+            cond.condition,
+            mode,
+            steps or None,
+            ref_cfg or None,
+            audio_cfg or None,
+            seed,
+            solver,
+            report,
+            batch_branches=batch_branches,
+        )
+        latents = torch.cat([clip.cpu() for clip in clips])
+        return io.NodeOutput(to_latent(pipeline, latents, cond.audio))

@@ -1,0 +1,107 @@
+"""What travels between the nodes: the loaded model, the condition, and FADA's form of ComfyUI's LATENT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor, nn
+
+from ..fada_core.errors import FadaError
+from ..fada_core.pipeline import Condition, Pipeline
+
+CATEGORY = "FADA"
+ModelType = io.Custom("FADA_MODEL")
+ConditionType = io.Custom("FADA_COND")
+
+Audio = dict[str, Any]
+"""ComfyUI's AUDIO: `waveform` (1, channels, samples) float32, `sample_rate` in Hz."""
+
+_FEATURE_MAPS = 30
+"""Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
+third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes."""
+
+
+class _Loadable(nn.Module):
+    """What ComfyUI moves between devices. It sets attributes (`device`, ...) that the networks shall not get."""
+
+    def __init__(self, networks: nn.Module) -> None:
+        super().__init__()
+        self.networks = networks
+
+
+class FadaModel:
+    """A pipeline whose networks ComfyUI keeps in memory as it does with its own models."""
+
+    def __init__(self, pipeline: Pipeline, load_device: torch.device, offload_device: torch.device) -> None:
+        self._pipeline = pipeline
+        self._patcher = ModelPatcher(_Loadable(pipeline.networks), load_device, offload_device)
+
+    def ready(self) -> Pipeline:
+        """The pipeline, with its networks on the device that they run on. To be asked for before every use."""
+        config, dtype = self._pipeline.config, self._pipeline.networks.dtype
+        cells = (config.size // config.vae.downscale) ** 2
+        rows = 3 * (config.clip_frames + config.motion_frames)
+        maps = rows * cells * config.unet.block_out_channels[0] * dtype.itemsize
+        # In full: the autoencoder and the audio encoder have layers that ComfyUI cannot cast one by one.
+        comfy.model_management.load_models_gpu(
+            [self._patcher], memory_required=_FEATURE_MAPS * maps, force_full_load=True
+        )
+        return self._pipeline
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline, wherever its networks are."""
+        return self._pipeline
+
+
+@dataclass(frozen=True, eq=False)
+class FadaCondition:
+    """An encoded job, and the sound that its video shall have."""
+
+    condition: Condition
+    audio: Audio
+
+
+def to_latent(pipeline: Pipeline, latents: Tensor, audio: Audio) -> dict[str, Any]:
+    """LATENT of a whole video, from latents (n, c, h, w).
+
+    Like all of ComfyUI's, its samples are not scaled, so that Stable Diffusion's can also go to VAE Decode.
+    """
+    vae = pipeline.config.vae
+    samples = latents / vae.scaling_factor + vae.shift_factor
+    return {"samples": samples, "fada": {"fps": pipeline.config.fps, "audio": audio}}
+
+
+def from_latent(pipeline: Pipeline, latent: dict[str, Any]) -> Tensor:
+    """The pipeline's latents (n, c, h, w) of a LATENT, checked against the model."""
+    config, samples = pipeline.config, latent["samples"]
+    side = config.size // config.vae.downscale
+    wanted = (config.vae.latent_channels, side, side)
+    if samples.shape[1:] != wanted:
+        raise FadaError(
+            f"These latents have the shape {tuple(samples.shape[1:])}, but the model '{config.name}' makes {wanted}; "
+            "connect the model that sampled them."
+        )
+    return (samples - config.vae.shift_factor) * config.vae.scaling_factor
+
+
+def to_images(frames: Tensor) -> Tensor:
+    """Frames (n, 3, h, w) in -1..1 as ComfyUI's IMAGE, (n, h, w, 3) in 0..1 float32 on the CPU."""
+    return ((frames.movedim(1, -1).float() + 1) / 2).clamp(0, 1).cpu()
+
+
+def from_images(images: Tensor) -> Tensor:
+    """IMAGE (n, h, w, 3 or more channels) in 0..1 as (n, 3, h, w) in -1..1; what is beyond RGB is left out."""
+    return images[..., :3].movedim(-1, 1).float() * 2 - 1
+
+
+def to_preview(frame: Tensor) -> tuple[str, Image.Image, int]:
+    """One frame (1, 3, h, w) in -1..1 in the form in which ComfyUI's progress bar takes a preview."""
+    pixels = (to_images(frame)[0] * 255).round().to(torch.uint8)
+    return "JPEG", Image.fromarray(pixels.numpy()), 512

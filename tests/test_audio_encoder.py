@@ -1,0 +1,165 @@
+"""Audio features: equal to Hallo's, in step with the video, and the same however long the recording is."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import Wav2Vec2Config
+
+import fada_core.models.audio as audio
+from fada_core.config import TINY, AudioEncoderConfig
+from fada_core.errors import FadaError
+from fada_core.models.audio import MelEncoder, Wav2Vec2Encoder, build_audio_encoder, wav2vec2_weights
+from fada_core.models.audio_projection import window_features
+
+FIXTURE = Path(__file__).parent / "fixtures" / "hallo_audio"
+INFO = json.loads((FIXTURE / "audio_info.json").read_text())
+SMALL = AudioEncoderConfig(layers=3, dim=32)
+SILENCE = (math.log(1e-5) + 4) / 4
+
+
+def noise(samples: int, seed: int = 0) -> Tensor:
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def hallo() -> dict[str, Tensor]:
+    return load_file(FIXTURE / "audio_io.safetensors")
+
+
+def wav2vec2(config: AudioEncoderConfig = SMALL) -> Wav2Vec2Encoder:
+    encoder = Wav2Vec2Encoder(config, Wav2Vec2Config(**INFO["config"]))
+    encoder.model.load_state_dict(wav2vec2_weights(load_file(FIXTURE / "audio_wav2vec.safetensors")))
+    return encoder
+
+
+def test_features_equal_hallos(hallo: dict[str, Tensor]) -> None:
+    features = wav2vec2().encode(hallo["waveform_16k"], INFO["seq_len"], INFO["fps"])
+    assert features.shape == hallo["audio_emb"].shape
+    assert (features - hallo["audio_emb"]).abs().max() < 1e-4
+    assert (features[:, -1] - hallo["last_hidden_state"][0]).abs().max() < 1e-4
+
+
+def test_windows_around_frames_equal_hallos(hallo: dict[str, Tensor]) -> None:
+    features = wav2vec2().encode(hallo["waveform_16k"], INFO["seq_len"], INFO["fps"])
+    rows = [[min(max(i + k, 0), INFO["seq_len"] - 1) for k in range(-2, 3)] for i in range(INFO["seq_len"])]
+    assert (window_features(features, 5) - hallo["audio_emb"][torch.tensor(rows)]).abs().max() < 1e-4
+
+
+def test_fewer_frames_are_the_first_of_more(hallo: dict[str, Tensor]) -> None:
+    encoder = wav2vec2()
+    features = encoder.encode(hallo["waveform_16k"], INFO["audio_length"], INFO["fps"])
+    assert (features - hallo["audio_emb"][: INFO["audio_length"]]).abs().max() < 1e-4
+
+
+def test_training_mode_changes_nothing(hallo: dict[str, Tensor]) -> None:
+    encoder = wav2vec2().train()
+    runs = [encoder.encode(hallo["waveform_16k"], 16, 25) for _ in range(2)]
+    assert torch.equal(*runs)
+    assert not runs[0].requires_grad
+
+
+def test_convolutions_in_blocks_equal_one_pass(hallo: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    waveform = hallo["waveform_16k"]
+    whole = wav2vec2().encode(waveform, 35, 25)
+    monkeypatch.setattr(audio, "_BLOCK_SECONDS", 0.25)
+    assert (wav2vec2().encode(waveform, 35, 25) - whole).abs().max() < 1e-4
+
+
+def test_windows_with_all_context_equal_one_pass(hallo: dict[str, Tensor]) -> None:
+    windowed = wav2vec2(replace(SMALL, window_seconds=0.4, context_seconds=2.0))
+    features = windowed.encode(hallo["waveform_16k"], INFO["seq_len"], INFO["fps"])
+    assert (features - hallo["audio_emb"]).abs().max() < 1e-4
+
+
+def test_long_audio_in_windows() -> None:
+    waveform = torch.cat([noise(16000 * 5), torch.zeros(16000 * 3), noise(16000 * 4, 1)])
+    whole = wav2vec2(replace(SMALL, window_seconds=60.0)).encode(waveform, 300, 25)
+    windows = wav2vec2(replace(SMALL, window_seconds=3.0, context_seconds=2.0)).encode(waveform, 300, 25)
+    assert windows.shape == (300, 3, 32)
+    # With random weights attention spreads over all of the recording, so windows cannot be equal, but they are close.
+    assert (windows - whole).square().mean() < 0.05 * whole.var()
+
+
+@pytest.mark.parametrize("samples", [1, 100, 1600, 641])
+@pytest.mark.parametrize("kind", ["mel", "wav2vec2"])
+def test_very_short_audio(samples: int, kind: str) -> None:
+    encoder = wav2vec2() if kind == "wav2vec2" else MelEncoder(TINY.audio)
+    frames = math.ceil(samples / 640)
+    for count in (frames, frames + 20):
+        features = encoder.encode(noise(samples), count, 25.0)
+        assert features.shape == (count, encoder.config.layers, encoder.config.dim)
+        assert features.isfinite().all()
+
+
+@pytest.mark.parametrize("fps", [12.5, 25.0, 29.97, 60.0])
+def test_silence_and_other_rates(fps: float) -> None:
+    for encoder in (wav2vec2(), MelEncoder(TINY.audio)):
+        features = encoder.encode(torch.zeros(16000), 40, fps)
+        assert len(features) == 40
+        assert features.isfinite().all()
+
+
+def test_mel_sees_a_click_in_the_frame_of_its_time() -> None:
+    encoder = MelEncoder(TINY.audio)
+    for fps in (25.0, 30.0):
+        for frame in (0, 7, 19):
+            waveform = torch.zeros(16000)
+            waveform[round((frame + 0.5) / fps * 16000)] = 1.0
+            loudness = encoder.encode(waveform, 20, fps).mean((1, 2))
+            assert int(loudness.argmax()) == frame
+
+
+def test_mel_columns_are_centred_on_the_frame() -> None:
+    waveform = torch.zeros(16000)
+    waveform[10 * 640 + 320] = 1.0  # the middle of frame 10
+    columns = MelEncoder(TINY.audio).encode(waveform, 25, 25.0)[10, 0].view(4, 40)
+    assert torch.allclose(columns, columns.flip(0), atol=1e-5)
+    assert columns[1].mean() > columns[0].mean()
+
+
+def test_mel_is_about_unit_range_and_silent_past_the_end() -> None:
+    waveform = torch.sin(2 * math.pi * 300 * torch.arange(16000) / 16000)
+    features = MelEncoder(TINY.audio).encode(waveform, 50, 25.0)
+    assert features[:24].max() < 1.5
+    assert torch.allclose(features[26:], torch.tensor(SILENCE))
+
+
+def test_mel_of_a_part_does_not_depend_on_the_rest() -> None:
+    waveform = noise(16000 * 4)
+    whole = MelEncoder(TINY.audio).encode(waveform, 100, 25.0)
+    blocks = MelEncoder(replace(TINY.audio, window_seconds=0.5)).encode(waveform, 100, 25.0)
+    assert torch.allclose(whole, blocks, atol=1e-5)
+    quieter = torch.cat([waveform[:32000], 0.01 * waveform[32000:]])
+    assert torch.equal(MelEncoder(TINY.audio).encode(quieter, 100, 25.0)[:49], whole[:49])
+
+
+def test_names_of_published_weights() -> None:
+    weights = load_file(FIXTURE / "audio_wav2vec.safetensors")
+    published = {f"wav2vec2.{name}": value for name, value in weights.items()}
+    conv = "wav2vec2.encoder.pos_conv_embed.conv."
+    published[conv + "weight_g"] = published.pop(conv + "parametrizations.weight.original0")
+    published[conv + "weight_v"] = published.pop(conv + "parametrizations.weight.original1")
+    published["lm_head.weight"] = torch.zeros(12, 32)
+    assert set(wav2vec2_weights(published)) == set(wav2vec2().model.state_dict())
+
+
+def test_wav2vec2_base_by_default() -> None:
+    with init_empty_weights(include_buffers=False):
+        encoder = build_audio_encoder(AudioEncoderConfig())
+    assert sum(p.numel() for p in encoder.parameters()) == 94_371_712 - 768  # the published one has a mask embedding
+
+
+def test_contradicting_shapes_are_refused() -> None:
+    with pytest.raises(FadaError, match="3 layers of width 32"):
+        Wav2Vec2Encoder(AudioEncoderConfig(), Wav2Vec2Config(**INFO["config"]))
+    with pytest.raises(FadaError, match="wav2vec2-base"):
+        Wav2Vec2Encoder(SMALL, Wav2Vec2Config(**{**INFO["config"], "do_stable_layer_norm": True}))
+    with pytest.raises(FadaError, match="dim 160"):
+        MelEncoder(replace(TINY.audio, dim=80))
