@@ -2,7 +2,7 @@
 # Both set up .venv first, once. On Windows, or with another environment: the commands are in README.md.
 
 PYTHON ?= python3
-SECONDS ?= 6
+SECONDS ?= 4
 SEED ?= 1000007
 
 PY := .venv/bin/python

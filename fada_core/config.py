@@ -19,7 +19,7 @@ class UNetConfig:
     Defaults are Stable Diffusion 1.5 with Hallo's audio and motion modules.
     """
 
-    in_channels: int = 4  #: latent channels (of x_t; the reference of `concat_reference` comes on top)
+    in_channels: int = 4  #: latent channels (of x_t; those of `concat_reference` come on top)
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int = 2
     attention_levels: tuple[bool, ...] = (True, True, True, False)  #: levels with spatial, audio and motion blocks
@@ -32,7 +32,8 @@ class UNetConfig:
     audio_regions: int = 3  #: parallel masked audio attentions (full, face, lip); 1: one unmasked attention
     audio_time_embedding: bool = False  #: add the frame's projected audio tokens to its time embedding
     motion_max_frames: int = 32  #: length of the motion modules' sine table
-    concat_reference: bool = False  #: conv_in also sees the portrait's latents (zeros without reference)
+    concat_reference: bool = False
+    """conv_in also sees the latents of the portrait (zeros without reference) and of the last motion frame."""
 
 
 @dataclass(frozen=True)

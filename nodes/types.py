@@ -27,7 +27,7 @@ _FEATURE_MAPS = 30
 third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes."""
 
 
-class _Loadable(nn.Module):
+class FADANetworks(nn.Module):
     """What ComfyUI moves between devices. It sets attributes (`device`, ...) that the networks shall not get."""
 
     def __init__(self, networks: nn.Module) -> None:
@@ -40,7 +40,7 @@ class FadaModel:
 
     def __init__(self, pipeline: Pipeline, load_device: torch.device, offload_device: torch.device) -> None:
         self._pipeline = pipeline
-        self._patcher = ModelPatcher(_Loadable(pipeline.networks), load_device, offload_device)
+        self._patcher = ModelPatcher(FADANetworks(pipeline.networks), load_device, offload_device)
 
     def ready(self) -> Pipeline:
         """The pipeline, with its networks on the device that they run on. To be asked for before every use."""

@@ -86,7 +86,8 @@ def inputs(config: ModelConfig) -> dict[str, Tensor]:
         "audio_tokens": torch.stack([torch.zeros_like(audio), torch.zeros_like(audio), audio]),
     }
     if unet.concat_reference:
-        drawn["reference_latents"] = torch.stack([torch.zeros_like(portrait), portrait, portrait])
+        portraits = torch.stack([torch.zeros_like(portrait), portrait, portrait])
+        drawn["reference_latents"] = torch.cat([portraits, portraits.flip(-1)], 1)
     else:
         face = randn(5, unet.block_out_channels[0], SIDE, SIDE)
         drawn["face_latents"] = torch.stack([torch.zeros_like(face), face, face])

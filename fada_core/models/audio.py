@@ -20,7 +20,7 @@ MEL_WINDOW = 400
 MEL_COLUMNS = 4  #: columns of one video frame, which lasts 40 ms at 25 fps
 _FLOOR = 1e-5  # log of it is silence
 _PAD_FRAMES = 16  # Hallo pads the audio with zeros to whole clips of 16 frames
-_BLOCK_SECONDS = 10  # wav2vec2's first convolution widens every sample to 410 bytes; blocks bound that
+_BLOCK_SAMPLES = 10 * SAMPLE_RATE  # wav2vec2's first convolution widens every sample to 410 bytes; blocks bound that
 
 
 def build_audio_encoder(config: AudioEncoderConfig) -> nn.Module:
@@ -165,7 +165,7 @@ class Wav2Vec2Encoder(nn.Module):
         strides = [math.prod(config.conv_stride[:i]) for i in range(len(config.conv_stride))]
         stride = strides[-1] * config.conv_stride[-1]
         field = 1 + sum((kernel - 1) * step for kernel, step in zip(config.conv_kernel, strides, strict=True))
-        block = max(1, _BLOCK_SECONDS * SAMPLE_RATE // stride)
+        block = _BLOCK_SAMPLES // stride
 
         def pieces(kernel: int, step: int, count: int) -> list[Tensor]:
             positions = (len(samples) - kernel) // step + 1

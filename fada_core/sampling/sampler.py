@@ -169,6 +169,7 @@ def _condition(
             networks.condition_features(
                 features,
                 portraits,
+                _repeat(motion, batch),
                 tokens,
                 _repeat(audio, batch),
                 drop_reference=drop_reference,

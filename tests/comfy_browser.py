@@ -1,0 +1,122 @@
+"""ComfyUI's real frontend in a headless Chromium: load a graph, arrange it, read it back, run it, take its picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--autoplay-policy=no-user-gesture-required"]
+
+_READY = """() => window.app?.vueAppReady && window.app.graph && document.querySelector('#graph-canvas')
+    && Object.keys(window.LiteGraph.registered_node_types).length > 100"""
+
+# One column for each step of the data's way; heights as the nodes ask for them.
+_ARRANGE = """columns => {
+    const graph = window.app.graph;
+    let x = 60;
+    for (const column of columns) {
+        let y = 60, width = 0;
+        for (const id of column) {
+            const node = graph.getNodeById(id), [least, height] = node.computeSize();
+            node.setSize([Math.max(least, 320), Math.max(height, ['LoadImage', 'FADAVideoCombine'].includes(node.type) ? 460 : 0)]);
+            node.pos = [x, y];
+            y += node.size[1] + 90;
+            width = Math.max(width, node.size[0]);
+        }
+        x += width + 70;
+    }
+}"""
+
+_RUN = """async limit => {
+    const api = window.app.api;
+    const ended = new Promise(resolve => {
+        for (const name of ['execution_success', 'execution_error', 'execution_interrupted'])
+            api.addEventListener(name, event => resolve(name + ' ' + (event.detail?.exception_message ?? '')), {once: true});
+        setTimeout(() => resolve('timeout'), limit);
+    });
+    await window.app.queuePrompt(0, 1);
+    const errors = window.app.lastNodeErrors;
+    return errors && Object.keys(errors).length ? JSON.stringify(errors) : await ended;
+}"""
+
+_PROBLEMS = """() => {
+    const known = window.LiteGraph.registered_node_types, found = [];
+    for (const node of window.app.graph.nodes) {
+        if (!(node.type in known)) found.push(`unknown node type ${node.type}`);
+        for (const widget of node.widgets ?? []) {
+            let options = widget.options?.values;
+            if (typeof options === 'function') options = options(widget, node);
+            if (widget.type === 'combo' && Array.isArray(options) && !options.includes(widget.value))
+                found.push(`${node.type}: ${widget.name} = ${widget.value} is no option`);
+        }
+    }
+    for (const dialog of document.querySelectorAll('.p-dialog, .p-toast-message')) found.push(dialog.innerText);
+    return found;
+}"""
+
+
+class Frontend:
+    """A page that shows one graph."""
+
+    def __init__(self, page: Page, errors: list[str]) -> None:
+        self._page = page
+        self._errors = errors
+
+    def load(self, graph: dict[str, Any]) -> None:
+        """Open a graph in UI format."""
+        self._page.evaluate("graph => window.app.loadGraphData(graph, true, true, null)", graph)
+        self._page.wait_for_timeout(1000)
+
+    def load_api(self, prompt: dict[str, Any], columns: list[list[int]]) -> None:
+        """Make a graph of a workflow in API format and arrange its nodes (by id) in columns."""
+        self._page.evaluate("prompt => window.app.loadApiJson(prompt, 'workflow')", prompt)
+        self._page.wait_for_timeout(1000)
+        self._page.evaluate(_ARRANGE, columns)
+
+    def serialise(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The graph in API format, as the Run button posts it, and in UI format."""
+        made = self._page.evaluate("async () => await window.app.graphToPrompt()")
+        return made["output"], made["workflow"]
+
+    def problems(self) -> list[str]:
+        """Unknown node types, values that are no options, dialogs, and errors of the page's scripts."""
+        return self._page.evaluate(_PROBLEMS) + self._errors
+
+    def run(self, seconds: float) -> str:
+        """Press Run and wait for the end: "execution_success ", or what went wrong."""
+        return self._page.evaluate(_RUN, seconds * 1000)
+
+    def picture(self, path: Path) -> None:
+        """The canvas with the whole graph in view, as JPEG."""
+        self._page.evaluate("async () => await window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self._page.wait_for_timeout(2500)
+        self._page.screenshot(path=path, type="jpeg", quality=82)
+
+
+@contextmanager
+def frontend(url: str, width: int = 1600, height: int = 800) -> Iterator[Frontend]:
+    """The frontend of the ComfyUI at `url`, in a fresh profile that reaches nothing else."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        context = browser.new_context(viewport={"width": width, "height": height})
+        local = (url, url.replace("http", "ws", 1), "data:", "blob:")
+        context.route("**/*", lambda route: route.continue_() if route.request.url.startswith(local) else route.abort())
+        settings = {
+            "Comfy.TutorialCompleted": True,  # or the Templates dialog would cover the graph
+            "Comfy.Minimap.Visible": False,
+            "Comfy.UseNewMenu": "Disabled",
+        }
+        context.request.post(f"{url}/settings", data=settings)
+        page, errors = context.new_page(), []
+        page.on("pageerror", lambda error: errors.append(f"page error: {error.message}"))
+        page.goto(url)
+        page.wait_for_function(_READY, timeout=60000)
+        page.wait_for_timeout(1000)
+        yield Frontend(page, errors)
+        browser.close()
