@@ -9,8 +9,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -90,10 +89,13 @@ class Report:
     seed: int
 
 
-def generate(config: GenerateConfig) -> Report:
+def generate(config: GenerateConfig, check: Callable[[], None] | None = None) -> Report:
     """Make the video, clip by clip, in memory that does not grow with its length; progress goes to stderr.
 
     However it ends, the frames finished until then are in a playable file.
+
+    Args:
+        check: called after every denoising step; whatever it raises ends the work.
 
     Raises:
         FadaError: any of the user's mistakes that portrait, recording, checkpoint, options and output can hold.
@@ -112,6 +114,8 @@ def generate(config: GenerateConfig) -> Report:
 
         def advance(step: int, steps: int, latents: Tensor) -> None:
             bar.update(cond.frames * step / steps - bar.n)
+            if check:
+                check()
 
         clips = pipe.sample(
             cond,
@@ -154,15 +158,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m fada_core.generate",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    stop = _Stop()
     try:
-        with _termination_interrupts():
-            report = generate(config)
+        with stop:
+            report = generate(config, stop.check)
     except FadaError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         sys.stderr.write(f"stopped; the clips finished until then, if any, are in {config.out}\n")
-        return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+        return 128 + stop.number
     sys.stdout.write(f"{json.dumps(asdict(report)) if config.json else _sentence(report)}\n")
     return 0
 
@@ -177,20 +182,28 @@ def _check_outputs(config: GenerateConfig) -> None:
                 raise FadaError(f"'{source}' would be overwritten by the result; give --out and --sheet other names.")
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: ends the work in the same order as Ctrl-C."""
+class _Stop:
+    """Ctrl-C and SIGTERM end the work the same way: by KeyboardInterrupt, at once.
 
+    An exception that a signal raises inside a library's callback can be swallowed there; `check` raises it again.
+    """
 
-@contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+    number = 0  #: of the signal that came
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.number:
+            raise KeyboardInterrupt
 
 
 def _progress(frames: int) -> tqdm:

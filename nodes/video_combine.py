@@ -55,8 +55,8 @@ class FADAVideoCombine(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="FADA/talking",
-                    tooltip="Folder and beginning of the file's name in the output folder; %year%, %month%, %day%, %width% "
-                    "and the like are filled in.",
+                    tooltip="Folder and beginning of the file's name in the output folder; %year%, %month%, %day% and "
+                    "the like are filled in.",
                 ),
                 io.Combo.Input(
                     "format",

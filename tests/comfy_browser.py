@@ -24,20 +24,40 @@ _ARRANGE = """columns => {
         let y = 60, width = 0;
         for (const id of column) {
             const node = graph.getNodeById(id), [least, height] = node.computeSize();
-            node.setSize([Math.max(least, 320), Math.max(height, ['LoadImage', 'FADAVideoCombine'].includes(node.type) ? 460 : 0)]);
+            const shows = ['LoadImage', 'FADAVideoCombine'].includes(node.type);
+            node.setSize([Math.max(least, 320), Math.max(height, shows ? 460 : 0)]);
             node.pos = [x, y];
             y += node.size[1] + 90;
             width = Math.max(width, node.size[0]);
         }
         x += width + 70;
     }
+    for (const node of graph.nodes)
+        for (const widget of node.widgets ?? [])
+            if (widget.name === 'control_after_generate') widget.value = 'fixed';
+}"""
+
+# Show the graph at full size, clear of the menus; gives its corners on the screen, with a margin.
+_FRAME = """() => {
+    const canvas = window.app.canvas, left = [], top = [], right = [], bottom = [];
+    for (const node of window.app.graph.nodes) {
+        left.push(node.pos[0]); top.push(node.pos[1] - 60);
+        right.push(node.pos[0] + node.size[0]); bottom.push(node.pos[1] + node.size[1]);
+    }
+    const x = Math.min(...left) - 30, y = Math.min(...top) - 10, corner = canvas.canvas.getBoundingClientRect();
+    canvas.ds.scale = 1;
+    canvas.ds.offset = [120 - x, 120 - y];
+    canvas.setDirty(true, true);
+    return {x: corner.x + 120, y: corner.y + 120,
+            width: Math.max(...right) + 30 - x, height: Math.max(...bottom) + 30 - y};
 }"""
 
 _RUN = """async limit => {
     const api = window.app.api;
     const ended = new Promise(resolve => {
         for (const name of ['execution_success', 'execution_error', 'execution_interrupted'])
-            api.addEventListener(name, event => resolve(name + ' ' + (event.detail?.exception_message ?? '')), {once: true});
+            api.addEventListener(
+                name, event => resolve(name + ' ' + (event.detail?.exception_message ?? '')), {once: true});
         setTimeout(() => resolve('timeout'), limit);
     });
     await window.app.queuePrompt(0, 1);
@@ -93,14 +113,14 @@ class Frontend:
         return self._page.evaluate(_RUN, seconds * 1000)
 
     def picture(self, path: Path) -> None:
-        """The canvas with the whole graph in view, as JPEG."""
-        self._page.evaluate("async () => await window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self._page.wait_for_timeout(2500)
-        self._page.screenshot(path=path, type="jpeg", quality=82)
+        """The whole graph, as JPEG."""
+        corners = self._page.evaluate(_FRAME)
+        self._page.wait_for_timeout(6000)  # for the player to show its first frame
+        self._page.screenshot(path=path, type="jpeg", quality=85, clip=corners)
 
 
 @contextmanager
-def frontend(url: str, width: int = 1600, height: int = 800) -> Iterator[Frontend]:
+def frontend(url: str, width: int = 2400, height: int = 1000) -> Iterator[Frontend]:
     """The frontend of the ComfyUI at `url`, in a fresh profile that reaches nothing else."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
@@ -110,7 +130,6 @@ def frontend(url: str, width: int = 1600, height: int = 800) -> Iterator[Fronten
         settings = {
             "Comfy.TutorialCompleted": True,  # or the Templates dialog would cover the graph
             "Comfy.Minimap.Visible": False,
-            "Comfy.UseNewMenu": "Disabled",
         }
         context.request.post(f"{url}/settings", data=settings)
         page, errors = context.new_page(), []

@@ -150,12 +150,12 @@ def test_stopped_run_leaves_a_playable_file(run: Run, tmp_path: Path, number: in
         os.kill(os.getpid(), number)
 
     threading.Thread(target=stop_when_written, daemon=True).start()
-    handler = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(number)
     result, stdout, err = run(audio=tmp_path / "long.wav")
     assert (result, stdout) == (code, "")
     assert "Traceback" not in err
     assert 0 < decoded_frames(out) < 60 * 25
-    assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.getsignal(number) is handler
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

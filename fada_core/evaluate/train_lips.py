@@ -32,11 +32,11 @@ class TrainLipsConfig:
     """Folder with the rendered avatars (pretrain's OUT/data)."""
     clips: int = 640
     clip_seconds: float = 2.4
-    batch: int = 48
+    batch: int = 32
     held_out: int = 40
     """Avatars, never seen in training, on which the regressor is checked."""
     workers: int = 1
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1500, learning_rate=2e-3, preview_every=10**9))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=600, learning_rate=2e-3, preview_every=10**9))
 
 
 @dataclass

@@ -21,6 +21,10 @@ from ..errors import FadaError
 
 SUFFIXES = (".mp4", ".webm", ".gif")
 _SOUND_RATE = 48000  # the one rate that Opus and every AAC decoder takes
+# delay_moov: the header then knows of AAC's 1024 samples of lead-in, without which everything comes 21 ms late.
+_MP4_FLAGS = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
+if av.library_versions["libavformat"] >= (62, 12):  # FFmpeg 7 and 8.0 end such files with a wrong index
+    _MP4_FLAGS += "+hybrid_fragmented"
 _SOUND_CODECS = {".mp4": "aac", ".webm": "libopus"}
 
 
@@ -38,8 +42,8 @@ class ContainerSink:
     """MP4 (H.264, AAC), WebM (VP9, Opus) or GIF (a palette for each frame, endless; no sound, no metadata).
 
     Encoders look at no future frame, and half a second is closed on its own: that much may be lost when the process is
-    killed. MP4 is written in fragments and turned into a plain file by `close`, because players show a plain file's
-    length at once and seek in it.
+    killed. MP4 is written in fragments and, from FFmpeg 8.1 on, turned into a plain file by `close`: of such a file,
+    players show the length at once.
     """
 
     def __init__(
@@ -57,9 +61,8 @@ class ContainerSink:
         self._count = 0
         self._time_base = 1 / fps
         self._sound = None
-        # delay_moov: the header then knows of AAC's 1024 samples of lead-in, without which sound comes 21 ms late.
         options = {
-            ".mp4": {"movflags": "hybrid_fragmented+frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"},
+            ".mp4": {"movflags": _MP4_FLAGS},
             ".webm": {"cluster_time_limit": "500"},
             ".gif": {"loop": "0"},
         }[suffix]
@@ -81,9 +84,11 @@ class ContainerSink:
         self._stream.time_base = self._time_base
         if suffix != ".gif":
             self._container.metadata.update(metadata)
-            context = self._stream.codec_context  # without these tags players guess the colours from the size
-            context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-            context.color_range = 1  # limited
+            # Without tags players guess the colours from the size; the matrix is BT.601, because readers that look at
+            # no tags (PyAV's arrays before version 17 among them) take that one.
+            context = self._stream.codec_context
+            context.colorspace, context.color_range = 6, 1  # SMPTE 170M, limited
+            context.color_primaries = context.color_trc = 1  # BT.709, as sRGB's
             if sound is not None:
                 rate, channels = sound
                 self._sound = _SoundTrack(self._container, _SOUND_CODECS[suffix], rate, channels)
@@ -94,7 +99,7 @@ class ContainerSink:
             picture = _paletted(frame)
         else:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+                format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG"
             )
         picture.pts, picture.time_base = self._count, self._time_base
         self._count += 1

@@ -103,7 +103,7 @@ class TeacherTask:
         self.schedule = NoiseSchedule(self.config.schedule)
         for frozen in (self.networks.vae, self.networks.audio_encoder):
             frozen.requires_grad_(False)
-        self.module = _Denoiser(self.networks)
+        self.module = _Denoiser(self.networks).to(memory_format=torch.channels_last)
         window = self.config.condition.audio_window
         self.audio = torch.stack([window_features(rows, window) for rows in self.clips.audio])
 

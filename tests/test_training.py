@@ -1,0 +1,198 @@
+"""The loop that every training shares: exact resume, kills, bad losses; and the two stages of pretraining."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fada_core.config import TINY
+from fada_core.data.avatars import AvatarSet
+from fada_core.errors import FadaError
+from fada_core.models.networks import Networks
+from fada_core.models.vae import TinyVAE
+from fada_core.pretrain.teacher import LatentClips, TeacherTask
+from fada_core.pretrain.vae import VAETask, box_mask
+from fada_core.training import LoopConfig, train
+from fada_core.training.loop import learning_rate, step_generator
+from fada_core.training.state import saved_states
+
+NEVER = float("inf")
+SETTINGS = LoopConfig(steps=12, save_every=4, log_every=1, preview_every=100, warmup_steps=2)
+
+
+class Regression:
+    """Learns a fixed linear map from random inputs; `slow` seconds a step, a NaN at step `poison`."""
+
+    def __init__(self, slow: float = 0.0, poison: int = -1) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.slow, self.poison = slow, poison
+        self.previews: list[int] = []
+
+    def losses(self, module: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        time.sleep(self.slow)
+        x = torch.randn(16, 4, generator=generator)
+        loss = (module(x) - x.sum(1, keepdim=True)).square().mean()
+        return {"loss": loss * math.nan if step == self.poison else loss}
+
+    def preview(self, folder: Path, step: int) -> None:
+        self.previews.append(step)
+
+
+def run(task: Regression, settings: LoopConfig, folder: Path, deadline: float = NEVER) -> bool:
+    return train(task, settings, folder, Accelerator(cpu=True), deadline)
+
+
+def column(folder: Path, name: str) -> list[str]:
+    header, *rows = [line.split(",") for line in (folder / "log.csv").read_text().splitlines()]
+    return [row[header.index(name)] for row in rows]
+
+
+def state_of(folder: Path) -> dict[str, Tensor]:
+    return load_file(saved_states(folder)[-1][1])
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    first, second = state_of(a), state_of(b)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0)
+
+
+def test_learns_and_keeps_the_newest_states(tmp_path: Path) -> None:
+    task = Regression()
+    assert run(task, replace(SETTINGS, steps=200, learning_rate=1e-2), tmp_path)
+    losses = [float(value) for value in column(tmp_path, "loss")]
+    assert losses[-1] < 0.3 * losses[0]
+    assert [step for step, _ in saved_states(tmp_path)] == [196, 200]
+    assert task.previews == [100, 200]
+
+
+def test_resume_is_exact(tmp_path: Path) -> None:
+    """Stopped by the clock after any number of steps and started again: every bit as in one go."""
+    run(Regression(), SETTINGS, tmp_path / "whole")
+    slow = Regression(slow=0.05)
+    finished = run(slow, SETTINGS, tmp_path / "parts", deadline=time.monotonic() + 0.2)
+    assert not finished
+    assert 0 < saved_states(tmp_path / "parts")[-1][0] < SETTINGS.steps
+    assert run(Regression(), SETTINGS, tmp_path / "parts")
+    assert column(tmp_path / "parts", "loss") == column(tmp_path / "whole", "loss")
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+def _train_slowly(folder: Path) -> None:
+    run(Regression(slow=0.1), SETTINGS, folder)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_training_goes_on_exactly(tmp_path: Path, sent: signal.Signals) -> None:
+    run(Regression(), SETTINGS, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = get_context("spawn").Process(target=_train_slowly, args=(killed,))
+    process.start()
+    while not saved_states(killed):
+        time.sleep(0.02)
+    os.kill(process.pid, sent)
+    process.join()
+    saved = saved_states(killed)[-1][0]
+    assert saved < SETTINGS.steps
+    assert process.exitcode == (0 if sent == signal.SIGTERM else -sent)
+    assert run(Regression(), SETTINGS, killed)
+    assert_same_state(tmp_path / "whole", killed)
+
+
+def test_a_bad_loss_stops_with_the_last_good_state(tmp_path: Path) -> None:
+    with pytest.raises(FadaError, match=r"not finite at step 6 \(step 4 is saved\)"):
+        run(Regression(poison=6), SETTINGS, tmp_path)
+    assert all(value.isfinite().all() for value in state_of(tmp_path).values())
+
+
+def test_state_of_other_networks_is_refused(tmp_path: Path) -> None:
+    run(Regression(), SETTINGS, tmp_path)
+    other = Regression()
+    other.module = nn.Linear(4, 1)
+    with pytest.raises(FadaError, match="other networks"):
+        run(other, SETTINGS, tmp_path)
+
+
+def test_learning_rate() -> None:
+    settings = LoopConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay_share=0.5)
+    rates = [learning_rate(settings, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10] == rates[50] == pytest.approx(1.0)
+    assert rates[75] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0)
+
+
+def test_steps_draw_apart() -> None:
+    draws = {torch.rand((), generator=step_generator(0, step, rank)).item() for step in range(50) for rank in range(4)}
+    assert len(draws) == 200
+
+
+def test_box_mask() -> None:
+    mask = box_mask(torch.tensor([[2.0, 3.0, 4.0, 7.0]]), 10, margin=0.0)
+    assert mask.sum() == 2 * 4
+    assert mask[0, 0, 3:7, 2:4].all()
+
+
+@pytest.fixture(scope="module")
+def avatar_set(tmp_path_factory: pytest.TempPathFactory) -> AvatarSet:
+    pytest.importorskip("espeakng_loader")
+    data = AvatarSet(tmp_path_factory.mktemp("avatars"), "high", 2, 0.8, 128, 25.0)
+    data.render(1)
+    return data
+
+
+def test_rendering_goes_on_where_it_stopped(avatar_set: AvatarSet) -> None:
+    before = avatar_set.path(0).stat().st_mtime_ns
+    kept = avatar_set.read(1, "frames")["frames"]
+    avatar_set.path(1).unlink()
+    avatar_set.render(1)
+    assert avatar_set.path(0).stat().st_mtime_ns == before
+    assert torch.equal(avatar_set.read(1, "frames")["frames"], kept)
+
+
+def test_autoencoder_learns_and_its_latents_have_unit_variance(avatar_set: AvatarSet, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = VAETask(TinyVAE(replace(TINY.vae, width=8)), avatar_set, batch=2)
+    settings = replace(SETTINGS, steps=25, learning_rate=3e-3, preview_every=25)
+    train(task, settings, tmp_path, Accelerator(cpu=True), NEVER)
+    psnr = [float(value) for value in column(tmp_path, "psnr")]
+    assert sum(psnr[-5:]) / 5 > sum(psnr[:5]) / 5 + 3
+    assert (tmp_path / "preview-000025.png").exists()
+    task.set_statistics(32)
+    latents = task.vae.encode(avatar_set.frames(0, torch.arange(20)))
+    assert latents.std() == pytest.approx(1.0, abs=0.3)
+
+
+def test_teacher_learns(avatar_set: AvatarSet, tmp_path: Path) -> None:
+    """The loss falls below that of the silent start, and all three branches are among the drawn samples."""
+    torch.manual_seed(0)
+    unet = replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
+    networks = Networks(replace(TINY, clip_frames=4, unet=unet, vae=replace(TINY.vae, width=8)))
+    accelerator = Accelerator(cpu=True)
+    clips = LatentClips.prepare(avatar_set, networks, accelerator, tmp_path / "latents.safetensors")
+    again = LatentClips.prepare(avatar_set, networks, accelerator, tmp_path / "latents.safetensors")
+    assert torch.equal(again.latents, clips.latents)
+    task = TeacherTask(networks, clips, 4, lambda *_: None)
+    train(task, replace(SETTINGS, steps=30, learning_rate=3e-3), tmp_path / "teacher", accelerator, NEVER)
+    losses = [float(value) for value in column(tmp_path / "teacher", "loss")]
+    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
+
+    kinds = set()
+    for step in range(40):
+        drawn = task.draw(step_generator(1, step, 0))
+        assert (drawn["drop_reference"].int().diff() <= 0).all(), "rows without reference come first"
+        kinds |= set(zip(drawn["drop_reference"].tolist(), drawn["drop_audio"].tolist(), strict=True))
+    assert kinds == {(True, True), (True, False), (False, True), (False, False)}
