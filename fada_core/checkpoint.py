@@ -1,8 +1,8 @@
-"""One safetensors file <-> networks. The config, the role and training facts are its metadata; nothing is ever unpickled.
+"""One safetensors file <-> networks. Config, role and training facts are its metadata; nothing is ever unpickled.
 
 Metadata entries: `fada.config` (JSON of ModelConfig), `fada.role` (teacher | student), `fada.steps` (default number of
-sampling steps), `fada.ref_cfg` and `fada.audio_cfg` (default scales), `fada.license`, `fada.training` (JSON, free), and,
-where they are not inside, `fada.vae` and `fada.audio_encoder`: names of files or folders next to the checkpoint.
+sampling steps), `fada.ref_cfg` and `fada.audio_cfg` (default scales), `fada.license`, `fada.training` (JSON, free),
+and, where they are not inside, `fada.vae` and `fada.audio_encoder`: names of files or folders next to the checkpoint.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig, config_from_dict
 from .errors import FadaError
+from .models.audio import wav2vec2_weights
 from .models.networks import Networks
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -53,8 +54,10 @@ def resolve(name_or_path: str | Path) -> Path:
     return path
 
 
-def save_checkpoint(path: str | Path, networks: Networks, info: CheckpointInfo, dtype: torch.dtype | None = None) -> None:
-    """Write all weights, VAE and audio encoder included, into one file (atomically), floats cast to `dtype` if given."""
+def save_checkpoint(
+    path: str | Path, networks: Networks, info: CheckpointInfo, dtype: torch.dtype | None = None
+) -> None:
+    """Write all weights, autoencoder and audio encoder too, into one file, atomically; floats as `dtype` if given."""
     tensors = {
         name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous().cpu()
         for name, value in networks.state_dict().items()
@@ -97,8 +100,10 @@ def load_checkpoint(
     with init_empty_weights(include_buffers=False):
         networks = Networks(config, operations=operations)
     tensors = _read_tensors(path)
-    tensors |= _side_tensors(path, metadata, "fada.vae", "vae.kl.", "")
-    tensors |= _side_tensors(path, metadata, "fada.audio_encoder", "audio_encoder.model.", "wav2vec2.")
+    vae = _side_tensors(path, metadata, "fada.vae")
+    encoder = wav2vec2_weights(_side_tensors(path, metadata, "fada.audio_encoder"))
+    tensors |= {f"vae.kl.{name}": value for name, value in vae.items()}
+    tensors |= {f"audio_encoder.model.{name}": value for name, value in encoder.items()}
     _check(path, tensors, networks.state_dict())
     networks.load_state_dict({name: _cast(name, value, device, dtype) for name, value in tensors.items()}, assign=True)
     return networks.to(device).eval().requires_grad_(False), info
@@ -159,8 +164,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise FadaError(f"{path.name} is not a whole safetensors file ({error}); download or copy it again.") from error
 
 
-def _side_tensors(path: Path, metadata: dict[str, str], entry: str, prefix: str, strip: str) -> dict[str, Tensor]:
-    """Weights of a network that lies next to the checkpoint, under the names that `Networks` gives them."""
+def _side_tensors(path: Path, metadata: dict[str, str], entry: str) -> dict[str, Tensor]:
+    """Weights of a network that lies next to the checkpoint as a file or a folder; none where it is inside."""
     if entry not in metadata:
         return {}
     folder = path.parent.resolve()
@@ -171,15 +176,19 @@ def _side_tensors(path: Path, metadata: dict[str, str], entry: str, prefix: str,
         side = next((side / name for name in _SIDE_FILES if (side / name).is_file()), side / _SIDE_FILES[0])
     if not side.is_file():
         raise FadaError(f"{path.name} needs '{metadata[entry]}' in the same folder; put it there.")
-    return {prefix + name.removeprefix(strip): value for name, value in _read_tensors(side).items()}
+    return _read_tensors(side)
 
 
 def _check(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing:
-        raise FadaError(f"{path.name} lacks '{missing[0]}' ({len(missing)} keys in all); it does not fit its own config.")
+        raise FadaError(
+            f"{path.name} lacks '{missing[0]}' ({len(missing)} keys in all); it does not fit its own config."
+        )
     if unknown:
-        raise FadaError(f"{path.name} has the unknown key '{unknown[0]}' ({len(unknown)} in all); it does not fit its own config.")
+        raise FadaError(
+            f"{path.name} has the unknown key '{unknown[0]}' ({len(unknown)} in all); it does not fit its own config."
+        )
     for name, value in found.items():
         if value.shape != wanted[name].shape:
             raise FadaError(

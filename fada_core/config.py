@@ -127,7 +127,9 @@ def _build(cls: type, values: dict[str, Any], path: str) -> Any:
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise FadaError(f"The config has an unknown entry '{path}{unknown[0]}'; the file needs a newer version of FADA.")
+        raise FadaError(
+            f"The config has an unknown entry '{path}{unknown[0]}'; the file needs a newer version of FADA."
+        )
     hints = get_type_hints(cls)
     built = {}
     for key, value in values.items():

@@ -44,7 +44,7 @@ def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
 
 
 def flicker(frames: Tensor, mask: Tensor) -> float:
-    """Mean absolute second difference in time where `mask` is 1, in units of the full range: smooth motion has little."""
+    """Mean absolute second difference in time where `mask` is 1, of the full range: smooth motion has little."""
     jerk = frames[2:] - 2 * frames[1:-1] + frames[:-2]
     return float((jerk.abs() * mask).sum() / mask.expand_as(jerk).sum() / 2)
 

@@ -41,7 +41,7 @@ class TrainLipsConfig:
 
 @dataclass
 class LipsTask:
-    """Squared error of openness on frames that are shifted, blurred, recoloured and noised, as generated ones may be."""
+    """Squared error of openness on frames that are shifted, blurred and noised, as generated ones may be."""
 
     module: nn.Module
     data: AvatarSet

@@ -36,9 +36,7 @@ class TinyVAE(nn.Module):
     encoder_blocks = 3
     decoder_blocks = 4
 
-    def __init__(
-        self, config: VAEConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None
-    ) -> None:
+    def __init__(self, config: VAEConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         kwargs = {"device": device, "dtype": dtype}
         width, inner, fine = config.width, 2 * config.width, config.latent_channels // 4

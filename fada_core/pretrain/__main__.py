@@ -1,4 +1,4 @@
-"""Command: render the avatars, train the autoencoder, train the teacher, write one checkpoint. Start again to resume."""
+"""Command: render avatars, train the autoencoder, then the teacher, write one checkpoint. Start again to resume."""
 
 from __future__ import annotations
 

@@ -33,9 +33,8 @@ def preview_teacher(networks: Networks, folder: Path, step: int) -> None:
         features = networks.audio_encoder.encode(clip.waveform.to(networks.device), len(truth), config.fps)
         generator = torch.Generator().manual_seed(index)
         subject = prepare_subject(networks, portrait)
-        made = [
-            networks.vae.decode(part.latents[0]) for part in sample_chain(networks, schedule, subject, features, SETTINGS, generator)
-        ]
+        clips = sample_chain(networks, schedule, subject, features, SETTINGS, generator)
+        made = [networks.vae.decode(part.latents[0]) for part in clips]
         generated = ((torch.cat(made).float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
         both = torch.stack([truth, generated])
         sheet_rows.append(torch.cat([torch.cat(list(frames[::3]), dim=2) for frames in both], dim=1))

@@ -1,7 +1,7 @@
 """Second stage: the teacher learns to denoise clips of latents, given portrait, motion frames and speech.
 
-Reference and audio are dropped apart and together, so that one network serves all three branches of the guidance. Only the
-high pool is used (FADA, figure 2). Latents and audio features are computed once and kept in memory.
+Reference and audio are dropped apart and together, so that one network serves all three branches of the guidance. Only
+the high pool is used (FADA, figure 2). Latents and audio features are computed once and kept in memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOUTH_WEIGHT = 8.0  #: added to the loss of latent cells under the mouth (they a
 EYES_WEIGHT = 2.0
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.08, 0.10, 0.04  #: shares of samples; the first trains the base branch
 MOTION_AS_PORTRAIT = 0.15  #: share of clips that start from the portrait, as a video's first clip does
-MOTION_NOISE = 0.15  #: largest deviation of the noise on motion frames: at sampling they are the model's own, not perfect
+MOTION_NOISE = 0.15  #: largest deviation of the noise on motion frames: at sampling they are the model's own
 PORTRAIT_SHARE = 0.5  #: of references that are the neutral portrait; the others are any frame of the clip
 
 
@@ -145,7 +145,8 @@ class TeacherTask:
         batch = self.draw(generator)
         t = torch.randint(self.config.schedule.train_timesteps, (self.batch,), generator=generator)
         noise = torch.randn(batch["latents"].shape, generator=generator)
-        x_t, target = (f(batch["latents"], noise, t).to(device) for f in (self.schedule.add_noise, self.schedule.velocity))
+        x_t = self.schedule.add_noise(batch["latents"], noise, t).to(device)
+        target = self.schedule.velocity(batch["latents"], noise, t).to(device)
         alpha, sigma = (value.to(device) for value in self.schedule.alpha_sigma(t))
         batch = {name: value.to(device) for name, value in batch.items()}
         prediction = module(x_t, t.to(device), alpha, sigma, batch).float()

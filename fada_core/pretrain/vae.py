@@ -96,8 +96,6 @@ class VAETask:
         """Measure the latents' mean and deviation per channel and put them into the autoencoder."""
         images, _ = self._images(torch.Generator().manual_seed(2), count)
         device = next(self.module.parameters()).device
-        latents = torch.cat(
-            [F.pixel_unshuffle(self.vae.moments(part.to(device))[0], 2) for part in images.split(32)]
-        )
+        latents = torch.cat([F.pixel_unshuffle(self.vae.moments(part.to(device))[0], 2) for part in images.split(32)])
         self.vae.latent_mean.copy_(latents.mean(dim=(0, 2, 3)))
         self.vae.latent_std.copy_(latents.std(dim=(0, 2, 3)))

@@ -85,7 +85,7 @@ class _StopRequest:
 
 
 def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator, deadline: float) -> bool:
-    """Train until `config.steps` or until `time.monotonic()` passes `deadline`; resumes from the newest state in `folder`.
+    """Train until `config.steps` or `time.monotonic()` passes `deadline`; resumes from the newest state in `folder`.
 
     Leaves the EMA weights in `task.module`. Returns whether all steps are done. Raises FadaError when a loss is not
     finite, naming the step and the last good state.
@@ -123,7 +123,9 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
             norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
             if not torch.isfinite(norm):
                 last = f"step {saved} is saved" if saved else "nothing was saved yet"
-                raise FadaError(f"The gradient of {folder.name} is not finite at step {step} ({last}); lower the learning rate.")
+                raise FadaError(
+                    f"The gradient of {folder.name} is not finite at step {step} ({last}); lower the learning rate."
+                )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.step(parameters)

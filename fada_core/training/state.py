@@ -45,9 +45,7 @@ def save_state(
     return path
 
 
-def load_state(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMAModel
-) -> int:
+def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMAModel) -> int:
     """Restore what `save_state` wrote, in place; returns the number of steps done."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
