@@ -19,7 +19,6 @@ from tqdm import tqdm
 from .. import avatars
 from ..data.avatars import HELD_OUT_SEED
 from ..errors import FadaError
-from ..media.image import to_uint8
 from ..media.video import VideoWriter
 from ..pipeline import Pipeline, load
 from .lips import load_regressor
@@ -103,9 +102,8 @@ def evaluate(pipe: Pipeline, config: EvaluateConfig) -> Summary:
         if config.out is not None:
             side_by_side = torch.cat([truth.frames, frames], dim=3)
             height, width = side_by_side.shape[2:]
-            path = config.out / f"{index:03d}.mp4"
-            with VideoWriter(path, width=width, height=height, fps=pipe.config.fps, audio=waveform) as writer:
-                writer.write(to_uint8(side_by_side))
+            with VideoWriter(config.out / f"{index:03d}.mp4", width, height, pipe.config.fps, waveform) as writer:
+                writer.write(side_by_side)
     return summarise(rows)
 
 

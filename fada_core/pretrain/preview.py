@@ -6,9 +6,11 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import torch
+from einops import rearrange
 
 from .. import avatars
 from ..data.avatars import HELD_OUT_SEED
+from ..media.image import to_uint8
 from ..media.video import VideoWriter
 from ..models.networks import Networks
 from ..sampling.chain import sample_chain
@@ -24,25 +26,22 @@ def preview_teacher(networks: Networks, folder: Path, step: int) -> None:
     """Write `preview-STEP.png` (pairs of rows: truth above, generated below) and `preview-STEP.mp4` (side by side)."""
     config = networks.config
     schedule = NoiseSchedule(config.schedule)
-    rows, sheet_rows, sound = [], [], []
+    videos, sound = [], []
     for index in range(AVATARS):
         seconds = CLIPS * config.clip_frames / config.fps
         clip = avatars.sample(HELD_OUT_SEED + index, "high", seconds, size=config.size, fps=config.fps)
-        truth = clip.frames
         portrait = networks.vae.encode(clip.portrait[None].to(networks.device)).float()
-        features = networks.audio_encoder.encode(clip.waveform.to(networks.device), len(truth), config.fps)
+        features = networks.audio_encoder.encode(clip.waveform.to(networks.device), len(clip.frames), config.fps)
         generator = torch.Generator().manual_seed(index)
         subject = prepare_subject(networks, portrait)
         clips = sample_chain(networks, schedule, subject, features, SETTINGS, generator)
         made = [networks.vae.decode(part.latents[0]) for part in clips]
-        generated = ((torch.cat(made).float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
-        both = torch.stack([truth, generated])
-        sheet_rows.append(torch.cat([torch.cat(list(frames[::3]), dim=2) for frames in both], dim=1))
-        rows.append(torch.cat([truth, generated], dim=3))
+        videos += [clip.frames.movedim(1, -1), to_uint8(torch.cat(made))]
         sound.append(clip.waveform)
-    iio.imwrite(folder / f"preview-{step:06d}.png", torch.cat(sheet_rows, dim=1).permute(1, 2, 0).numpy())
-    video = torch.cat(rows).permute(0, 2, 3, 1).numpy()
-    height, width = video.shape[1:3]
-    path = folder / f"preview-{step:06d}.mp4"
-    with VideoWriter(path, width=width, height=height, fps=config.fps, audio=torch.cat(sound)) as writer:
-        writer.write(video)
+    every_third = [frames[::3] for frames in videos]
+    sheet = rearrange(every_third, "row n h w c -> (row h) (n w) c")
+    iio.imwrite(folder / f"preview-{step:06d}.png", sheet.numpy())
+    side_by_side = rearrange(videos, "(avatar side) n h w c -> (avatar n) h (side w) c", side=2).numpy()
+    height, width = side_by_side.shape[1:3]
+    with VideoWriter(folder / f"preview-{step:06d}.mp4", width, height, config.fps, torch.cat(sound)) as writer:
+        writer.write(side_by_side)

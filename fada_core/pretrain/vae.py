@@ -8,9 +8,11 @@ from pathlib import Path
 import imageio.v3 as iio
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..data.avatars import AvatarSet
+from ..media.image import to_uint8
 from ..models.vae import TinyVAE
 
 MOUTH_WEIGHT = 4.0  #: of the mouth's pixels in the reconstruction terms: few pixels that carry the speech
@@ -87,9 +89,9 @@ class VAETask:
         """Originals above reconstructions, always of the same frames."""
         images, _ = self._images(torch.Generator().manual_seed(1), 8)
         device = next(self.module.parameters()).device
-        output = self.vae.reconstruct(self.vae.moments(images.to(device))[0]).clamp(-1, 1).float().cpu()
-        grid = torch.cat([torch.cat(list(rows), dim=2) for rows in (images, output)], dim=1)
-        iio.imwrite(folder / f"preview-{step:06d}.png", ((grid + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+        output = self.vae.reconstruct(self.vae.moments(images.to(device))[0]).float().cpu()
+        grid = rearrange([to_uint8(images), to_uint8(output)], "row n h w c -> (row h) (n w) c")
+        iio.imwrite(folder / f"preview-{step:06d}.png", grid.numpy())
 
     @torch.inference_mode()
     def set_statistics(self, count: int = 512) -> None:
