@@ -105,7 +105,7 @@ class ModelConfig:
     residual_std: float = 0.0
     """Above 0: the network predicts the residual to the portrait's latents, expected to have this deviation.
 
-    Most of a talking portrait stands still: for the avatars the residual's deviation is 0.58, but its median size 0.03. A
+    Most of a talking portrait stands still: for the avatars the residual's deviation is 0.58, its median size 0.03. A
     value well below the deviation keeps what stands still free of noise, and leaves to the network what moves.
     """
     unet: UNetConfig = field(default_factory=UNetConfig)

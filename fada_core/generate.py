@@ -1,6 +1,6 @@
 """Command: a portrait and a recording become a talking video.
 
-    python -m fada_core.generate --image portrait.png --audio speech.wav --out talking.mp4
+python -m fada_core.generate --image portrait.png --audio speech.wav --out talking.mp4
 """
 
 from __future__ import annotations

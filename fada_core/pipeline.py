@@ -1,9 +1,9 @@
 """From a portrait and speech to video frames: load, encode, sample, decode. Each step also works alone.
 
-    pipe = fada_core.load("tiny")
-    cond = pipe.encode(image, audio)              # once a job
-    for latents in pipe.sample(cond, seed=0):     # clip by clip, in constant memory
-        frames = pipe.decode(latents)
+pipe = fada_core.load("tiny")
+cond = pipe.encode(image, audio)              # once a job
+for latents in pipe.sample(cond, seed=0):     # clip by clip, in constant memory
+    frames = pipe.decode(latents)
 """
 
 from __future__ import annotations

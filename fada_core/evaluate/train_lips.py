@@ -33,10 +33,10 @@ class TrainLipsConfig:
     clips: int = 640
     clip_seconds: float = 2.4
     batch: int = 32
-    held_out: int = 40
+    held_out: int = 30
     """Avatars, never seen in training, on which the regressor is checked."""
     workers: int = 1
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=600, learning_rate=2e-3, preview_every=10**9))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=320, learning_rate=2e-3, preview_every=10**9))
 
 
 @dataclass

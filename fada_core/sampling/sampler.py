@@ -162,9 +162,7 @@ def _condition(
             rows = 1 + motion.shape[1]
             hidden = 0 if networks.imageproj is not None else -1
             order = [hidden if branch.drop_reference else -1 for branch in group]
-            features = {
-                name: value.unflatten(0, (-1, rows))[order].flatten(0, 1) for name, value in shared.items()
-            }
+            features = {name: value.unflatten(0, (-1, rows))[order].flatten(0, 1) for name, value in shared.items()}
         conditionings.append(
             networks.condition_features(
                 features,
