@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fada_core.config import TINY
 from fada_core.data.avatars import AvatarSet
 from fada_core.errors import FadaError
+from fada_core.models.attention import FeedForward
 from fada_core.models.networks import Networks
 from fada_core.models.vae import TinyVAE
 from fada_core.pretrain.teacher import LatentClips, TeacherTask
@@ -32,18 +33,18 @@ SETTINGS = LoopConfig(steps=12, save_every=4, log_every=1, preview_every=100, wa
 
 
 class Regression:
-    """Learns a fixed linear map from random inputs; `slow` seconds a step, a NaN at step `poison`."""
+    """Learns running sums of random inputs; `slow` seconds a step, a NaN at step `poison`."""
 
     def __init__(self, slow: float = 0.0, poison: int = -1) -> None:
         torch.manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.module: nn.Module = FeedForward(4, 4)
         self.slow, self.poison = slow, poison
         self.previews: list[int] = []
 
     def losses(self, module: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         time.sleep(self.slow)
         x = torch.randn(16, 4, generator=generator)
-        loss = (module(x) - x.sum(1, keepdim=True)).square().mean()
+        loss = (module(x) - x.cumsum(1)).square().mean()
         return {"loss": loss * math.nan if step == self.poison else loss}
 
     def preview(self, folder: Path, step: int) -> None:
@@ -121,7 +122,7 @@ def test_a_bad_loss_stops_with_the_last_good_state(tmp_path: Path) -> None:
 def test_state_of_other_networks_is_refused(tmp_path: Path) -> None:
     run(Regression(), SETTINGS, tmp_path)
     other = Regression()
-    other.module = nn.Linear(4, 1)
+    other.module = FeedForward(4, 2)
     with pytest.raises(FadaError, match="other networks"):
         run(other, SETTINGS, tmp_path)
 

@@ -10,34 +10,35 @@ _REST = (0.0, 0.5, 0.0)
 _SIGMA_S = 0.028  # the width of co-articulation
 _CLOSED = frozenset("pbm")
 #: IPA letter -> (openness, width, rounding), each 0..1. The values are ours, after the usual viseme classes.
+# IPA symbols are escaped, because some tools for Windows read sources in its 8-bit code page.
 _SHAPES: dict[str, tuple[float, float, float]] = {
     symbol: shape
     for symbols, shape in {
-        "aɑɐ": (1.0, 0.55, 0.0),
-        "ʌ": (0.85, 0.5, 0.0),
+        "a\u0251\u0250": (1.0, 0.55, 0.0),
+        "\u028c": (0.85, 0.5, 0.0),
         "æ": (0.9, 0.8, 0.0),
-        "ɛ": (0.68, 0.75, 0.0),
+        "\u025b": (0.68, 0.75, 0.0),
         "e": (0.55, 0.85, 0.0),
-        "əɜɚɘ": (0.5, 0.5, 0.15),
+        "\u0259\u025c\u025a\u0258": (0.5, 0.5, 0.15),
         "i": (0.3, 1.0, 0.0),
-        "ɪɨ": (0.38, 0.8, 0.0),
+        "\u026a\u0268": (0.38, 0.8, 0.0),
         "o": (0.62, 0.25, 0.75),
-        "ɔɒ": (0.85, 0.3, 0.55),
-        "uʉ": (0.3, 0.05, 1.0),
-        "ʊɯ": (0.36, 0.15, 0.8),
+        "\u0254\u0252": (0.85, 0.3, 0.55),
+        "u\u0289": (0.3, 0.05, 1.0),
+        "\u028a\u026f": (0.36, 0.15, 0.8),
         "y": (0.28, 0.15, 1.0),
-        "øœɵ": (0.5, 0.25, 0.8),
+        "øœ\u0275": (0.5, 0.25, 0.8),
         "pbm": (0.0, 0.5, 0.0),
-        "β": (0.1, 0.5, 0.0),
-        "fvʋɱ": (0.12, 0.6, 0.0),
-        "θð": (0.26, 0.6, 0.0),
-        "tdnszlɫɾcɲʎ": (0.22, 0.62, 0.0),
-        "ʃʒɕʑʂ": (0.24, 0.25, 0.6),
-        "kɡgŋxɣqçɟ": (0.32, 0.55, 0.0),
-        "hɦʔ": (0.42, 0.5, 0.0),
-        "rɹʁʀɻ": (0.32, 0.35, 0.4),
-        "wɥ": (0.16, 0.05, 1.0),
-        "jʝ": (0.25, 0.85, 0.0),
+        "\u03b2": (0.1, 0.5, 0.0),
+        "fv\u028b\u0271": (0.12, 0.6, 0.0),
+        "\u03b8ð": (0.26, 0.6, 0.0),
+        "tdnszl\u026b\u027ec\u0272\u028e": (0.22, 0.62, 0.0),
+        "\u0283\u0292\u0255\u0291\u0282": (0.24, 0.25, 0.6),
+        "k\u0261g\u014bx\u0263qç\u025f": (0.32, 0.55, 0.0),
+        "h\u0266\u0294": (0.42, 0.5, 0.0),
+        "r\u0279\u0281\u0280\u027b": (0.32, 0.35, 0.4),
+        "w\u0265": (0.16, 0.05, 1.0),
+        "j\u029d": (0.25, 0.85, 0.0),
     }.items()
     for symbol in symbols
 }
@@ -69,7 +70,7 @@ def mouth_track(phonemes: list[Phoneme], waveform: torch.Tensor, n: int, fps: fl
         shapes = [_SHAPES[letter] for letter in phoneme.symbol if letter in _SHAPES]
         if not shapes:
             continue
-        stress = 1.0 if "ˈ" in phoneme.symbol else 0.86
+        stress = 1.0 if "\u02c8" in phoneme.symbol else 0.86
         edges = torch.linspace(phoneme.start, phoneme.end, len(shapes) + 1) * _GRID_HZ
         for shape, start, end in zip(shapes, edges[:-1], edges[1:], strict=True):
             track[:, int(start) : int(end) + 1] = torch.tensor([shape[0] * stress, shape[1], shape[2]])[:, None]
