@@ -51,7 +51,9 @@ class PretrainConfig:
     mixed_precision: Literal["no", "bf16"] = "bf16"
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
-    ref_cfg: float = 2.0
+    sampling_steps: int = 10
+    """Default that the checkpoint carries; more did not help the shipped model (docs/RESULTS.md)."""
+    ref_cfg: float = 1.0
     """Default scale that the checkpoint carries."""
     audio_cfg: float = 2.0
     """Default scale that the checkpoint carries."""
@@ -85,7 +87,7 @@ def run(config: PretrainConfig) -> Path | None:
     target = config.out / "teacher.safetensors"
     if accelerator.is_main_process:
         facts = {"data": f"{config.clips} rendered avatars of {config.clip_seconds} s", "seed": config.teacher.seed}
-        info = CheckpointInfo("teacher", 25, config.ref_cfg, config.audio_cfg, training=facts)
+        info = CheckpointInfo("teacher", config.sampling_steps, config.ref_cfg, config.audio_cfg, training=facts)
         save_checkpoint(target, networks, info, dtype=torch.float16)
         log.info("wrote %s", target)
     return target
