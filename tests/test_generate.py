@@ -260,7 +260,7 @@ def test_no_room_for_the_video(run: Run, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")  # Unix only
     write_sound(tmp_path / "long.wav", 20)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
     try:
         result = run(audio=tmp_path / "long.wav")
     finally:

@@ -198,9 +198,7 @@ def test_audio_comes_from_comfyuis_folders_only(comfy, name, words):
 
 def test_files_stay_in_the_output_folder(comfy):
     with pytest.raises(comfy.runtime.NodeExecutionError, match="outside"):
-        comfy.run(
-            "FADAVideoCombine", frames=torch.rand(1, 8, 8, 3), fps=25.0, filename_prefix="../../x", format="mp4"
-        )
+        comfy.run("FADAVideoCombine", frames=torch.rand(1, 8, 8, 3), fps=25.0, filename_prefix="../../x", format="mp4")
 
 
 def test_messages(comfy, ran):

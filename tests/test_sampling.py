@@ -203,12 +203,8 @@ def test_preconditioning_is_exact_and_has_unit_variance():
     assert (wanted * seen).flatten(1).mean(1).abs().max() < 0.03
     # Without a reference: plain v, whatever lies in the reference.
     other = torch.full_like(reference, 7.0)
-    torch.testing.assert_close(
-        precondition.network_input(x_t, other, alpha, sigma, std, has_reference)[4], x_t[4]
-    )
-    torch.testing.assert_close(
-        precondition.velocity(v, x_t, other, alpha, sigma, std, has_reference)[4], v[4]
-    )
+    torch.testing.assert_close(precondition.network_input(x_t, other, alpha, sigma, std, has_reference)[4], x_t[4])
+    torch.testing.assert_close(precondition.velocity(v, x_t, other, alpha, sigma, std, has_reference)[4], v[4])
 
 
 @pytest.mark.parametrize(

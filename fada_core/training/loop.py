@@ -176,7 +176,7 @@ class _Log:
 
     def add(self, step: int, rate: float, terms: dict[str, Tensor], write: bool) -> None:
         for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
         self.count += 1
         if not write or not self.active:
             return

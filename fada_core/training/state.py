@@ -51,7 +51,7 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, 
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     model = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    if set(model) != set(module.state_dict()):
+    if _shapes(model) != _shapes(module.state_dict()):
         raise FadaError(f"{path} belongs to a training of other networks; choose another --out or delete the file.")
     module.load_state_dict(model)
     state: dict[int, dict[str, Tensor]] = {}
@@ -64,3 +64,7 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, 
         shadow.copy_(tensors[f"ema.{index}"])
     ema.optimization_step = json.loads(metadata["ema"])["optimization_step"]
     return int(metadata["step"])
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in tensors.items()}
