@@ -90,7 +90,6 @@ def load(
     """
     device = default_device() if device is None else _device(device)
     networks, info = load_checkpoint(name_or_path, device=device, dtype=dtype or default_dtype(device))
-    networks.audio_encoder.float()  # runs once a job; its filters and norms need the precision
     return Pipeline(networks, info)
 
 

@@ -64,6 +64,15 @@ class AvatarSet:
             return torch.stack([view[int(r)] for r in rows]).float() / 127.5 - 1
 
 
+def box_mask(boxes: Tensor, size: int, margin: float = 2.0) -> Tensor:
+    """1 inside the pixel boxes `(n, 4)` x0 y0 x1 y1 (grown by `margin`), 0 outside: `(n, 1, size, size)`."""
+    axis = torch.arange(size) + 0.5
+    x0, y0, x1, y1 = (boxes + torch.tensor([-margin, -margin, margin, margin])).unbind(-1)
+    inside_x = (axis >= x0[:, None]) & (axis <= x1[:, None])
+    inside_y = (axis >= y0[:, None]) & (axis <= y1[:, None])
+    return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).float()
+
+
 def _one_thread() -> None:
     torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pretrain.vae import box_mask
+from ..data.avatars import box_mask
 from .lips import LipsRegressor, correlation, correlation_and_offset
 
 RESTING = 0.05  #: true openness below which a mouth counts as closed

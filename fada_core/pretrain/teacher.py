@@ -18,11 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..data.avatars import AvatarSet
+from ..data.avatars import AvatarSet, box_mask
 from ..models.audio_projection import window_features
 from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
-from .vae import box_mask
 
 MOUTH_WEIGHT = 8.0  #: added to the loss of latent cells under the mouth (they are few, and hold the speech)
 EYES_WEIGHT = 2.0

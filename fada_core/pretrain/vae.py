@@ -11,22 +11,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..data.avatars import AvatarSet
+from ..data.avatars import AvatarSet, box_mask
 from ..media.image import to_uint8
 from ..models.vae import TinyVAE
 
 MOUTH_WEIGHT = 4.0  #: of the mouth's pixels in the reconstruction terms: few pixels that carry the speech
 GRADIENT_WEIGHT = 0.5
 KL_WEIGHT = 1e-4
-
-
-def box_mask(boxes: Tensor, size: int, margin: float = 2.0) -> Tensor:
-    """1 inside the pixel boxes `(n, 4)` x0 y0 x1 y1 (grown by `margin`), 0 outside: `(n, 1, size, size)`."""
-    axis = torch.arange(size) + 0.5
-    x0, y0, x1, y1 = (boxes + torch.tensor([-margin, -margin, margin, margin])).unbind(-1)
-    inside_x = (axis >= x0[:, None]) & (axis <= x1[:, None])
-    inside_y = (axis >= y0[:, None]) & (axis <= y1[:, None])
-    return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).float()
 
 
 def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
