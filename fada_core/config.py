@@ -33,7 +33,7 @@ class UNetConfig:
     audio_time_embedding: bool = False  #: add the frame's projected audio tokens to its time embedding
     motion_max_frames: int = 32  #: length of the motion modules' sine table
     concat_reference: bool = False
-    """conv_in also sees the latents of the portrait (zeros without reference) and of the last motion frame."""
+    """conv_in also sees the latents of the portrait (zeros without reference)."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ TINY = ModelConfig(
     residual_std=0.1,
     unet=UNetConfig(
         in_channels=16,
-        block_out_channels=(64, 128, 144),
+        block_out_channels=(96, 128, 144),
         layers_per_block=1,
         attention_levels=(False, True, True),
         num_heads=4,

@@ -87,7 +87,7 @@ def inputs(config: ModelConfig) -> dict[str, Tensor]:
     }
     if unet.concat_reference:
         portraits = torch.stack([torch.zeros_like(portrait), portrait, portrait])
-        drawn["reference_latents"] = torch.cat([portraits, portraits.flip(-1)], 1)
+        drawn["reference_latents"] = portraits
     else:
         face = randn(5, unet.block_out_channels[0], SIDE, SIDE)
         drawn["face_latents"] = torch.stack([torch.zeros_like(face), face, face])

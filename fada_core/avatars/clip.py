@@ -138,7 +138,7 @@ def sample(
     spoken = loudness(speech.waveform, n, fps) if speech.phonemes else torch.zeros(n)
     turned = 0.35 * float(torch.randn((), generator=generator)) if moderate else 0.0
     motion = mouth_track(speech.phonemes, speech.waveform, n, fps)
-    motion |= behave(n, fps, spoken, generator, turned=max(-0.6, min(0.6, turned)), amount=1.4 if moderate else 1.0)
+    motion |= behave(n, fps, spoken, generator, turned=max(-0.6, min(0.6, turned)), amount=1.4 if moderate else 0.5)
     rest = {name: torch.zeros_like(value[:1]) for name, value in motion.items()}
     rest["width"] = torch.full((1,), 0.5)
     rest["yaw"] = motion["yaw"][:1] * 0.5

@@ -129,7 +129,7 @@ class Networks(nn.Module):
             face = self.face_locator(face_box.to(self.dtype)).masked_fill(hidden, 0.0)
         concatenated = None
         if self.config.unet.concat_reference:
-            concatenated = torch.cat([portrait.masked_fill(hidden, 0.0), motion[:, -1]], 1).to(self.dtype)
+            concatenated = portrait.masked_fill(hidden, 0.0).to(self.dtype)
         return self.denoising_unet.prepare(
             audio_tokens=audio_tokens,
             reference=features,

@@ -41,7 +41,7 @@ class Conditioning:
     layers: dict[str, LayerConditioning]  #: by the name of the layer's attention
     audio_time: Tensor | None  #: added to the time embedding, (batch*frames, time_dim)
     face: Tensor | None  #: added after conv_in, (batch, c, h, w)
-    reference_latents: Tensor | None  #: the rest of conv_in's input, (batch, 2c, h, w)
+    reference_latents: Tensor | None  #: of the portrait, the rest of conv_in's input, (batch, c, h, w)
     masks: Sequence[Sequence[Tensor]] | None  #: masks[level][region]: (1 or batch*frames, hw, 1)
     region_weights: tuple[float, ...]  #: strength of each audio region (Hallo's pose, face and lip weight)
 
@@ -66,7 +66,7 @@ class DenoisingUNet(UNetSkeleton):
         width = unet.block_out_channels[0]
         super().__init__(
             config,
-            unet.in_channels * (3 if unet.concat_reference else 1),
+            unet.in_channels * (2 if unet.concat_reference else 1),
             last_level=0,
             conditioned=True,
             operations=operations,
@@ -101,8 +101,8 @@ class DenoisingUNet(UNetSkeleton):
                 its motion frames. Plain rows use their motion frames too. None: no motion frames, all rows plain.
             image_tokens: identity tokens, (batch, T, image_token_dim), where the preset has them.
             face_latents: the face locator's feature, (batch, c, h, w); zeros for rows without it.
-            reference_latents: latents of the portrait (zeros for plain rows) and of the last motion frame, (batch, 2c,
-                h, w), for presets that show them to conv_in.
+            reference_latents: latents of the portrait (zeros for plain rows), (batch, c, h, w), for presets that show
+                them to conv_in.
             masks: masks[level][region], each (1 or batch * frames, hw, 1), 0..1, of the audio attention's regions
                 (full, face, lip). None: every region is the whole picture.
             region_weights: strength of each region's audio attention.

@@ -27,8 +27,8 @@ MOUTH_WEIGHT = 8.0  #: added to the loss of latent cells under the mouth (they a
 EYES_WEIGHT = 2.0
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.08, 0.10, 0.04  #: shares of samples; the first trains the base branch
 MOTION_AS_PORTRAIT = 0.15  #: share of clips that start from the portrait, as a video's first clip does
-MOTION_NOISE = 0.15  #: largest deviation of the noise on motion frames: at sampling they are the model's own
-PORTRAIT_SHARE = 0.5  #: of references that are the neutral portrait; the others are any frame of the clip
+MOTION_NOISE = 0.3  #: largest deviation of the noise on motion frames: at sampling they are the model's own
+PORTRAIT_SHARE = 0.5  #: of the other references that are the neutral portrait; the rest are any frame of the clip
 
 
 @dataclass
@@ -122,6 +122,8 @@ class TeacherTask:
         portrait = torch.where(neutral[:, None, None, None], self.clips.portraits[clip], any_frame).float()
         motion = self.clips.latents[clip[:, None], start[:, None] - before + torch.arange(before)].float()
         fresh = rand(self.batch) < MOTION_AS_PORTRAIT
+        # A video's first clip goes on from the portrait's pose, so here the portrait is the frame before the clip.
+        portrait = torch.where(fresh[:, None, None, None], motion[:, -1], portrait)
         motion = torch.where(fresh[:, None, None, None, None], portrait[:, None], motion)
         noise = torch.randn(motion.shape, generator=generator) * MOTION_NOISE * rand(self.batch, 1, 1, 1, 1)
         kind = rand(self.batch)

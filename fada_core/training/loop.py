@@ -95,7 +95,7 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
     task.module.to(accelerator.device)
     ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+        parameters, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
     )
     states = saved_states(folder)
     first = load_state(states[-1][1], task.module, optimizer, ema) if states else 0
