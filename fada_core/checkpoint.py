@@ -1,8 +1,9 @@
 """One safetensors file <-> networks. Config, role and training facts are its metadata; nothing is ever unpickled.
 
 Metadata entries: `fada.config` (JSON of ModelConfig), `fada.role` (teacher | student), `fada.steps` (default number of
-sampling steps), `fada.ref_cfg` and `fada.audio_cfg` (default scales), `fada.license`, `fada.training` (JSON, free),
-and, where they are not inside, `fada.vae` and `fada.audio_encoder`: names of files or folders next to the checkpoint.
+sampling steps), `fada.ref_cfg` and `fada.audio_cfg` (default scales), `fada.scale_ranges` (JSON, students),
+`fada.license`, `fada.source` (where converted weights come from), `fada.training` (JSON, free), and, where they are not
+inside, `fada.vae` and `fada.audio_encoder`: names of files or folders next to the checkpoint.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 
 from .config import ModelConfig, config_from_dict
 from .errors import FadaError
-from .models.audio import wav2vec2_weights
+from .models.audio_encoder import audio_encoder_weights
 from .models.networks import Networks
+from .models.vae import vae_weights
 
 WEIGHTS = Path(__file__).parent / "weights"
 _SIDE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -36,7 +38,10 @@ class CheckpointInfo:
     steps: int = 25
     ref_cfg: float = 2.0  #: the paper's default
     audio_cfg: float = 6.5  #: the paper's default
+    scale_ranges: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 3.0), (1.0, 10.0))
+    """Students: lowest and highest ref_cfg, then audio_cfg, that the CFG tokens were trained with."""
     license: str = "Apache-2.0"
+    source: str = ""  #: of converted weights: where they were published
     training: dict[str, Any] = field(default_factory=dict)
 
 
@@ -62,18 +67,24 @@ def save_checkpoint(
         name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous().cpu()
         for name, value in networks.state_dict().items()
     }
-    metadata = {
-        "fada.config": json.dumps(networks.config.to_dict()),
+    partial = Path(path).with_suffix(".partial")
+    save_file(tensors, partial, checkpoint_metadata(networks.config, info))
+    os.replace(partial, path)
+
+
+def checkpoint_metadata(config: ModelConfig, info: CheckpointInfo) -> dict[str, str]:
+    """The metadata of a checkpoint that has everything inside."""
+    return {
+        "fada.config": json.dumps(config.to_dict()),
         "fada.role": info.role,
         "fada.steps": str(info.steps),
         "fada.ref_cfg": str(info.ref_cfg),
         "fada.audio_cfg": str(info.audio_cfg),
+        "fada.scale_ranges": json.dumps(info.scale_ranges),
         "fada.license": info.license,
+        "fada.source": info.source,
         "fada.training": json.dumps(info.training),
     }
-    partial = Path(path).with_suffix(".partial")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelConfig, CheckpointInfo]:
@@ -100,9 +111,9 @@ def load_checkpoint(
     with init_empty_weights(include_buffers=False):
         networks = Networks(config, operations=operations)
     tensors = _read_tensors(path)
-    vae = _side_tensors(path, metadata, "fada.vae")
-    encoder = wav2vec2_weights(_side_tensors(path, metadata, "fada.audio_encoder"))
-    tensors |= {f"vae.kl.{name}": value for name, value in vae.items()}
+    vae = vae_weights(config.vae, _side_tensors(path, metadata, "fada.vae"))
+    encoder = audio_encoder_weights(config.audio, _side_tensors(path, metadata, "fada.audio_encoder"))
+    tensors |= {f"vae.{name}": value for name, value in vae.items()}
     tensors |= {f"audio_encoder.model.{name}": value for name, value in encoder.items()}
     _check(path, tensors, networks.state_dict())
     networks.load_state_dict({name: _cast(name, value, device, dtype) for name, value in tensors.items()}, assign=True)
@@ -122,7 +133,9 @@ def _open_metadata(path: Path) -> dict[str, str]:
     except SafetensorError as error:
         with path.open("rb") as file:
             head = file.read(4)
-        if head.startswith((b"PK\x03\x04", b"\x80")):
+        # A pickle starts with its protocol and an opcode; safetensors with the length of a header, far below 2 MB.
+        pickled = head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and head[2:3] >= b"\x20"
+        if pickled or head == b"PK\x03\x04":
             raise FadaError(
                 f"{path.name} is a pickle with another name; FADA reads only safetensors, convert the file first."
             ) from error
@@ -149,11 +162,20 @@ def _info(path: Path, metadata: dict[str, str]) -> CheckpointInfo:
             steps=int(metadata["fada.steps"]),
             ref_cfg=float(metadata["fada.ref_cfg"]),
             audio_cfg=float(metadata["fada.audio_cfg"]),
+            scale_ranges=_ranges(metadata.get("fada.scale_ranges")),
             license=metadata.get("fada.license", ""),
+            source=metadata.get("fada.source", ""),
             training=json.loads(metadata.get("fada.training", "{}")),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise FadaError(f"The metadata of {path.name} cannot be read ({error}); the file is damaged.") from error
+
+
+def _ranges(entry: str | None) -> tuple[tuple[float, float], tuple[float, float]]:
+    if entry is None:
+        return CheckpointInfo.scale_ranges
+    (ref_low, ref_high), (audio_low, audio_high) = json.loads(entry)
+    return (float(ref_low), float(ref_high)), (float(audio_low), float(audio_high))
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

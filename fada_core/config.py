@@ -29,9 +29,15 @@ class UNetConfig:
     image_token_dim: int = 768  #: width of the identity tokens; 0: no image cross-attention at all
     audio_token_dim: int = 768  #: width of the audio tokens
     audio_self_attention: bool = True  #: Hallo's audio modules repeat spatial self-attention before the audio
-    audio_regions: int = 3  #: parallel masked audio attentions (full, face, lip); 1: one unmasked attention
+    audio_regions: int = 3  #: parallel masked audio attentions (full, face, lip); 1: one unmasked; 0: no audio modules
     audio_time_embedding: bool = False  #: add the frame's projected audio tokens to its time embedding
+    audio_attention_scale: float = 0.0
+    """Above 0: the spatial blocks attend to the audio tokens in place of identity tokens, times this (EchoMimic: 3)."""
+    motion_everywhere: bool = False
+    """Motion modules also at the levels without attention, as in EchoMimic; Hallo's weights have them, but unused."""
     motion_max_frames: int = 32  #: length of the motion modules' sine table
+    gated_output: bool = False
+    """One more output channel gates the others, cell by cell: what stands still is then easily told to be zero."""
     concat_reference: bool = False
     """conv_in also sees the latents of the portrait (zeros without reference)."""
 
@@ -44,17 +50,29 @@ class ConditionConfig:
     image_tokens: int = 4
     audio_tokens: int = 32  #: tokens per frame after the audio projection
     audio_window: int = 5  #: neighbouring frames (2 on each side) that the projection sees
-    audio_hidden: int = 512  #: inner width of the audio projection
+    audio_hidden: int = 512  #: inner width of the audio projection; 0: the encoder's rows are the tokens
     audio_activation: Literal["relu", "silu"] = "relu"
     face_locator: bool = True  #: a face-box image enters after conv_in
+    face_channels: tuple[int, ...] = (3, 16, 32, 64, 128)  #: of that image, then of the face locator's levels
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """How a student takes the guidance scales as input (FADA's learnable CFG tokens); teachers have none."""
+
+    kind: Literal["none", "tokens", "embedding"] = "none"
+    """`tokens`: three learned sets, mixed like predictions, through a control layer in every block. `embedding`: the two
+    scales join the time embedding (the ablation)."""
+    tokens: int = 4  #: of each of the three sets
+    dim: int = 768  #: width of a token, or of a scale's sine features
 
 
 @dataclass(frozen=True)
 class AudioEncoderConfig:
     """Per-frame audio features of shape (frames, layers, dim)."""
 
-    kind: Literal["wav2vec2", "mel"] = "wav2vec2"
-    layers: int = 12
+    kind: Literal["wav2vec2", "whisper", "mel"] = "wav2vec2"
+    layers: int = 12  #: whisper: hidden states (one more than layers) times the 10 rows of 20 ms around a frame
     dim: int = 768
     mels: int = 0  #: mel only: bands; dim = mels * columns of one video frame
     context_seconds: float = 10.0  #: long audio is encoded in windows with this much overlap context on each side
@@ -63,9 +81,10 @@ class AudioEncoderConfig:
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """`kl`: diffusers' AutoencoderKL (SD 1.5's shapes); `tiny`: the project's own small autoencoder."""
+    """`kl`: diffusers' AutoencoderKL (SD 1.5's shapes); `taesd`: its small stand-in, AutoencoderTiny; `tiny`: the
+    project's own small autoencoder."""
 
-    kind: Literal["kl", "tiny"] = "kl"
+    kind: Literal["kl", "taesd", "tiny"] = "kl"
     latent_channels: int = 4
     downscale: int = 8  #: pixels per latent cell and axis
     scaling_factor: float = 0.18215
@@ -98,6 +117,8 @@ class ModelConfig:
     fps: float = 25.0
     clip_frames: int = 16
     motion_frames: int = 2
+    clip_overlap: int = 0
+    """Above 0: clips are not chained; all are denoised together as windows that share this many frames (EchoMimic)."""
     hallo_compat: bool = False
     """Repeat the published code's row mix-ups: image tokens and reference rows are dealt out by row parity."""
     motion_space: Literal["latents", "pixels"] = "pixels"
@@ -110,6 +131,7 @@ class ModelConfig:
     """
     unet: UNetConfig = field(default_factory=UNetConfig)
     condition: ConditionConfig = field(default_factory=ConditionConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
     audio: AudioEncoderConfig = field(default_factory=AudioEncoderConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -121,6 +143,16 @@ class ModelConfig:
             raise FadaError(
                 f"clip_frames + motion_frames is {self.clip_frames + self.motion_frames}, more than the motion "
                 f"modules' {self.unet.motion_max_frames} positions; lower one of them."
+            )
+        if self.clip_overlap and (self.motion_frames or self.clip_overlap >= self.clip_frames):
+            raise FadaError("clip_overlap has to be smaller than clip_frames, and goes with motion_frames 0.")
+        if self.unet.audio_attention_scale and self.unet.image_token_dim:
+            raise FadaError("Spatial blocks attend to audio or to identity tokens; set one of the two to 0.")
+        rows = self.condition.audio_window * self.audio.layers, self.audio.dim
+        if not self.condition.audio_hidden and rows != (self.condition.audio_tokens, self.unet.audio_token_dim):
+            raise FadaError(
+                f"Without audio projection a frame has {rows[0]} audio tokens of width {rows[1]}, not "
+                f"{self.condition.audio_tokens} of {self.unet.audio_token_dim}; correct the config."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,6 +204,7 @@ TINY = ModelConfig(
         audio_self_attention=False,
         audio_regions=1,
         audio_time_embedding=True,
+        gated_output=True,
         concat_reference=True,
     ),
     condition=ConditionConfig(
@@ -187,7 +220,29 @@ TINY = ModelConfig(
     vae=VAEConfig(kind="tiny", latent_channels=16, downscale=8, scaling_factor=1.0, width=48),
 )
 
-PRESETS: dict[str, ModelConfig] = {"sd15": SD15, "tiny": TINY}
+ECHOMIMIC = ModelConfig(
+    name="echomimic",
+    fps=24.0,
+    clip_frames=12,
+    motion_frames=0,
+    clip_overlap=3,
+    unet=UNetConfig(
+        image_token_dim=0, audio_token_dim=384, audio_regions=0, audio_attention_scale=3.0, motion_everywhere=True
+    ),
+    condition=ConditionConfig(
+        identity_dim=0,
+        image_tokens=0,
+        audio_tokens=50,
+        audio_window=1,
+        audio_hidden=0,
+        face_channels=(1, 16, 32, 96, 256),
+    ),
+    audio=AudioEncoderConfig(kind="whisper", layers=50, dim=384),
+    schedule=ScheduleConfig(previous_timestep="stride"),
+)
+"""EchoMimic (arXiv 2407.08136): Hallo's kind of networks, with whisper's rows in the spatial blocks' attention."""
+
+PRESETS: dict[str, ModelConfig] = {"sd15": SD15, "echomimic": ECHOMIMIC, "tiny": TINY}
 
 
 def preset(name: str, **changes: Any) -> ModelConfig:

@@ -21,6 +21,7 @@ from torch import Tensor
 from .checkpoint import CheckpointInfo, load_checkpoint
 from .config import ModelConfig
 from .errors import FadaError
+from .media.face import FaceRegion, crop
 from .media.image import to_square
 from .models.audio import SAMPLE_RATE
 from .models.networks import Networks
@@ -33,7 +34,7 @@ from .sampling.solvers import build_solver
 MODES = {"teacher": "teacher", "balanced": "student", "fast": "student"}
 """Sampling mode -> the role of the checkpoint that it needs."""
 SCALE_RANGE = (0.0, 20.0)
-"""Guidance scales that a teacher takes; beyond it predictions overflow long before they look like anything."""
+"""Guidance scales that separate predictions take; beyond it they overflow long before they look like anything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +113,9 @@ def _out_of_memory(advice: str) -> Iterator[None]:
 
 
 class Pipeline:
-    """A loaded model. `networks` may be moved between calls; each call works where they are.
-
-    Raises:
-        FadaError: the checkpoint holds a student, which this version cannot sample from.
-    """
+    """A loaded model. `networks` may be moved between calls; each call works where they are."""
 
     def __init__(self, networks: Networks, info: CheckpointInfo) -> None:
-        if info.role != "teacher":
-            raise FadaError(f"This version samples from teachers, not from a {info.role}; load a teacher checkpoint.")
         self.networks, self.info = networks.eval(), info
         self.config = networks.config
         self.schedule = NoiseSchedule(self.config.schedule)
@@ -133,6 +128,7 @@ class Pipeline:
         audio: Tensor,
         fps: float | None = None,
         *,
+        region: FaceRegion | None = None,
         identity: Tensor | None = None,
         face_box: Tensor | None = None,
         masks: Masks | None = None,
@@ -140,15 +136,19 @@ class Pipeline:
         """Encode portrait and speech, once a job.
 
         Args:
-            image: (1, 3, h, w) in -1..1, any size; cut to a square and resized to the model's.
+            image: (1, 3, h, w) in -1..1, any size; cut to the region's square, or else the one in its middle, and
+                resized to the model's.
             audio: (samples,) float, mono, 16 kHz, of any length; the video gets ceil(seconds * fps) frames.
             fps: must be the model's own rate, `config.fps`, the only one that it has seen mouths move at.
-            identity: face embedding, (1, identity_dim), for models with identity tokens.
-            face_box: picture of the face's box, (1, 3, size, size) in 0..1, for models with a face locator.
+            region: the face's place in `image`, from `find_face`; `face_box` and `masks` follow from it.
+            identity: face embedding, (1, identity_dim), for models with identity tokens; None: zeros.
+            face_box: picture of the face's box, (1, face_channels[0], size, size) in 0..1, for models with a face
+                locator.
             masks: of the audio regions, masks[level][region], (1, h*w, 1) in 0..1.
 
         Raises:
-            FadaError: empty or non-finite input, wrong shape, another fps, or out of memory.
+            FadaError: empty or non-finite input, wrong shape, a region of another picture, an identity that the model
+                does not take, another fps, or out of memory.
         """
         fps = self.config.fps if fps is None else fps
         if fps != self.config.fps:
@@ -164,11 +164,21 @@ class Pipeline:
             raise FadaError("The audio is empty, which makes 0 frames; give at least one sample.")
         if not (image.isfinite().all() and audio.isfinite().all()):
             raise FadaError("Portrait or audio has values that are not finite (NaN); check where they come from.")
+        wanted = self.config.condition.identity_dim
+        if identity is not None and identity.shape != (1, wanted):
+            takes = f"embeddings of {wanted} numbers" if wanted else "no identity embedding"
+            raise FadaError(
+                f"The model '{self.config.name}' takes {takes}, this one has the shape {tuple(identity.shape)}; "
+                "give another identity model, or none."
+            )
         frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
         networks, device = self.networks, self.networks.device
         with _out_of_memory("use a device with more of it, or the CPU"):
-            square = to_square(image, self.config.size).to(device, networks.dtype)
-            portrait = networks.vae.encode(square).float()
+            size = self.config.size
+            square = to_square(image, size) if region is None else crop(image, region, size)
+            if region is not None:
+                face_box, masks = self._conditions(region, face_box, masks)
+            portrait = networks.vae.encode(square.to(device, networks.dtype)).float()
             if masks is not None:
                 masks = [[mask.to(device, networks.dtype) for mask in level] for level in masks]
             extras = (None if x is None else x.to(device) for x in (identity, face_box))
@@ -176,10 +186,22 @@ class Pipeline:
             features = networks.audio_encoder.encode(audio.float().to(device), frames, fps)
         return Condition(self.config, subject, features)
 
+    def _conditions(
+        self, region: FaceRegion, face_box: Tensor | None, masks: Masks | None
+    ) -> tuple[Tensor | None, Masks | None]:
+        """Face box and masks as given, or else as the region says, as far as the model has a use for them."""
+        config = self.config
+        if face_box is None and config.condition.face_locator:
+            face_box = region.face_picture(config.size).expand(-1, config.condition.face_channels[0], -1, -1)
+        if masks is None and config.unet.audio_regions > 1:
+            cells = config.size // config.vae.downscale
+            masks = region.attention_masks([cells >> level for level in range(len(config.unet.block_out_channels))])
+        return face_box, masks
+
     def sample(
         self,
         cond: Condition,
-        mode: str = "teacher",
+        mode: str | None = None,
         steps: int | None = None,
         ref_cfg: float | None = None,
         audio_cfg: float | None = None,
@@ -195,9 +217,11 @@ class Pipeline:
         Arguments are checked at once, before the first clip. Afterwards `stats` tells what was done.
 
         Args:
-            mode: "teacher"; "balanced" and "fast" need a student checkpoint.
+            mode: "teacher" (a teacher checkpoint), "balanced" (a student, its three branches) or "fast" (a student,
+                one pass a step); default "teacher" or "fast", what the checkpoint is.
             steps: denoising steps a clip, 1..1000; default the checkpoint's.
-            ref_cfg, audio_cfg: guidance towards the portrait and the speech, 0..20, 1 = none; default the checkpoint's.
+            ref_cfg, audio_cfg: guidance towards the portrait and the speech, 0..20, 1 = none; in fast mode within the
+                ranges that the student was distilled for (`info.scale_ranges`); default the checkpoint's.
             seed: of the start noise, -2^63 .. 2^64 - 1.
             solver: "ddim", "dpm++" or "unipc".
             callback: called as callback(step, steps, latents) between steps, counted over all clips, with the clip's
@@ -208,6 +232,8 @@ class Pipeline:
         Raises:
             FadaError: the mode does not fit the checkpoint, a value is out of range, or out of memory.
         """
+        if mode is None:
+            mode = "teacher" if self.info.role == "teacher" else "fast"
         if mode not in MODES:
             raise FadaError(f"There is no mode '{mode}'; choose one of {', '.join(MODES)}.")
         if MODES[mode] != self.info.role:
@@ -220,10 +246,12 @@ class Pipeline:
             raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
         if not -(2**63) <= seed < 2**64:
             raise FadaError(f"The seed {seed} does not fit 64 bits; choose a smaller one.")
+        ranges = self.info.scale_ranges if mode == "fast" else (SCALE_RANGE, SCALE_RANGE)
         settings = SamplingSettings(
             steps=self.info.steps if steps is None else steps,
-            ref_cfg=_scale("ref_cfg", self.info.ref_cfg if ref_cfg is None else ref_cfg),
-            audio_cfg=_scale("audio_cfg", self.info.audio_cfg if audio_cfg is None else audio_cfg),
+            ref_cfg=_scale("ref_cfg", self.info.ref_cfg if ref_cfg is None else ref_cfg, ranges[0]),
+            audio_cfg=_scale("audio_cfg", self.info.audio_cfg if audio_cfg is None else audio_cfg, ranges[1]),
+            one_pass=mode == "fast",
             solver=solver,
             region_weights=region_weights,
             batch_branches=batch_branches,
@@ -272,10 +300,10 @@ class Pipeline:
         return preview(self.networks, latents.to(self.networks.device))
 
 
-def _scale(name: str, value: float) -> float:
-    low, high = SCALE_RANGE
+def _scale(name: str, value: float, limits: tuple[float, float]) -> float:
+    low, high = limits
     if not low <= value <= high:  # NaN is not either
-        raise FadaError(f"{name} is {value:g}, outside of {low:g} to {high:g}; 1 means no guidance, try 2.")
+        raise FadaError(f"{name} is {value:g}, outside of {low:g} to {high:g} for this mode; try {min(2.0, high):g}.")
     return float(value)
 
 

@@ -8,6 +8,7 @@ from .decode import FADADecode
 from .encode import FADAEncode
 from .load_audio import FADALoadAudio
 from .load_model import FADALoadModel, register_model_folder
+from .paste_back import FADAPasteBack
 from .sampler import FADASampler
 from .video_combine import FADAVideoCombine
 
@@ -17,4 +18,12 @@ class FadaExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()
-        return [FADALoadModel, FADALoadAudio, FADAEncode, FADASampler, FADADecode, FADAVideoCombine]
+        return [
+            FADALoadModel,
+            FADALoadAudio,
+            FADAEncode,
+            FADASampler,
+            FADADecode,
+            FADAPasteBack,
+            FADAVideoCombine,
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..fada_core.pipeline import Condition, Pipeline
 CATEGORY = "FADA"
 ModelType = io.Custom("FADA_MODEL")
 ConditionType = io.Custom("FADA_COND")
+RegionType = io.Custom("FADA_REGION")  # a FaceRegion
 
 Audio = dict[str, Any]
 """ComfyUI's AUDIO: `waveform` (1, channels, samples) float32, `sample_rate` in Hz."""
@@ -58,6 +60,11 @@ class FadaModel:
     def pipeline(self) -> Pipeline:
         """The pipeline, wherever its networks are."""
         return self._pipeline
+
+
+def advanced(kind: type[io.Input]) -> dict[str, bool]:
+    """The argument that puts an input behind the often-used ones, where this version of ComfyUI knows it."""
+    return {"advanced": True} if "advanced" in inspect.signature(kind).parameters else {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,3 +27,12 @@ def draw_weights(shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, Te
         else:
             weights[name] = 0.05 * draw
     return weights
+
+
+def face_channels(shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """`ConditionConfig.face_channels` of a fixture's face locator."""
+    wide, image = shapes["face_locator.conv_in.weight"][:2]
+    channels = [image, wide]
+    while (name := f"face_locator.blocks.{2 * len(channels) - 3}.weight") in shapes:
+        channels.append(shapes[name][0])
+    return tuple(channels)

@@ -10,17 +10,28 @@ import torch
 from accelerate import init_empty_weights
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import Wav2Vec2Config
+from transformers import Wav2Vec2Config, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 import fada_core.models.audio as audio
-from fada_core.config import TINY, AudioEncoderConfig
+from fada_core.config import ECHOMIMIC, TINY, AudioEncoderConfig
 from fada_core.errors import FadaError
-from fada_core.models.audio import MelEncoder, Wav2Vec2Encoder, build_audio_encoder, wav2vec2_weights
+from fada_core.models.audio import MelEncoder, Wav2Vec2Encoder, wav2vec2_weights
+from fada_core.models.audio_encoder import audio_encoder_weights, build_audio_encoder
 from fada_core.models.audio_projection import window_features
+from fada_core.models.whisper import WhisperEncoder, whisper_weights
 
 FIXTURE = Path(__file__).parent / "fixtures" / "hallo_audio"
 INFO = json.loads((FIXTURE / "audio_info.json").read_text())
 SMALL = AudioEncoderConfig(layers=3, dim=32)
+WHISPER = WhisperConfig(
+    d_model=16,
+    encoder_layers=2,
+    encoder_attention_heads=2,
+    encoder_ffn_dim=32,
+    decoder_layers=1,
+    decoder_attention_heads=2,
+    decoder_ffn_dim=32,
+)
 SILENCE = (math.log(1e-5) + 4) / 4
 
 
@@ -167,3 +178,64 @@ def test_contradicting_shapes_are_refused() -> None:
         Wav2Vec2Encoder(SMALL, Wav2Vec2Config(**{**INFO["config"], "do_stable_layer_norm": True}))
     with pytest.raises(FadaError, match="dim 160"):
         MelEncoder(replace(TINY.audio, dim=80))
+
+
+def whisper() -> WhisperEncoder:
+    torch.manual_seed(0)
+    return WhisperEncoder(AudioEncoderConfig(kind="whisper", layers=30, dim=16), WHISPER)
+
+
+def test_whisper_states_equal_transformers() -> None:
+    """On 30 s, where nothing is filled up; the last state before the final norm, as EchoMimic takes it."""
+    waveform = noise(30 * 16000)
+    torch.manual_seed(1)
+    theirs = WhisperModel(WHISPER).eval()
+    encoder = whisper()
+    encoder.model.load_state_dict(whisper_weights(theirs.state_dict()))
+    mel = WhisperFeatureExtractor()(waveform.numpy(), sampling_rate=16000, return_tensors="pt").input_features
+    with torch.no_grad():
+        embedded, inner, last = theirs.encoder(mel, output_hidden_states=True).hidden_states
+    frames = 24 * 30
+    features = encoder.encode(waveform, frames, 24.0)
+    assert features.shape == (frames, 30, 16)
+    rows = features.unflatten(1, (10, 3))
+    for frame in (0, 1, 333, frames - 1):
+        around = [min(max(int(frame * 50 / 24) + k, 0), 1499) for k in range(-4, 6)]
+        assert (rows[frame, :, 0] - embedded[0, around]).abs().max() < 1e-4
+        assert (rows[frame, :, 1] - inner[0, around]).abs().max() < 1e-3
+        assert (theirs.encoder.layer_norm(rows[frame, :, 2]) - last[0, around]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("samples", [1, 100, 641, 31 * 16000])
+def test_whisper_takes_any_length(samples: int) -> None:
+    frames = math.ceil(samples * 24 / 16000) + 2
+    features = whisper().encode(noise(samples), frames, 24.0)
+    assert features.shape == (frames, 30, 16)
+    assert features.isfinite().all()
+
+
+def test_whisper_tiny_by_default_and_its_names() -> None:
+    with init_empty_weights(include_buffers=False):
+        encoder = build_audio_encoder(ECHOMIMIC.audio)
+    wanted = {name: value.shape for name, value in encoder.model.state_dict().items()}
+    assert sum(math.prod(shape) for shape in wanted.values()) == 8_208_384 - 2 * 384  # less its last norm
+    openai = {"encoder.positional_embedding": (1500, 384), "encoder.ln_post.weight": (384,), "decoder.ln.bias": (384,)}
+    openai |= {"encoder.conv1.weight": (384, 80, 3), "encoder.conv2.weight": (384, 384, 3)}
+    openai |= {f"encoder.conv{i}.bias": (384,) for i in (1, 2)}
+    for i in range(4):
+        block = f"encoder.blocks.{i}."
+        openai |= {f"{block}attn.{part}.weight": (384, 384) for part in ("query", "key", "value", "out")}
+        openai |= {f"{block}attn.{part}.bias": (384,) for part in ("query", "value", "out")}
+        openai |= {f"{block}{norm}.{kind}": (384,) for norm in ("attn_ln", "mlp_ln") for kind in ("weight", "bias")}
+        openai |= {f"{block}mlp.0.weight": (1536, 384), f"{block}mlp.0.bias": (1536,)}
+        openai |= {f"{block}mlp.2.weight": (384, 1536), f"{block}mlp.2.bias": (384,)}
+    published = {name: torch.empty(shape, device="meta") for name, shape in openai.items()}
+    renamed = audio_encoder_weights(ECHOMIMIC.audio, published)
+    assert {name: value.shape for name, value in renamed.items()} == wanted
+
+
+def test_contradicting_whispers_are_refused() -> None:
+    with pytest.raises(FadaError, match="2 layers of width 16"):
+        WhisperEncoder(ECHOMIMIC.audio, WHISPER)
+    with pytest.raises(FadaError, match="10 rows"):
+        WhisperEncoder(replace(ECHOMIMIC.audio, layers=5))

@@ -64,7 +64,8 @@ def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run
         }
         arguments: list[str] = []
         for name, value in options.items():
-            arguments += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+            values = [] if value is True else str(value).split() if name == "face_box" else [str(value)]
+            arguments += [f"--{name.replace('_', '-')}", *values]
         code = main(arguments)
         return code, *capsys.readouterr()
 
@@ -136,6 +137,27 @@ def test_a_folder_takes_png_frames(run: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "frames").glob("*.png"))) == 13
 
 
+def test_the_face_moves_in_the_whole_portrait(run: Run, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (900, 700, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "portrait.png")
+    given = {"image": tmp_path / "portrait.png", "face_box": "420 100 600 320", "paste_back": True}
+    code, out, _ = run(**given, json=True, out=tmp_path / "frames", duration=0.2, sheet=tmp_path / "sheet.png")
+    assert code == 0
+    assert (json.loads(out)["width"], json.loads(out)["height"]) == (700, 900)
+    frames = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "frames").glob("*.png"))]
+    assert len(frames) == 5
+    changed = np.argwhere(np.any(np.stack(frames) != pixels, axis=(0, 3)))
+    # 1.8 times the box's height, about its middle, moved to the left and downwards to stay in the picture
+    assert changed.min(0) == pytest.approx([12, 304], abs=2)
+    assert changed.max(0) == pytest.approx([407, 699], abs=2)
+    assert (changed.min(0) >= [12, 304]).all()
+    assert (changed.max(0) <= [407, 699]).all()
+    assert Image.open(tmp_path / "sheet.png").size == (6 * 32, 32)  # squares, not whole portraits
+    run(**given, duration=0.2)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (700, 900)
+
+
 # --- ending early -----------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +200,18 @@ def test_no_picture_file(run: Run) -> None:
 
 def test_not_a_picture(run: Run, folder: Path) -> None:
     refused(run(image=folder / "speech.wav"), "speech.wav", "picture")
+
+
+def test_a_box_that_is_none(run: Run) -> None:
+    refused(run(face_box="30 10 20 40"), "30 10 20 40", "no box")
+    refused(run(face_box="100 100 130 130"), "outside", "40x50")
+    refused(run(face_box="0 0 30 30", face_model="face.task"), "--face-box", "--face-model")
+
+
+def test_no_detector_and_no_identity(run: Run, folder: Path, tmp_path: Path) -> None:
+    refused(run(face_model="nowhere.task"), "nowhere.task")
+    refused(run(face_model=folder / "speech.wav"), "speech.wav", "detector")
+    refused(run(identity_model="nowhere.onnx"), "nowhere.onnx")
 
 
 def test_no_audio_file(run: Run) -> None:

@@ -26,7 +26,15 @@ from fada_core.models.networks import Networks
 
 ROOT = Path(__file__).parents[1]
 GRAPH = json.loads((ROOT / "workflows" / "api" / "talking_portrait.json").read_text())
-IDS = {"FADALoadModel", "FADALoadAudio", "FADAEncode", "FADASampler", "FADADecode", "FADAVideoCombine"}
+IDS = {
+    "FADALoadModel",
+    "FADALoadAudio",
+    "FADAEncode",
+    "FADASampler",
+    "FADADecode",
+    "FADAPasteBack",
+    "FADAVideoCombine",
+}
 SMALL = replace(
     TINY,
     name="small",
@@ -107,8 +115,9 @@ def message(comfy: SimpleNamespace, node: str, **inputs: Any) -> str:
 
 
 def test_the_graph_makes_the_video(comfy, ran):
-    condition, frames, fps = ran["FADAEncode"]
+    condition, frames, fps, region = ran["FADAEncode"]
     assert (frames, fps) == (FRAMES, TINY.fps)
+    assert (region.left, region.top, region.side) == (0, 5, 40)  # the middle of 40 x 50
     assert ran["FADASampler"][0]["samples"].shape == (FRAMES, 16, 4, 4)
     assert facts(comfy.base / "output/FADA/talking_00001_.mp4") == (FRAMES, 1)
 
@@ -130,6 +139,62 @@ def test_decoded_frames_and_another_audio(comfy, ran, format, sound):
     inputs = {"frames": images, "fps": 0.0, "filename_prefix": f"other/{format}", "format": format, "audio": stereo}
     comfy.run("FADAVideoCombine", **inputs)
     assert facts(comfy.base / f"output/other/{format}_00001_.{format}") == (FRAMES, sound)
+
+
+def encode(comfy: SimpleNamespace, ran: dict[str, tuple], image: torch.Tensor, **changes: Any) -> Any:
+    """The region that Encode finds."""
+    audio = {"waveform": torch.zeros(1, 1, 640), "sample_rate": 16000}
+    return comfy.run("FADAEncode", model=ran["FADALoadModel"][0], image=image, audio=audio, **changes)[3]
+
+
+def test_the_square_goes_back_into_the_portrait(comfy, ran):
+    image = torch.rand(1, 90, 70, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 90, 70)
+    mask[:, 50:70, 40:60] = 1
+    region = encode(comfy, ran, image, mask=mask)
+    assert (region.left, region.top, region.side) == (32, 42, 36)
+    assert region == encode(comfy, ran, image, face_box="40, 50, 60, 70")
+    assert encode(comfy, ran, image, mask=mask, crop_margin=0.1).side == 24
+
+    frames = torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(1))
+    pasted = comfy.run("FADAPasteBack", frames=frames, image=image, region=region)[0]
+    assert pasted.shape == (3, 90, 70, 3)
+    changed = ((pasted - image).abs().amax((0, -1)) > 1e-6).nonzero()
+    assert changed.amin(0).tolist() == [42, 32]
+    assert changed.amax(0).tolist() == [77, 67]
+    hard = comfy.run("FADAPasteBack", frames=frames, image=image, region=region, feather=0.0, match_colour=False)[0]
+    assert (hard[:, 43, 33] - image[:, 43, 33]).abs().max() > (pasted[:, 43, 33] - image[:, 43, 33]).abs().max()
+
+
+def test_what_can_be_wrong_with_a_face(comfy, ran):
+    model = ran["FADALoadModel"][0]
+    audio = {"waveform": torch.zeros(1, 1, 640), "sample_rate": 16000}
+    image = torch.rand(1, 40, 40, 3)
+    given = {"model": model, "image": image, "audio": audio}
+    assert "is empty" in message(comfy, "FADAEncode", **given, mask=torch.zeros(1, 64, 64))  # Load Image without alpha
+    assert "64x64" in message(comfy, "FADAEncode", **given, mask=torch.ones(1, 64, 64))
+    assert "disconnect" in message(comfy, "FADAEncode", **given, mask=torch.ones(1, 40, 40), face_box="1 2 30 40")
+    assert "four numbers" in message(comfy, "FADAEncode", **given, face_box="left")
+    assert "four numbers" in message(comfy, "FADAEncode", **given, face_box="1 2 30")
+    assert "models/fada" in message(comfy, "FADAEncode", **given, face_model="gone.task")
+    assert "models/fada" in message(comfy, "FADAEncode", **given, identity_model="gone.onnx")
+    region = encode(comfy, ran, image)
+    other = {"frames": torch.rand(1, 32, 32, 3), "image": torch.rand(1, 50, 40, 3), "region": region}
+    assert "same picture" in message(comfy, "FADAPasteBack", **other)
+
+
+def test_face_files_of_the_model_folder_are_offered(comfy):
+    for name in ("face_landmarker.task", "face_detection_yunet_2023mar.onnx", "glintr100.onnx"):
+        (comfy.base / "models/fada" / name).touch()
+    try:
+        inputs = {i.id: i for i in comfy.runtime.get_node_class("FADAEncode").define_schema().inputs}
+        detectors = ["face_landmarker.task", "face_detection_yunet_2023mar.onnx"]
+        assert inputs["face_model"].options == ["auto", "none", *detectors]
+        assert inputs["identity_model"].options == ["none", "glintr100.onnx"]
+    finally:
+        for path in (comfy.base / "models/fada").iterdir():
+            if path.suffix != ".safetensors":
+                path.unlink()
 
 
 def test_png_frames_and_a_single_frame(comfy):

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,14 +19,15 @@ from torch import Tensor, nn
 
 from fada_core.config import TINY
 from fada_core.data.avatars import AvatarSet
+from fada_core.data.samples import box_mask, encode_clips
 from fada_core.errors import FadaError
 from fada_core.models.attention import FeedForward
 from fada_core.models.networks import Networks
 from fada_core.models.vae import TinyVAE
-from fada_core.pretrain.teacher import LatentClips, TeacherTask
-from fada_core.pretrain.vae import VAETask, box_mask
+from fada_core.pretrain.teacher import TeacherTask
+from fada_core.pretrain.vae import VAETask
 from fada_core.training import LoopConfig, train
-from fada_core.training.loop import learning_rate, step_generator
+from fada_core.training.loop import learning_rate, sample_generators
 from fada_core.training.state import saved_states
 
 NEVER = float("inf")
@@ -33,19 +35,26 @@ SETTINGS = LoopConfig(steps=12, save_every=4, log_every=1, preview_every=100, wa
 
 
 class Regression:
-    """Learns running sums of random inputs; `slow` seconds a step, a NaN at step `poison`."""
+    """Learns running sums of random inputs; `slow` seconds a step, a NaN at step `poison`, a spike at `spike`."""
 
-    def __init__(self, slow: float = 0.0, poison: int = -1) -> None:
+    def __init__(self, slow: float = 0.0, poison: int = -1, spike: int = -2) -> None:
         torch.manual_seed(0)
         self.module: nn.Module = FeedForward(4, 4)
-        self.slow, self.poison = slow, poison
+        self.slow, self.poison, self.spike, self.batch = slow, poison, spike, 2
         self.previews: list[int] = []
 
-    def losses(self, module: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters())}]
+
+    def describe(self) -> str:
+        return "samples a, b"
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         time.sleep(self.slow)
-        x = torch.randn(16, 4, generator=generator)
+        x = torch.cat([torch.randn(8, 4, generator=generator) for generator in generators])
         loss = (module(x) - x.cumsum(1)).square().mean()
-        return {"loss": loss * math.nan if step == self.poison else loss}
+        factor = {self.poison: math.nan, self.spike: 1e4}.get(step, 1.0)
+        return {"loss": loss * factor}
 
     def preview(self, folder: Path, step: int) -> None:
         self.previews.append(step)
@@ -114,9 +123,14 @@ def test_a_killed_training_goes_on_exactly(tmp_path: Path, sent: signal.Signals)
 
 
 def test_a_bad_loss_stops_with_the_last_good_state(tmp_path: Path) -> None:
-    with pytest.raises(FadaError, match=r"not finite at step 6 \(step 4 is saved\)"):
+    with pytest.raises(FadaError, match=r"not finite at step 6 \(step 4 is saved; samples a, b\)"):
         run(Regression(poison=6), SETTINGS, tmp_path)
     assert all(value.isfinite().all() for value in state_of(tmp_path).values())
+
+
+def test_an_exploding_loss_stops(tmp_path: Path) -> None:
+    with pytest.raises(FadaError, match=r"has a loss of .* at step 60 \(step 60 is saved; samples a, b\)"):
+        run(Regression(spike=60), replace(SETTINGS, steps=80), tmp_path)
 
 
 def test_state_of_other_networks_is_refused(tmp_path: Path) -> None:
@@ -137,8 +151,14 @@ def test_learning_rate() -> None:
 
 
 def test_steps_draw_apart() -> None:
-    draws = {torch.rand((), generator=step_generator(0, step, rank)).item() for step in range(50) for rank in range(4)}
+    draws = {torch.rand((), generator=g).item() for step in range(50) for g in sample_generators(0, step, 0, 4)}
     assert len(draws) == 200
+
+
+def test_processes_share_a_batch() -> None:
+    whole = [torch.rand((), generator=g) for g in sample_generators(0, 3, 0, 4)]
+    halves = [torch.rand((), generator=g) for first in (0, 2) for g in sample_generators(0, 3, first, 2)]
+    assert whole == halves
 
 
 def test_box_mask() -> None:
@@ -185,14 +205,12 @@ def test_teacher_learns(avatar_set: AvatarSet, tmp_path: Path) -> None:
     networks = Networks(replace(TINY, clip_frames=4, unet=unet, vae=replace(TINY.vae, width=8)))
     VAETask(networks.vae, avatar_set, batch=2).set_statistics(16)
     accelerator = Accelerator(cpu=True)
-    clips = LatentClips.prepare(avatar_set, networks, accelerator, tmp_path / "latents.safetensors")
-    again = LatentClips.prepare(avatar_set, networks, accelerator, tmp_path / "latents.safetensors")
-    assert torch.equal(again.latents, clips.latents)
+    clips = encode_clips(avatar_set, networks, accelerator, tmp_path / "latents")
     task = TeacherTask(networks, clips, 4, lambda *_: None)
 
     def loss_of_fixed_draws() -> float:
         with torch.no_grad():
-            return sum(float(task.losses(task.module, s, step_generator(9, s, 0))["loss"]) for s in range(12))
+            return sum(float(task.losses(task.module, s, sample_generators(9, s, 0, 4))["loss"]) for s in range(12))
 
     before = loss_of_fixed_draws()
     train(task, replace(SETTINGS, steps=40, learning_rate=3e-3, ema_decay=0.9), tmp_path, accelerator, NEVER)
@@ -200,7 +218,7 @@ def test_teacher_learns(avatar_set: AvatarSet, tmp_path: Path) -> None:
 
     kinds = set()
     for step in range(40):
-        drawn = task.draw(step_generator(1, step, 0))
-        assert (drawn["drop_reference"].int().diff() <= 0).all(), "rows without reference come first"
-        kinds |= set(zip(drawn["drop_reference"].tolist(), drawn["drop_audio"].tolist(), strict=True))
+        _, drops, _, _ = task.draw(sample_generators(1, step, 0, 4))
+        assert (drops[:, 0].int().diff() <= 0).all(), "rows without reference come first"
+        kinds |= set(map(tuple, drops.tolist()))
     assert kinds == {(True, True), (True, False), (False, True), (False, False)}

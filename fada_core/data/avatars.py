@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,6 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import avatars
+from ..avatars.degrade import VISUAL, blur, compress, darken, grain
+from .quality import overall
+from .samples import BadClipError, Pool, RawClip, box_mask
+
+__all__ = ["HELD_OUT_SEED", "AvatarSet", "box_mask"]
 
 #: Seeds from here on are never rendered for training: evaluation and demos draw theirs from above.
 HELD_OUT_SEED = 1_000_000
@@ -23,18 +30,28 @@ HELD_OUT_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class AvatarSet:
-    """`count` clips of `seconds` at `size` pixels and `fps`, seeds 0 .. count - 1 of a pool, stored under `root`."""
+    """`count` clips of `seconds` at `size` pixels and `fps`, seeds 0 .. count - 1 of a pool, stored under `root`.
+
+    Of the moderate pool, portraits suffer the same defects as the frames, as a picture taken from the same footage
+    would. `clean` keeps its frames before any defect too, which no real footage of that kind has: with them as ground
+    truth, a training shows the most that better data could give.
+    """
 
     root: Path
-    pool: str
+    pool: Pool
     count: int
     seconds: float
     size: int
     fps: float
+    clean: bool = False
+
+    def __len__(self) -> int:
+        return self.count
 
     @property
     def folder(self) -> Path:
-        return self.root / f"{self.pool}-{self.size}px-{self.fps:g}fps-{self.seconds:g}s"
+        clean = "-clean" if self.clean else ""
+        return self.root / f"{self.pool}-{self.size}px-{self.fps:g}fps-{self.seconds:g}s{clean}"
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.safetensors"
@@ -63,14 +80,39 @@ class AvatarSet:
             view = file.get_slice("frames")
             return torch.stack([view[int(r)] for r in rows]).float() / 127.5 - 1
 
+    def scores(self, index: int) -> dict[str, float]:
+        """Strengths of a clip's defects and `offset`, the frames by which its sound comes late, for `quality.overall`.
 
-def box_mask(boxes: Tensor, size: int, margin: float = 2.0) -> Tensor:
-    """1 inside the pixel boxes `(n, 4)` x0 y0 x1 y1 (grown by `margin`), 0 outside: `(n, 1, size, size)`."""
-    axis = torch.arange(size) + 0.5
-    x0, y0, x1, y1 = (boxes + torch.tensor([-margin, -margin, margin, margin])).unbind(-1)
-    inside_x = (axis >= x0[:, None]) & (axis <= x1[:, None])
-    inside_y = (axis >= y0[:, None]) & (axis <= y1[:, None])
-    return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).float()
+        Empty for the high pool, which has no defects.
+        """
+        with safe_open(self.path(index), "pt") as file:
+            metadata = file.metadata() or {}
+        return json.loads(metadata.get("scores", "{}"))
+
+    def key(self, index: int) -> tuple[str, str]:
+        """See `samples.ClipSource`."""
+        name = f"{self.folder.name}-{index:06d}"
+        if not self.path(index).exists():
+            raise BadClipError(name, "it is not rendered yet")
+        facts = self.path(index).stat()
+        return name, f"{facts.st_size} {facts.st_mtime_ns}"
+
+    def fetch(self, index: int) -> RawClip:
+        """The whole clip, for `samples.encode_clips`."""
+        names = ["frames", "portrait", "waveform", "mouth_box", "eyes_box", "openness"]
+        clip = self.read(index, *names, *(["clean_frames"] if self.clean else []))
+        return RawClip(
+            pool=self.pool,
+            quality=overall(self.scores(index)),
+            portrait=clip["portrait"],
+            frames=clip["frames"],
+            waveform=clip["waveform"],
+            fps=self.fps,
+            silent=bool(clip["openness"].max() == 0),
+            mouth_boxes=clip["mouth_box"],
+            eyes_boxes=clip["eyes_box"],
+            clean_frames=clip.get("clean_frames"),
+        )
 
 
 def _one_thread() -> None:
@@ -81,14 +123,49 @@ def _render(job: tuple[AvatarSet, int]) -> None:
     data, index = job
     clip = avatars.sample(index, data.pool, data.seconds, size=data.size, fps=data.fps)
     truth: dict[str, Any] = clip.truth
+    scores = _scores(clip)
+    portrait = ((clip.portrait + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     tensors = {
         "frames": clip.frames,
-        "portrait": ((clip.portrait + 1) * 127.5).round().clamp(0, 255).to(torch.uint8),
+        "portrait": _as_filmed(portrait, scores, torch.Generator().manual_seed(index)),
         "waveform": torch.as_tensor(clip.waveform),
         "mouth_box": torch.as_tensor(truth["mouth_box"]).float(),
         "eyes_box": torch.as_tensor(truth["eyes_box"]).float(),
         "openness": torch.as_tensor(truth["openness"]).float(),
     }
+    if data.clean:
+        tensors["clean_frames"] = clip.clean_frames
     partial = data.path(index).with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
+    metadata = {"scores": json.dumps(scores)}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata)
     os.replace(partial, data.path(index))
+
+
+def _scores(clip: avatars.AvatarClip) -> dict[str, float]:
+    scores = {"offset": float(clip.av_offset)} if clip.av_offset else {}
+    for defect in clip.degradations:
+        if noise := re.fullmatch(r"audio noise (\d+) dB", defect):
+            scores["audio_noise_db"] = float(noise[1])
+        else:
+            name, strength = defect.split()
+            scores[name] = float(strength)
+    return scores
+
+
+def _as_filmed(portrait: Tensor, scores: dict[str, float], generator: torch.Generator) -> Tensor:
+    """The portrait (3, s, s) uint8 with the visual defects of its clip, as `avatars.degrade` gives them to frames."""
+    picture = portrait[None]
+    for name in VISUAL:
+        if name not in scores:
+            continue
+        strength = scores[name]
+        match name:
+            case "dark":
+                picture = darken(picture, strength)
+            case "blur":
+                picture = blur(picture, (0.5 + 1.2 * strength) * picture.shape[-1] / 128)
+            case "compressed":
+                picture = compress(picture, round(35 - 25 * strength))
+            case "noise":
+                picture = grain(picture, 0.01 + 0.05 * strength, generator)
+    return picture[0]

@@ -1,124 +1,168 @@
-"""Command: generate videos for held-out avatars and compare them with their renderings; a table, and JSON if asked."""
+"""Command: what teacher, balanced and fast are worth, on held-out avatars or on real footage; table, JSON and plots.
+
+python -m fada_core.evaluate --teacher teacher.safetensors --model student.safetensors --json results.json
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import statistics
 import sys
-import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import torch
 import tyro
-from tqdm import tqdm
 
-from .. import avatars
-from ..data.avatars import HELD_OUT_SEED
+from ..checkpoint import read_info
 from ..errors import FadaError
-from ..media.video import VideoWriter
-from ..pipeline import Pipeline, load
+from ..pipeline import MODES, Pipeline, load
+from ..sampling.sampler import SamplingSettings
+from .cases import POOLS, SILENCE, AvatarCases, EvaluationSet, held_out_words
+from .footage import FootageConfig, footage_set
+from .frechet import clip_features, frame_features
 from .lips import load_regressor
-from .metrics import Truth, measure
+from .report import markdown, to_json
+from .runs import Run, Summary, evaluate
+from .sweep import sweep
 
-log = logging.getLogger("fada.evaluate")
-Summary = dict[str, dict[str, float]]
+Mode = Literal["teacher", "balanced", "fast"]
+PAPER = SamplingSettings()  #: 25 steps, scales 2.0 and 6.5
+QUICK_VIDEOS, QUICK_SECONDS = 3, 1.44
 
 
-@dataclass
+@dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a model on avatars, voices and texts that no training has seen."""
+    """Measure models on portraits, voices and texts that no training has seen."""
 
     model: str = "tiny"
-    """A shipped model's name or a checkpoint."""
-    mode: Literal["teacher", "balanced", "fast"] = "teacher"
+    """A shipped model's name or a checkpoint: a student, for the modes balanced and fast, or a teacher."""
+    teacher: str | None = None
+    """The teacher's checkpoint, where --model is a student."""
+    modes: tuple[Mode, ...] = ()
+    """What to compare (default: all that the checkpoints serve)."""
+    sets: tuple[Literal["closed", "open"], ...] = ("closed", "open")
+    """closed: avatars of the kind that the teacher knows; open: styles of the moderate pool, without its defects."""
     videos: int = 12
+    """Of each set."""
     seconds: float = 4.0
-    steps: int | None = None
-    ref_cfg: float | None = None
-    audio_cfg: float | None = None
+    """Of each video; avatars are silent for the last half second."""
+    quick: bool = False
+    """3 videos of 1.44 s for each set: a few minutes on two CPU cores, and wide intervals."""
+    steps: tuple[int, ...] = ()
+    """Denoising steps of a clip: one number for all modes or one for each (default: for teacher 25, the paper's
+    protocol; for balanced and fast the checkpoint's)."""
+    ref_cfg: float = PAPER.ref_cfg
+    """Guidance towards the portrait, in all modes; the default is the paper's."""
+    audio_cfg: float = PAPER.audio_cfg
+    """Guidance towards the speech, in all modes; the default is the paper's."""
     solver: Literal["ddim", "dpm++", "unipc"] = "ddim"
     seed: int = 0
+    """Of the start noise; the same for all modes."""
     json: Path | None = None
-    """Write {set: {mode: {metric: {mean, ci95, n}}}} to this file."""
+    """Write {set: {mode: {metric: {mean, ci95, n}}}} to this file, with the truth's own values as mode truth."""
+    table: Path | None = None
+    """Write the markdown table to this file instead of stdout."""
     out: Path | None = None
-    """Folder for the videos, truth on the left and the model on the right."""
+    """Folder for the videos: the truth on the left, then the modes in their order."""
+    sweep: Path | None = None
+    """Instead: folder for sweep.json and plots of quality over the audio scale (at ref_cfg) and over the ref scale (at
+    audio_cfg), the paper's figures 3 and 4, for the modes teacher and fast."""
+    footage: Annotated[FootageConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=FootageConfig)
 
 
-def held_out(seconds: float, count: int, size: int) -> list[tuple[Truth, torch.Tensor]]:
-    """`count` avatars that speak (silent ones have no correlation), each with its speech (samples,)."""
-    found: list[tuple[Truth, torch.Tensor]] = []
-    seed = HELD_OUT_SEED
-    while len(found) < count:
-        clip = avatars.sample(seed, "high", seconds, size=size)
-        truth = Truth(clip.portrait, clip.frames.float() / 127.5 - 1, clip.truth)
-        if truth.openness.std() > 0.05:
-            found.append((truth, torch.as_tensor(clip.waveform)))
-        seed += 1
-    return found
+def load_pipelines(config: EvaluateConfig) -> dict[str, Pipeline]:
+    """The pipeline that serves each mode, in the order of `config.modes`.
 
-
-def summarise(rows: list[dict[str, float]]) -> Summary:
-    """Mean, half width of the normal 95 % interval and count of every metric over videos."""
-    names = sorted({name for row in rows for name in row})
-    summary: Summary = {}
-    for name in names:
-        values = [row[name] for row in rows if name in row and math.isfinite(row[name])]
-        spread = statistics.stdev(values) if len(values) > 1 else math.nan
-        summary[name] = {
-            "mean": statistics.fmean(values) if values else math.nan,
-            "ci95": 1.96 * spread / math.sqrt(max(1, len(values))),
-            "n": len(values),
-        }
-    return summary
-
-
-def evaluate(pipe: Pipeline, config: EvaluateConfig) -> Summary:
-    """Generate and measure; see `metrics.measure` for the names."""
-    regressor = load_regressor(pipe.networks.device)
-    pairs = held_out(config.seconds, config.videos, pipe.config.size)
-    rows = []
-    for index, (truth, waveform) in enumerate(tqdm(pairs, desc="videos", mininterval=5)):
-        began = time.perf_counter()
-        condition = pipe.encode(truth.portrait[None], waveform)
-        parts = pipe.sample(
-            condition,
-            mode=config.mode,
-            steps=config.steps,
-            ref_cfg=config.ref_cfg,
-            audio_cfg=config.audio_cfg,
-            seed=config.seed + index,
-            solver=config.solver,
+    Raises:
+        FadaError: a mode without checkpoint, a checkpoint of the wrong role, or two that make different videos.
+    """
+    by_role: dict[str, str] = {}
+    for name in (config.model, config.teacher):
+        if name is not None:
+            role = read_info(name)[1].role
+            if name == config.teacher and role != "teacher":
+                raise FadaError(f"--teacher is '{name}', which is a {role}; give a teacher's checkpoint.")
+            if role in by_role:
+                raise FadaError(f"'{by_role[role]}' and '{name}' are both teachers; give --model a student.")
+            by_role[role] = name
+    modes = config.modes or tuple(mode for mode, role in MODES.items() if role in by_role)
+    for mode in modes:
+        if MODES[mode] not in by_role:
+            option = "--teacher" if MODES[mode] == "teacher" else "--model"
+            raise FadaError(f"Mode '{mode}' needs a {MODES[mode]} checkpoint; give one with {option}.")
+    needed = {MODES[mode] for mode in modes}
+    pipes = {role: load(name) for role, name in by_role.items() if role in needed}
+    facts = {(p.config.size, p.config.fps, p.config.clip_frames) for p in pipes.values()}
+    if len(facts) > 1:
+        raise FadaError(
+            "Teacher and student differ in picture size, frame rate or clip length; compare them in two runs."
         )
-        frames = torch.cat([pipe.decode(latents) for latents in parts]).float().cpu()
-        seconds = time.perf_counter() - began
-        other = pairs[(index + 1) % len(pairs)][0].openness
-        with torch.inference_mode():
-            row = measure(frames, truth, other, regressor, pipe.config.clip_frames)
-        rows.append({**row, "nfe_per_clip": pipe.stats.nfe_per_clip, "seconds_per_video": seconds})
-        if config.out is not None:
-            side_by_side = torch.cat([truth.frames, frames], dim=3)
-            height, width = side_by_side.shape[2:]
-            with VideoWriter(config.out / f"{index:03d}.mp4", width, height, pipe.config.fps, waveform) as writer:
-                writer.write(side_by_side)
-    return summarise(rows)
+    return {mode: pipes[MODES[mode]] for mode in modes}
+
+
+def plan(config: EvaluateConfig, pipes: dict[str, Pipeline]) -> list[Run]:
+    """One run for each mode."""
+    if len(config.steps) not in (0, 1, len(pipes)):
+        raise FadaError(f"--steps has {len(config.steps)} numbers for {len(pipes)} modes; give one, or one for each.")
+    steps = config.steps * len(pipes) if len(config.steps) == 1 else config.steps
+    usual = [PAPER.steps if mode == "teacher" else pipe.info.steps for mode, pipe in pipes.items()]
+    return [
+        Run(mode, pipe, mode, count, config.ref_cfg, config.audio_cfg, config.solver)
+        for (mode, pipe), count in zip(pipes.items(), steps or usual, strict=True)
+    ]
+
+
+def build_sets(config: EvaluateConfig, pipe: Pipeline) -> Iterator[EvaluationSet]:
+    """The sets that `config` asks for, for videos as `pipe` makes them."""
+    model, device = pipe.config, pipe.networks.device
+    if config.footage.manifest is not None:
+        for name in config.sets:
+            videos, seconds = config.videos, config.seconds
+            yield footage_set(name, config.footage, videos, seconds, model.size, model.fps, device)
+        return
+    regressor = load_regressor()  # on the CPU: it is small, and its numbers are then the same for every device
+    features = {"frechet_frames": frame_features, "frechet_clips": clip_features}
+    words = held_out_words(config.videos, config.seconds, model.fps)
+    for name in config.sets:
+        cases = AvatarCases(words, POOLS[name], config.seconds, model.size, model.fps, model.clip_frames, regressor)
+        yield EvaluationSet(name, len(words), cases, features)
+
+
+def run(config: EvaluateConfig) -> dict[str, dict[str, Summary]]:
+    """Everything that the command does, files and all; returns {set: {mode: {metric: {mean, ci95, n}}}}."""
+    if config.quick:
+        config = replace(config, videos=QUICK_VIDEOS, seconds=QUICK_SECONDS)
+    if config.videos < 1 or config.seconds < 2 * SILENCE:
+        raise FadaError(f"There is nothing to measure; give at least 1 video of {2 * SILENCE:g} seconds.")
+    pipes = load_pipelines(config)
+    runs = plan(config, pipes)
+    sets = build_sets(config, next(iter(pipes.values())))
+    if config.sweep is not None:
+        return sweep(sets, runs, config.seed, config.sweep)
+    results = {data.name: evaluate(data, runs, config.seed, config.out) for data in sets}
+    table = markdown(results)
+    if config.table is None:
+        sys.stdout.write(table)
+    for path, text in ((config.table, table), (config.json, to_json(results))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return results
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    config = tyro.cli(EvaluateConfig, prog="python -m fada_core.evaluate", description=__doc__)
+    config = tyro.cli(
+        EvaluateConfig,
+        prog="python -m fada_core.evaluate",
+        description=__doc__,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     try:
-        summary = evaluate(load(config.model), config)
+        run(config)
     except FadaError as error:
         sys.exit(f"error: {error}")
-    sys.stdout.write("| metric | mean | ± 95 % | n |\n|---|---:|---:|---:|\n")
-    for name, value in summary.items():
-        sys.stdout.write(f"| {name} | {value['mean']:.3f} | {value['ci95']:.3f} | {value['n']} |\n")
-    if config.json is not None:
-        config.json.write_text(json.dumps({"closed": {config.mode: summary}}, indent=1))
 
 
 if __name__ == "__main__":

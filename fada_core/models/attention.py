@@ -88,15 +88,43 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
+class CFGControlLayer(nn.Module):
+    """Cross-attention to the mixed CFG tokens on a residual path; starts at zero (see cfg.py)."""
+
+    def __init__(self, dim: int, heads: int, token_dim: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.norm = operations.LayerNorm(dim, **factory)
+        self.attn = Attention(dim, heads, token_dim, operations=operations, **factory)
+        zeroed(self.attn.to_out[0])
+
+    def forward(self, tokens: Tensor, control: KeysValues) -> Tensor:
+        """tokens (n, hw, c); keys and values (batch, T, c), each shared by n / batch consecutive rows -> (n, hw, c)"""
+        queries = self.norm(tokens).unflatten(0, (control[0].shape[0], -1)).flatten(1, 2)
+        return tokens + self.attn(queries, control).view_as(tokens)
+
+
 class SpatialBlock(nn.Module):
-    """Self-attention that may also look at the portrait, identity tokens, feed-forward."""
+    """Self-attention that may also look at the portrait, a student's CFG control, identity tokens, feed-forward."""
 
     def __init__(
-        self, dim: int, heads: int, image_token_dim: int, ff_mult: int, *, operations: Any = nn, **factory: Any
+        self,
+        dim: int,
+        heads: int,
+        image_token_dim: int,
+        ff_mult: int,
+        control_dim: int = 0,
+        attn2_scale: float = 1.0,
+        *,
+        operations: Any = nn,
+        **factory: Any,
     ) -> None:
         super().__init__()
+        self.attn2_scale = attn2_scale
         self.norm1 = operations.LayerNorm(dim, **factory)
         self.attn1 = Attention(dim, heads, operations=operations, **factory)
+        self.control = None
+        if control_dim:
+            self.control = CFGControlLayer(dim, heads, control_dim, operations=operations, **factory)
         self.attn2 = None
         if image_token_dim:
             self.norm2 = operations.LayerNorm(dim, **factory)
@@ -111,17 +139,20 @@ class SpatialBlock(nn.Module):
         image: KeysValues | None = None,
         reference: KeysValues | None = None,
         plain: int = 0,
+        control: KeysValues | None = None,
     ) -> Tensor:
         """
         tokens (n, hw, c) and `normed`, their norm1; image: keys and values (batch, T, c), each shared by n / batch
         consecutive rows; reference: those of the portrait, (batch - plain rows, frames or 1, hw, c), for all but the
-        first `plain` of the n rows.
+        first `plain` of the n rows; control: those of the mixed CFG tokens, (batch, T, c).
         """
         tokens = tokens + self._self_attention(normed, reference, plain)
+        if self.control is not None:
+            tokens = self.control(tokens, control)
         if self.attn2 is not None:
             batch = image[0].shape[0]
             queries = self.norm2(tokens).unflatten(0, (batch, -1)).flatten(1, 2)
-            tokens = tokens + self.attn2(queries, image).view_as(tokens)
+            tokens = tokens + self.attn2_scale * self.attn2(queries, image).view_as(tokens)
         return tokens + self.ff(self.norm3(tokens))
 
     def _self_attention(self, normed: Tensor, reference: KeysValues | None, plain: int) -> Tensor:
@@ -153,6 +184,8 @@ class SpatialTransformer(nn.Module):
         groups: int,
         image_token_dim: int,
         ff_mult: int,
+        control_dim: int = 0,
+        attn2_scale: float = 1.0,
         *,
         operations: Any = nn,
         **factory: Any,
@@ -160,9 +193,10 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
         self.proj_in = operations.Conv2d(channels, channels, 1, **factory)
-        self.transformer_blocks = nn.ModuleList(
-            [SpatialBlock(channels, heads, image_token_dim, ff_mult, operations=operations, **factory)]
+        block = SpatialBlock(
+            channels, heads, image_token_dim, ff_mult, control_dim, attn2_scale, operations=operations, **factory
         )
+        self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = zeroed(operations.Conv2d(channels, channels, 1, **factory))
 
     def enter(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,12 +205,16 @@ class SpatialTransformer(nn.Module):
         return tokens, self.transformer_blocks[0].norm1(tokens)
 
     def image_keys_values(self, image_tokens: Tensor) -> KeysValues:
-        """(batch, T, image_token_dim) identity tokens -> keys and values, (batch, T, c) each"""
+        """(n, T, image_token_dim) identity or audio tokens -> keys and values, (n, T, c) each"""
         return self.transformer_blocks[0].attn2.keys_values(image_tokens)
 
     def reference_keys_values(self, rows: Tensor) -> KeysValues:
         """Features of the portrait, (n, hw, c), from `enter` of the reference UNet -> keys and values, same shape"""
         return self.transformer_blocks[0].attn1.keys_values(rows)
+
+    def control_keys_values(self, control_tokens: Tensor) -> KeysValues:
+        """(batch, T, control_dim) mixed CFG tokens -> keys and values, (batch, T, c) each"""
+        return self.transformer_blocks[0].control.attn.keys_values(control_tokens)
 
     def leave(
         self,
@@ -186,9 +224,10 @@ class SpatialTransformer(nn.Module):
         image: KeysValues | None = None,
         reference: KeysValues | None = None,
         plain: int = 0,
+        control: KeysValues | None = None,
     ) -> Tensor:
-        """The rest, from what `enter` gave: -> (n, c, h, w); the last three as in `SpatialBlock.forward`."""
-        tokens = self.transformer_blocks[0](tokens, normed, image, reference, plain)
+        """The rest, from what `enter` gave: -> (n, c, h, w); the last four as in `SpatialBlock.forward`."""
+        tokens = self.transformer_blocks[0](tokens, normed, image, reference, plain, control)
         return hidden + self.proj_out(to_image(tokens, *hidden.shape[-2:]))
 
 

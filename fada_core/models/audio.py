@@ -23,11 +23,6 @@ _PAD_FRAMES = 16  # Hallo pads the audio with zeros to whole clips of 16 frames
 _BLOCK_SAMPLES = 10 * SAMPLE_RATE  # wav2vec2's first convolution widens every sample to 410 bytes; blocks bound that
 
 
-def build_audio_encoder(config: AudioEncoderConfig) -> nn.Module:
-    """The encoder that `config.kind` names; both have `encode(waveform, frames, fps)`."""
-    return MelEncoder(config) if config.kind == "mel" else Wav2Vec2Encoder(config)
-
-
 @cache
 def _mel_filters(mels: int) -> Tensor:
     return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=MEL_WINDOW, n_mels=mels))

@@ -12,23 +12,17 @@ from .resnet import zeroed
 
 
 class FaceLocator(nn.Module):
-    """Face-box picture (n, 3, size, size), 0..1 -> feature (n, block_out_channels[0], size/8, size/8).
+    """Face-box picture, 0..1, (n, 1, size, size) or (n, image channels, size, size) -> feature
+    (n, block_out_channels[0], size/8, size/8).
 
     The feature is added to the denoising UNet after its first convolution (Hallo, arXiv 2406.08801).
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        channels: tuple[int, ...] = (16, 32, 64, 128),
-        *,
-        operations: Any = nn,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
+    def __init__(self, config: ModelConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         factory = {"device": device, "dtype": dtype, "padding": 1}
-        self.conv_in = operations.Conv2d(3, channels[0], 3, **factory)
+        self.image_channels, *channels = config.condition.face_channels
+        self.conv_in = operations.Conv2d(self.image_channels, channels[0], 3, **factory)
         self.blocks = nn.ModuleList()
         for narrow, wide in zip(channels, channels[1:], strict=False):
             self.blocks.append(operations.Conv2d(narrow, narrow, 3, **factory))
@@ -36,7 +30,7 @@ class FaceLocator(nn.Module):
         self.conv_out = zeroed(operations.Conv2d(channels[-1], config.unet.block_out_channels[0], 3, **factory))
 
     def forward(self, image: Tensor) -> Tensor:
-        hidden = F.silu(self.conv_in(image))
+        hidden = F.silu(self.conv_in(image.expand(-1, self.image_channels, -1, -1)))
         for block in self.blocks:
             hidden = F.silu(block(hidden))
         return self.conv_out(hidden)

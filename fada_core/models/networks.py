@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from ..errors import FadaError
 from . import precondition
-from .audio import build_audio_encoder
+from .audio_encoder import build_audio_encoder
 from .audio_projection import AudioProjection
 from .face import FaceLocator, ImageProjection
 from .reference import ReferenceUNet
@@ -43,7 +43,7 @@ class Networks(nn.Module):
         condition = config.condition
         self.reference_unet = ReferenceUNet(config, **made)
         self.denoising_unet = DenoisingUNet(config, **made)
-        self.audioproj = AudioProjection(config, **made)
+        self.audioproj = AudioProjection(config, **made) if condition.audio_hidden else None
         self.imageproj = ImageProjection(config, **made) if condition.identity_dim else None
         self.face_locator = FaceLocator(config, **made) if condition.face_locator else None
         self.vae = build_vae(config.vae, **made)
@@ -109,6 +109,7 @@ class Networks(nn.Module):
         drop_reference: Tensor,
         drop_audio: Tensor,
         face_box: Tensor | None = None,
+        scales: Tensor | None = None,
         masks: Sequence[Sequence[Tensor]] | None = None,
         region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
     ) -> Conditioning:
@@ -120,7 +121,9 @@ class Networks(nn.Module):
         plain_rows = int(drop_reference.sum())
         if drop_reference[plain_rows:].any():
             raise ValueError("rows without reference have to come first")
-        audio_tokens = self.audioproj(audio.to(self.dtype)).masked_fill(drop_audio[:, None, None, None], 0.0)
+        audio = audio.to(self.dtype)
+        audio_tokens = audio.flatten(2, 3) if self.audioproj is None else self.audioproj(audio)
+        audio_tokens = audio_tokens.masked_fill(drop_audio[:, None, None, None], 0.0)
         hidden = drop_reference[:, None, None, None]
         face = None
         if self.face_locator is not None:
@@ -136,6 +139,7 @@ class Networks(nn.Module):
             image_tokens=tokens,
             face_latents=face,
             reference_latents=concatenated,
+            scales=scales,
             masks=masks,
             region_weights=region_weights,
             plain_rows=plain_rows,
@@ -152,6 +156,7 @@ class Networks(nn.Module):
         drop_audio: Tensor,
         identity: Tensor | None = None,
         face_box: Tensor | None = None,
+        scales: Tensor | None = None,
         masks: Sequence[Sequence[Tensor]] | None = None,
         region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
     ) -> Conditioning:
@@ -165,7 +170,8 @@ class Networks(nn.Module):
                 first. They keep their motion frames, as in Hallo.
             drop_audio: (batch,) bool, rows whose audio tokens are zeros.
             identity: face embeddings, (batch, identity_dim), for presets with identity tokens; None: not known.
-            face_box: pictures of the face's box, (batch, 3, size, size) in 0..1, for presets with a face locator.
+            face_box: pictures of the face's box, (batch, 1 or 3, size, size) in 0..1, for presets with a face locator.
+            scales: guidance scales, ref_cfg and audio_cfg of each row, (batch, 2), for students.
             masks: masks[level][region], each (1 or batch * frames, hw, 1) in 0..1; None: the whole picture.
             region_weights: strength of each region's audio attention.
         """
@@ -180,6 +186,7 @@ class Networks(nn.Module):
             drop_reference=drop_reference,
             drop_audio=drop_audio,
             face_box=face_box,
+            scales=scales,
             masks=masks,
             region_weights=region_weights,
         )

@@ -38,12 +38,16 @@ class UNetBlock(nn.Module):
         factory["operations"] = operations
         time_dim = 4 * unet.block_out_channels[0]
         width, heads, groups = resnets[-1][1], unet.num_heads, unet.norm_groups
+        control_dim = config.control.dim if conditioned and config.control.kind == "tokens" else 0
+        token_dim, scale = unet.image_token_dim, 1.0
+        if conditioned and unet.audio_attention_scale:
+            token_dim, scale = unet.audio_token_dim, unet.audio_attention_scale
         self.resnets = nn.ModuleList(
             [ResnetBlock(narrow, wide, time_dim, groups, **factory) for narrow, wide in resnets]
         )
         self.attentions = nn.ModuleList(
             [
-                SpatialTransformer(width, heads, groups, unet.image_token_dim, unet.ff_mult, **factory)
+                SpatialTransformer(width, heads, groups, token_dim, unet.ff_mult, control_dim, scale, **factory)
                 for _ in audio_widths
             ]
         )
@@ -62,12 +66,14 @@ class UNetBlock(nn.Module):
                         **factory,
                     )
                     for inner in audio_widths
+                    if unet.audio_regions
                 ]
             )
+            alone = len(resnets) if unet.motion_everywhere else 0
             self.motion_modules = nn.ModuleList(
                 [
                     MotionModule(width, heads, groups, unet.motion_max_frames, unet.ff_mult, **factory)
-                    for _ in audio_widths
+                    for _ in range(len(audio_widths) or alone)
                 ]
             )
         self.downsamplers = nn.ModuleList()

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..config import ModelConfig
 from ..errors import FadaError
 from .attention import KeysValues
+from .cfg import CFGTokens, ScaleEmbedding
 from .reference import UNetBlock, UNetSkeleton
 from .resnet import zeroed
 
@@ -26,9 +29,10 @@ class LayerConditioning:
     """What one layer's attention, audio module and motion module share over the steps of a clip."""
 
     reference: KeysValues | None  #: of the portrait, (batch - plain rows, frames or 1, hw, c) each
-    image: KeysValues | None  #: of the identity tokens, (batch, T, c) each
+    image: KeysValues | None  #: of the identity tokens, (batch, T, c) each, or instead of the audio's, as `audio`
     audio: list[KeysValues]  #: one pair a region, (batch*frames, T, inner) each
     motion: Tensor | None  #: the motion frames' tokens in the motion module, (batch, hw, motion_frames, c)
+    control: KeysValues | None  #: of the mixed CFG tokens, (batch, T, c) each
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Conditioning:
     frames: int
     plain_rows: int  #: so many batch rows, the first ones, do not see the portrait
     layers: dict[str, LayerConditioning]  #: by the name of the layer's attention
-    audio_time: Tensor | None  #: added to the time embedding, (batch*frames, time_dim)
+    time_shift: Tensor | None  #: added to the time embedding, (batch*frames, time_dim): audio, scales
     face: Tensor | None  #: added after conv_in, (batch, c, h, w)
     reference_latents: Tensor | None  #: of the portrait, the rest of conv_in's input, (batch, c, h, w)
     masks: Sequence[Sequence[Tensor]] | None  #: masks[level][region]: (1 or batch*frames, hw, 1)
@@ -50,7 +54,8 @@ class DenoisingUNet(UNetSkeleton):
     """Predicts noise, velocity or whatever it was trained for, frame by frame, for whole clips.
 
     Each layer is a residual block, spatial attention, an audio module and a motion module. Levels without attention
-    have residual blocks only: their motion modules exist in Hallo's checkpoint but never run.
+    have residual blocks and, with `motion_everywhere`, motion modules. Without audio modules (EchoMimic) the audio
+    tokens take the identity tokens' place in the spatial attention.
     """
 
     def __init__(
@@ -73,12 +78,21 @@ class DenoisingUNet(UNetSkeleton):
             **factory,
         )
         self.concat_reference = unet.concat_reference
+        self.gradient_checkpointing = False  #: compute a layer's activations again for its gradient, to save memory
+        self.audio_in_attention = unet.audio_attention_scale > 0
         self.audio_time_embedding = None
         if unet.audio_time_embedding:
             audio_dim = config.condition.audio_tokens * unet.audio_token_dim
             self.audio_time_embedding = zeroed(operations.Linear(audio_dim, 4 * width, bias=False, **factory))
+        self.cfg_tokens = self.scale_embedding = None
+        if config.control.kind == "tokens":
+            self.cfg_tokens = CFGTokens(config, operations=operations, **factory)
+        elif config.control.kind == "embedding":
+            self.scale_embedding = ScaleEmbedding(config, operations=operations, **factory)
         self.conv_norm_out = operations.GroupNorm(unet.norm_groups, width, eps=1e-5, **factory)
-        self.conv_out = zeroed(operations.Conv2d(width, unet.in_channels, 3, padding=1, **factory))
+        self.gated_output = unet.gated_output
+        outputs = unet.in_channels + int(unet.gated_output)
+        self.conv_out = zeroed(operations.Conv2d(width, outputs, 3, padding=1, **factory))
 
     def prepare(
         self,
@@ -88,6 +102,7 @@ class DenoisingUNet(UNetSkeleton):
         image_tokens: Tensor | None = None,
         face_latents: Tensor | None = None,
         reference_latents: Tensor | None = None,
+        scales: Tensor | None = None,
         masks: Sequence[Sequence[Tensor]] | None = None,
         region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
         plain_rows: int = 0,
@@ -103,6 +118,7 @@ class DenoisingUNet(UNetSkeleton):
             face_latents: the face locator's feature, (batch, c, h, w); zeros for rows without it.
             reference_latents: latents of the portrait (zeros for plain rows), (batch, c, h, w), for presets that show
                 them to conv_in.
+            scales: guidance scales, ref_cfg and audio_cfg of each row, (batch, 2), for students.
             masks: masks[level][region], each (1 or batch * frames, hw, 1), 0..1, of the audio attention's regions
                 (full, face, lip). None: every region is the whole picture.
             region_weights: strength of each region's audio attention.
@@ -118,6 +134,8 @@ class DenoisingUNet(UNetSkeleton):
             plain_rows = batch
         elif any(len(rows) % batch for rows in reference.values()):
             raise FadaError(f"The reference features do not divide into {batch} rows; pass equally many for each row.")
+        if (self.cfg_tokens is not None or self.scale_embedding is not None) and scales is None:
+            raise FadaError("This student needs the guidance scales of each row; pass scales, (batch, 2).")
         if self.concat_reference and reference_latents is None:
             raise FadaError("This model reads the portrait's latents; pass reference_latents (zeros for plain rows).")
 
@@ -127,6 +145,8 @@ class DenoisingUNet(UNetSkeleton):
             portrait_rows = torch.arange(plain_rows * frames, batch * frames).unflatten(0, (-1, frames)) % batch
 
         audio_rows = audio_tokens.flatten(0, 1)
+        spatial_tokens = audio_rows if self.audio_in_attention else image_tokens
+        control_tokens = None if self.cfg_tokens is None else self.cfg_tokens(scales)
         layers = {}
         for name, (block, j) in self.attention_blocks().items():
             attention = block.attentions[j]
@@ -139,16 +159,23 @@ class DenoisingUNet(UNetSkeleton):
                     motion = block.motion_modules[j].prepare(rows[:, 1:].flatten(0, 1), rows.shape[1] - 1)
             layers[name] = LayerConditioning(
                 reference=portrait,
-                image=None if image_tokens is None else attention.image_keys_values(image_tokens),
-                audio=block.audio_modules[j].keys_values(audio_rows),
+                image=None if spatial_tokens is None else attention.image_keys_values(spatial_tokens),
+                audio=block.audio_modules[j].keys_values(audio_rows) if block.audio_modules else [],
                 motion=motion,
+                control=None if control_tokens is None else attention.control_keys_values(control_tokens),
             )
+        time_shift = None
+        if self.audio_time_embedding is not None:
+            time_shift = self.audio_time_embedding(audio_rows.flatten(1))
+        if self.scale_embedding is not None:
+            shift = self.scale_embedding(scales).repeat_interleave(frames, dim=0)
+            time_shift = shift if time_shift is None else time_shift + shift
         return Conditioning(
             batch=batch,
             frames=frames,
             plain_rows=plain_rows,
             layers=layers,
-            audio_time=None if self.audio_time_embedding is None else self.audio_time_embedding(audio_rows.flatten(1)),
+            time_shift=time_shift,
             face=face_latents,
             reference_latents=reference_latents,
             masks=None if masks is None else [[mask.to(audio_tokens) for mask in level] for level in masks],
@@ -172,44 +199,54 @@ class DenoisingUNet(UNetSkeleton):
         if conditioning.face is not None:
             hidden = hidden + conditioning.face.repeat_interleave(frames, dim=0)
         time = self.time(timesteps, latents.dtype).repeat_interleave(frames, dim=0)
-        if conditioning.audio_time is not None:
-            time = time + conditioning.audio_time
+        if conditioning.time_shift is not None:
+            time = time + conditioning.time_shift
 
+        layer = self._layer
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            layer = partial(checkpoint, self._layer, use_reentrant=False)
         skips = [hidden]
         for i, block in enumerate(self.down_blocks):
-            for j, resnet in enumerate(block.resnets):
-                hidden = resnet(hidden, time)
-                if block.attentions:
-                    hidden = self._condition(block, j, f"down_blocks.{i}.attentions.{j}", i, hidden, conditioning)
+            for j in range(len(block.resnets)):
+                hidden = layer(block, j, f"down_blocks.{i}.attentions.{j}", i, hidden, time, conditioning)
                 skips.append(hidden)
             for downsample in block.downsamplers:
                 hidden = downsample(hidden)
                 skips.append(hidden)
 
         deepest = len(self.down_blocks) - 1
-        hidden = self.mid_block.resnets[0](hidden, time)
-        hidden = self._condition(self.mid_block, 0, "mid_block.attentions.0", deepest, hidden, conditioning)
+        hidden = layer(self.mid_block, 0, "mid_block.attentions.0", deepest, hidden, time, conditioning)
         hidden = self.mid_block.resnets[1](hidden, time)
 
         for i, block in enumerate(self.up_blocks):
-            for j, resnet in enumerate(block.resnets):
-                hidden = resnet(torch.cat([hidden, skips.pop()], dim=1), time)
-                if block.attentions:
-                    name = f"up_blocks.{i}.attentions.{j}"
-                    hidden = self._condition(block, j, name, deepest - i, hidden, conditioning)
+            for j in range(len(block.resnets)):
+                hidden, name = torch.cat([hidden, skips.pop()], dim=1), f"up_blocks.{i}.attentions.{j}"
+                hidden = layer(block, j, name, deepest - i, hidden, time, conditioning)
             for upsample in block.upsamplers:
                 hidden = upsample(hidden)
-        return self.conv_out(F.silu(self.conv_norm_out(hidden)))
+        output = self.conv_out(F.silu(self.conv_norm_out(hidden)))
+        return output[:, :-1] * output[:, -1:].sigmoid() if self.gated_output else output
 
-    def _condition(
-        self, block: UNetBlock, j: int, name: str, level: int, hidden: Tensor, conditioning: Conditioning
+    def _layer(
+        self,
+        block: UNetBlock,
+        j: int,
+        name: str,
+        level: int,
+        hidden: Tensor,
+        time: Tensor,
+        conditioning: Conditioning,
     ) -> Tensor:
-        """Attention, audio module and motion module of one layer."""
-        layer, frames = conditioning.layers[name], conditioning.frames
-        attention = block.attentions[j]
+        """Residual block and, where the level has them, attention, audio module and motion module."""
+        frames = conditioning.frames
+        hidden = block.resnets[j](hidden, time)
+        if not block.attentions:
+            return block.motion_modules[j](hidden, frames, None) if block.motion_modules else hidden
+        layer, attention = conditioning.layers[name], block.attentions[j]
         tokens, normed = attention.enter(hidden)
         plain = conditioning.plain_rows * frames
-        hidden = attention.leave(hidden, tokens, normed, layer.image, layer.reference, plain)
+        hidden = attention.leave(hidden, tokens, normed, layer.image, layer.reference, plain, layer.control)
         masks = None if conditioning.masks is None else conditioning.masks[level]
-        hidden = block.audio_modules[j](hidden, layer.audio, masks, conditioning.region_weights)
+        if block.audio_modules:
+            hidden = block.audio_modules[j](hidden, layer.audio, masks, conditioning.region_weights)
         return block.motion_modules[j](hidden, frames, layer.motion)

@@ -1,16 +1,17 @@
-"""Pictures <-> latents: Stable Diffusion's autoencoder from diffusers, or the project's own small one.
+"""Pictures <-> latents: Stable Diffusion's autoencoder or its small stand-in TAESD, or the project's own.
 
-Both kinds take pictures `(n, 3, h, w)` in -1..1 and give latents `(n, c, h/d, w/d)` of about unit variance; `encode` is
+All kinds take pictures `(n, 3, h, w)` in -1..1 and give latents `(n, c, h/d, w/d)` of about unit variance; `encode` is
 deterministic (the posterior's mean, as Hallo takes at inference), `decode` clamps to -1..1.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
 from ..config import VAEConfig
@@ -116,10 +117,81 @@ class StableDiffusionVAE(nn.Module):
         return self.kl.decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
 
 
+class TAESD(nn.Module):
+    """diffusers' AutoencoderTiny: Stable Diffusion's scaled latents, at a hundredth of the cost and less detail."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.taesd = AutoencoderTiny(latent_channels=config.latent_channels)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures `(n, 3, h, w)` in -1..1 to scaled latents `(n, 4, h/8, w/8)`."""
+        return self.taesd.encode(images).latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents `(n, 4, h, w)` to pictures `(n, 3, 8h, 8w)` in -1..1."""
+        return self.taesd.decode(latents).sample.clamp(-1, 1)
+
+
 def build_vae(
     config: VAEConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None
-) -> TinyVAE | StableDiffusionVAE:
+) -> TinyVAE | StableDiffusionVAE | TAESD:
     """The autoencoder that `config.kind` names, with fresh weights."""
     if config.kind == "tiny":
         return TinyVAE(config, operations=operations, device=device, dtype=dtype)
-    return StableDiffusionVAE(config).to(device=device, dtype=dtype)
+    kind = TAESD if config.kind == "taesd" else StableDiffusionVAE
+    return kind(config).to(device=device, dtype=dtype)
+
+
+_FIRST_RELEASE = (  # names in Stable Diffusion's own files, then in diffusers; levels of the decoder count downwards
+    (r"(en|de)coder\.(down|up)\.(\d)\.block\.(\d)", r"\1coder.\2_blocks.\3.resnets.\4"),
+    (r"(down|up)\.(\d)\.(down|up)sample\.conv", r"\1_blocks.\2.\3samplers.0.conv"),
+    (r"mid\.block_1", "mid_block.resnets.0"),
+    (r"mid\.block_2", "mid_block.resnets.1"),
+    (r"mid\.attn_1", "mid_block.attentions.0"),
+    (r"norm_out\.", "conv_norm_out."),
+    (r"nin_shortcut", "conv_shortcut"),
+)
+_ATTENTION = (  # names of both first releases, then of today's diffusers
+    (r"attentions\.0\.norm\.", "attentions.0.group_norm."),
+    (r"attentions\.0\.(q|query)\.", "attentions.0.to_q."),
+    (r"attentions\.0\.(k|key)\.", "attentions.0.to_k."),
+    (r"attentions\.0\.(v|value)\.", "attentions.0.to_v."),
+    (r"attentions\.0\.(proj_out|proj_attn)\.", "attentions.0.to_out.0."),
+)
+
+
+def vae_weights(config: VAEConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a published autoencoder under the names of `build_vae`'s module.
+
+    Takes files of diffusers, old and new, Stable Diffusion's single file, also as part of a whole checkpoint, and
+    TAESD's two files (with `taesd_encoder.` and `taesd_decoder.` before the names).
+    """
+    if config.kind == "taesd":
+        return {f"taesd.{_taesd_name(name)}": value for name, value in tensors.items()}
+    prefix = "first_stage_model."
+    if any(name.startswith(prefix) for name in tensors):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    renamed = {}
+    for name, value in tensors.items():
+        if name.startswith(("loss.", "model_ema.")):  # of its training
+            continue
+        first_release = re.search(r"\.(down|up|mid)\.", name) or re.search(r"coder\.norm_out\.", name)
+        if first_release:
+            for theirs, ours in _FIRST_RELEASE:
+                name = re.sub(theirs, ours, name)
+            name = re.sub(r"up_blocks\.(\d)", lambda found: f"up_blocks.{3 - int(found[1])}", name)
+        for theirs, ours in _ATTENTION:
+            name = re.sub(theirs, ours, name)
+        projection = ".attentions.0.to_" in name and value.ndim == 4  # a 1x1 convolution in the first release
+        renamed[f"kl.{name}"] = value.flatten(1) if projection else value
+    return renamed
+
+
+def _taesd_name(name: str) -> str:
+    found = re.fullmatch(r"taesd_(en|de)coder\.(\d+)\.(.*)", name)
+    if found is None:
+        return name
+    # The decoder's own file counts the clamp before its layers.
+    index = int(found[2]) - (found[1] == "de")
+    return f"{found[1]}coder.layers.{index}.{found[3]}"

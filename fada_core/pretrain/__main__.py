@@ -17,11 +17,13 @@ from accelerate import Accelerator
 from ..checkpoint import CheckpointInfo, save_checkpoint
 from ..config import preset
 from ..data.avatars import AvatarSet
+from ..data.samples import encode_clips
 from ..errors import FadaError
 from ..models.networks import Networks
+from ..sampling.sampler import SamplingSettings
 from ..training import LoopConfig, train
-from .preview import preview_teacher
-from .teacher import LatentClips, TeacherTask
+from ..training.preview import preview_avatars
+from .teacher import TeacherTask
 from .vae import VAETask
 
 log = logging.getLogger("fada.pretrain")
@@ -80,9 +82,13 @@ def run(config: PretrainConfig) -> Path | None:
     vae_task.set_statistics()
 
     networks.to(accelerator.device)
-    with accelerator.main_process_first():
-        clips = LatentClips.prepare(data, networks, accelerator, config.out / f"latents-{config.vae.steps}.safetensors")
-    task = TeacherTask(networks, clips, config.teacher_batch, preview_teacher)
+    clips = encode_clips(data, networks, accelerator, config.out / "latents")
+    way = SamplingSettings(config.sampling_steps, config.ref_cfg, config.audio_cfg)
+
+    def show(networks: Networks, folder: Path, step: int) -> None:
+        preview_avatars(networks, folder, step, [way])
+
+    task = TeacherTask(networks, clips, config.teacher_batch, show)
     train(task, config.teacher, config.out / "teacher", accelerator, deadline)
     target = config.out / "teacher.safetensors"
     if accelerator.is_main_process:

@@ -1,73 +1,28 @@
 """Second stage: the teacher learns to denoise clips of latents, given portrait, motion frames and speech.
 
 Reference and audio are dropped apart and together, so that one network serves all three branches of the guidance. Only
-the high pool is used (FADA, figure 2). Latents and audio features are computed once and kept in memory.
+the high pool is used (FADA, figure 2).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ..data.avatars import AvatarSet, box_mask
-from ..models.audio_projection import window_features
+from ..data.batches import ClipBatch, draw_batch
+from ..data.samples import ClipDataset
 from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
 
-MOUTH_WEIGHT = 8.0  #: added to the loss of latent cells under the mouth (they are few, and hold the speech)
-EYES_WEIGHT = 2.0
+HUBER_C = 0.02
+"""Errors below this are squared, those above taken as they are (pseudo-Huber). Residuals to the portrait are
+heavy-tailed: squared, the few cells that move a lot outweigh the many whose stillness makes a picture clean."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.08, 0.10, 0.04  #: shares of samples; the first trains the base branch
-MOTION_AS_PORTRAIT = 0.15  #: share of clips that start from the portrait, as a video's first clip does
-MOTION_NOISE = 0.3  #: largest deviation of the noise on motion frames: at sampling they are the model's own
-PORTRAIT_SHARE = 0.5  #: of the other references that are the neutral portrait; the rest are any frame of the clip
-
-
-@dataclass
-class LatentClips:
-    """All clips of an avatar set as the teacher sees them.
-
-    portraits (n, c, h, w), latents (n, frames, c, h, w) float16; audio (n, frames, layers, dim) float32;
-    weights (n, frames, 1, h, w) of the loss.
-    """
-
-    portraits: Tensor
-    latents: Tensor
-    audio: Tensor
-    weights: Tensor
-
-    @classmethod
-    def prepare(cls, data: AvatarSet, networks: Networks, accelerator: Accelerator, cache: Path) -> LatentClips:
-        """Encode the whole set, or read what an earlier run encoded with the same autoencoder."""
-        if cache.exists():
-            return cls(**load_file(cache))
-        device, grid = networks.device, data.size // networks.config.vae.downscale
-        parts: dict[str, list[Tensor]] = {"portraits": [], "latents": [], "audio": [], "weights": []}
-        with torch.inference_mode(), accelerator.autocast():
-            for index in tqdm(range(data.count), desc="encoding clips", mininterval=5):
-                clip = data.read(index, "frames", "portrait", "waveform", "mouth_box", "eyes_box")
-                images = torch.cat([clip["portrait"][None], clip["frames"]]).float() / 127.5 - 1
-                latents = networks.vae.encode(images.to(device, memory_format=torch.channels_last)).cpu().half()
-                mouth, eyes = (
-                    F.adaptive_avg_pool2d(box_mask(clip[name], data.size), grid) for name in ("mouth_box", "eyes_box")
-                )
-                parts["portraits"].append(latents[0])
-                parts["latents"].append(latents[1:])
-                parts["audio"].append(networks.audio_encoder.encode(clip["waveform"], len(clip["frames"]), data.fps))
-                parts["weights"].append((1 + MOUTH_WEIGHT * mouth + EYES_WEIGHT * eyes).half())
-        tensors = {name: torch.stack(values).cpu().contiguous() for name, values in parts.items()}
-        partial = cache.with_suffix(".partial")
-        save_file(tensors, partial)
-        os.replace(partial, cache)
-        return cls(**tensors)
 
 
 class _Denoiser(nn.Module):
@@ -77,25 +32,22 @@ class _Denoiser(nn.Module):
         super().__init__()
         self.networks = networks
 
-    def forward(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, clip: dict[str, Tensor]) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, batch: ClipBatch, drops: Tensor) -> Tensor:
         conditioning = self.networks.condition(
-            clip["portrait"],
-            clip["motion"],
-            clip["audio"],
-            drop_reference=clip["drop_reference"],
-            drop_audio=clip["drop_audio"],
+            batch.portrait, batch.motion, batch.audio, drop_reference=drops[:, 0], drop_audio=drops[:, 1]
         )
-        return self.networks.predict(x_t, t, alpha, sigma, clip["portrait"], conditioning)
+        return self.networks.predict(x_t, t, alpha, sigma, batch.portrait, conditioning)
 
 
 @dataclass
 class TeacherTask:
-    """v-prediction on random clips, weighted towards mouth and eyes."""
+    """v-prediction on random clips, pseudo-Huber loss weighted towards mouth and eyes."""
 
     networks: Networks
-    clips: LatentClips
+    clips: ClipDataset
     batch: int
     make_preview: Callable[[Networks, Path, int], None]
+    ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
         self.config = self.networks.config
@@ -103,57 +55,36 @@ class TeacherTask:
         for frozen in (self.networks.vae, self.networks.audio_encoder):
             frozen.requires_grad_(False)
         self.module = _Denoiser(self.networks).to(memory_format=torch.channels_last)
-        window = self.config.condition.audio_window
-        self.audio = torch.stack([window_features(rows, window) for rows in self.clips.audio])
 
-    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """One batch: latents, loss weights and everything the networks are conditioned on."""
-        count, frames = self.clips.latents.shape[:2]
-        length, before = self.config.clip_frames, self.config.motion_frames
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": [p for p in self.module.parameters() if p.requires_grad]}]
 
-        def rand(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator)
+    def describe(self) -> str:
+        return "samples " + ", ".join(self.ids)
 
-        clip = torch.randint(count, (self.batch,), generator=generator)
-        start = torch.randint(before, frames - length + 1, (self.batch,), generator=generator)
-        rows = start[:, None] + torch.arange(length)
-        any_frame = self.clips.latents[clip, torch.randint(frames, (self.batch,), generator=generator)]
-        neutral = rand(self.batch) < PORTRAIT_SHARE
-        portrait = torch.where(neutral[:, None, None, None], self.clips.portraits[clip], any_frame).float()
-        motion = self.clips.latents[clip[:, None], start[:, None] - before + torch.arange(before)].float()
-        fresh = rand(self.batch) < MOTION_AS_PORTRAIT
-        # A video's first clip goes on from the portrait's pose, so here the portrait is the frame before the clip.
-        portrait = torch.where(fresh[:, None, None, None], motion[:, -1], portrait)
-        motion = torch.where(fresh[:, None, None, None, None], portrait[:, None], motion)
-        noise = torch.randn(motion.shape, generator=generator) * MOTION_NOISE * rand(self.batch, 1, 1, 1, 1)
-        kind = rand(self.batch)
-        # The networks take rows without reference first.
-        kind = kind.sort().values
-        no_reference = kind < DROP_BOTH + DROP_REFERENCE
-        no_audio = (kind < DROP_BOTH) | (kind > 1 - DROP_AUDIO)
-        return {
-            "latents": self.clips.latents[clip[:, None], rows].float(),
-            "weights": self.clips.weights[clip[:, None], rows].float(),
-            "portrait": portrait,
-            "motion": motion + noise,
-            "audio": self.audio[clip[:, None], rows],
-            "drop_reference": no_reference,
-            "drop_audio": no_audio,
-        }
+    def draw(self, generators: list[torch.Generator]) -> tuple[ClipBatch, Tensor, Tensor, Tensor]:
+        """Clips, (no reference, no audio) of each (batch, 2), noise as the latents, timesteps (batch,)."""
+        batch = draw_batch(self.clips, self.config, generators)
+        noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
+        t = torch.cat([torch.randint(self.config.schedule.train_timesteps, (1,), generator=g) for g in generators])
+        # One number decides both: the first shares of it drop the reference, the last one the audio.
+        kind = torch.cat([torch.rand(1, generator=g) for g in generators])
+        drops = torch.stack([kind < DROP_BOTH + DROP_REFERENCE, (kind < DROP_BOTH) | (kind > 1 - DROP_AUDIO)], dim=1)
+        order = kind.argsort()  # the networks take rows without reference first
+        return batch.rows(order), drops[order], noise[order], t[order]
 
-    def losses(self, module: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         device = self.networks.device
-        batch = self.draw(generator)
-        t = torch.randint(self.config.schedule.train_timesteps, (self.batch,), generator=generator)
-        noise = torch.randn(batch["latents"].shape, generator=generator)
-        x_t = self.schedule.add_noise(batch["latents"], noise, t).to(device)
-        target = self.schedule.velocity(batch["latents"], noise, t).to(device)
-        alpha, sigma = (value.to(device) for value in self.schedule.alpha_sigma(t))
-        batch = {name: value.to(device) for name, value in batch.items()}
-        prediction = module(x_t, t.to(device), alpha, sigma, batch).float()
-        per_sample = (batch["weights"] * (prediction - target).square()).flatten(1).mean(1)
-        loss = per_sample.mean() / batch["weights"].mean()
-        return {"loss": loss, "mse": (prediction.detach() - target).square().mean()}
+        batch, drops, noise, t = self.draw(generators)
+        self.ids = batch.ids
+        batch, drops, noise, t = (value.to(device) for value in (batch, drops, noise, t))
+        x_t = self.schedule.add_noise(batch.latents, noise, t)
+        target = self.schedule.velocity(batch.latents, noise, t)
+        prediction = module(x_t, t, *self.schedule.alpha_sigma(t), batch, drops).float()
+        error = prediction - target
+        huber = (error.square() + HUBER_C**2).sqrt() - HUBER_C
+        loss = (batch.weights * huber).mean() / batch.weights.mean()
+        return {"loss": loss, "mse": error.detach().square().mean()}
 
     def preview(self, folder: Path, step: int) -> None:
         self.make_preview(self.networks, folder, step)

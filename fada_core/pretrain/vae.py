@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import torch
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..data.avatars import AvatarSet, box_mask
+from ..data.avatars import AvatarSet
+from ..data.samples import box_mask
 from ..media.image import to_uint8
 from ..models.vae import TinyVAE
 
@@ -47,19 +49,28 @@ class VAETask:
     def __post_init__(self) -> None:
         self.module = _Autoencoder(self.vae).to(memory_format=torch.channels_last)
 
-    def _images(self, generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
-        clips = torch.randint(self.data.count, (count,), generator=generator).tolist()
-        frames = int(self.data.seconds * self.data.fps)
-        rows = torch.randint(frames, (count,), generator=generator)
-        images = torch.cat([self.data.frames(clip, row[None]) for clip, row in zip(clips, rows, strict=True)])
-        boxes = torch.stack([self.data.read(c, "mouth_box")["mouth_box"][r] for c, r in zip(clips, rows, strict=True)])
-        return images, box_mask(boxes, self.data.size)
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters())}]
 
-    def losses(self, module: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        images, mouth = self._images(generator, self.batch)
+    def describe(self) -> str:
+        return "single frames of random clips"
+
+    def _images(self, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """One random frame for each generator, (n, 3, size, size), and masks of the mouths."""
+        frames = int(self.data.seconds * self.data.fps)
+        images, boxes = [], []
+        for generator in generators:
+            clip = int(torch.randint(self.data.count, (), generator=generator))
+            row = torch.randint(frames, (1,), generator=generator)
+            images.append(self.data.frames(clip, row))
+            boxes.append(self.data.read(clip, "mouth_box")["mouth_box"][row])
+        return torch.cat(images), box_mask(torch.cat(boxes), self.data.size)
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        images, mouth = self._images(generators)
         device = next(module.parameters()).device
-        quarter = self.data.size // 4
-        noise = torch.randn(self.batch, self.vae.latent_mean.numel() // 4, quarter, quarter, generator=generator)
+        shape = (self.vae.latent_mean.numel() // 4, self.data.size // 4, self.data.size // 4)
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         images = images.to(device, memory_format=torch.channels_last)
         output, mean, log_variance = module(images, noise.to(device))
         output, mean, log_variance = output.float(), mean.float(), log_variance.float()
@@ -78,7 +89,7 @@ class VAETask:
 
     def preview(self, folder: Path, step: int) -> None:
         """Originals above reconstructions, always of the same frames."""
-        images, _ = self._images(torch.Generator().manual_seed(1), 8)
+        images, _ = self._images([torch.Generator().manual_seed(1)] * 8)
         device = next(self.module.parameters()).device
         output = self.vae.reconstruct(self.vae.moments(images.to(device))[0]).float().cpu()
         grid = rearrange([to_uint8(images), to_uint8(output)], "row n h w c -> (row h) (n w) c")
@@ -87,7 +98,7 @@ class VAETask:
     @torch.inference_mode()
     def set_statistics(self, count: int = 512) -> None:
         """Measure the latents' mean and deviation per channel and put them into the autoencoder."""
-        images, _ = self._images(torch.Generator().manual_seed(2), count)
+        images, _ = self._images([torch.Generator().manual_seed(2)] * count)
         device = next(self.module.parameters()).device
         latents = torch.cat([F.pixel_unshuffle(self.vae.moments(part.to(device))[0], 2) for part in images.split(32)])
         self.vae.latent_mean.copy_(latents.mean(dim=(0, 2, 3)))

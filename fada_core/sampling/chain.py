@@ -1,16 +1,20 @@
-"""Clips over audio of any length: each clip sees the last frames of the one before, nothing else is kept."""
+"""Clips over audio of any length, in constant memory: chained by motion frames, or as overlapping windows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..models.audio_projection import window_features
 from ..models.networks import Networks
-from .sampler import Callback, Clip, SamplingSettings, Subject, sample_clip
+from .sampler import Callback, Clip, Guided, SamplingSettings, Subject, sample_clip
 from .schedule import NoiseSchedule
+from .solvers import Solver, build_solver
+
+_SHIFT = 2  # frames by which the windows move from step to step, so that no two frames always meet at a seam
 
 
 def clip_count(frames: int, clip_frames: int) -> int:
@@ -54,8 +58,8 @@ def sample_chain(
 ) -> Iterator[Clip]:
     """Sample clip after clip, each when it is asked for; together they have one frame per row of `features`.
 
-    The first clip's motion frames are the portrait (Hallo, arXiv 2406.08801). The last clip is sampled in full, over
-    repeated audio rows, and cut.
+    With the config's `clip_overlap`, this is `sample_windows`. Else the first clip's motion frames are the portrait
+    (Hallo, arXiv 2406.08801), and the last clip is sampled in full, over repeated audio rows, and cut.
 
     Args:
         features: audio features of the whole audio, (frames, layers, dim), at least one row.
@@ -63,6 +67,9 @@ def sample_chain(
         callback: counts the steps of all clips together.
     """
     config = networks.config
+    if config.clip_overlap:
+        yield from sample_windows(networks, schedule, subject, features, settings, generator, callback)
+        return
     total, length = len(features), config.clip_frames
     clips = clip_count(total, length)
     portrait = subject.portrait
@@ -81,3 +88,102 @@ def sample_chain(
         if clip + 1 < clips:
             motion = next_motion(networks, latents)
         yield Clip(latents[:, : total - start], nfe)
+
+
+def window_starts(frames: int, length: int, overlap: int, step: int) -> list[int]:
+    """First frames of the windows that one denoising step takes, ascending; together they cover all `frames`.
+
+    Neighbours share at least `overlap` frames. From step to step all windows move on; those that would reach over an
+    end are moved back inside.
+    """
+    stride = length - overlap
+    first = _SHIFT * step % stride - stride
+    return sorted({min(max(start, 0), frames - length) for start in range(first, frames, stride)})
+
+
+class _Step:
+    """One denoising step of the whole video. Frames come in order, each leaves when no further window will touch it.
+
+    So a step holds little more than one window, and a later step can begin before an earlier one has seen the end.
+    """
+
+    def __init__(self, starts: list[int], length: int, predict: Callable[[Tensor, int], Tensor]) -> None:
+        self._starts, self._length, self._predict = starts, length, predict
+        self._first = 0  # index of the first frame that is held
+        self._frames: list[tuple[Tensor, Solver]] = []
+        self._sums: list[Tensor | float] = []
+        self._counts: list[int] = []
+
+    def push(self, latents: Tensor, solver: Solver, t: int) -> list[tuple[Tensor, Solver]]:
+        """One more frame, (1, 1, c, h, w), at timestep t; returns the frames that have now made the step."""
+        self._frames.append((latents, solver))
+        self._sums.append(0.0)
+        self._counts.append(0)
+        if not self._starts or self._first + len(self._frames) < self._starts[0] + self._length:
+            return []
+        start = self._starts.pop(0)
+        low = start - self._first
+        window = torch.cat([x for x, _ in self._frames[low:]], 1)
+        for i, prediction in enumerate(self._predict(window, start).split(1, 1), start=low):
+            self._sums[i] = self._sums[i] + prediction
+            self._counts[i] += 1
+        ready = self._starts[0] - self._first if self._starts else len(self._frames)
+        done = zip(self._frames[:ready], self._sums[:ready], self._counts[:ready], strict=True)
+        moved = [(solver.step(total / count, t, x), solver) for (x, solver), total, count in done]
+        self._first += ready
+        del self._frames[:ready], self._sums[:ready], self._counts[:ready]
+        return moved
+
+
+def sample_windows(
+    networks: Networks,
+    schedule: NoiseSchedule,
+    subject: Subject,
+    features: Tensor,
+    settings: SamplingSettings,
+    generator: torch.Generator,
+    callback: Callback | None = None,
+) -> Iterator[Clip]:
+    """Denoise the whole video in overlapping windows whose predictions are averaged, as EchoMimic (2407.08136) does.
+
+    Each step covers all frames with windows of `clip_frames`. A window needs only its own frames from the step before,
+    so the steps run staggered, one window each: the result is the same as step by step over the whole video, but
+    frames are finished in order, and memory does not grow with their number. Other than there, the windows do not go
+    round from the last frame to the first. A video shorter than a window is sampled as a whole one, and cut.
+
+    Arguments and result are those of `sample_chain`; a clip has as many frames as a window adds.
+    """
+    config = networks.config
+    length, total = config.clip_frames, max(len(features), config.clip_frames)
+    portrait = subject.portrait
+    motion = portrait.new_zeros(1, 0, *portrait.shape[1:])
+    timesteps = build_solver(schedule, settings.steps, settings.solver).timesteps
+    starts = [window_starts(total, length, config.clip_overlap, step) for step in range(len(timesteps))]
+    windows = sum(map(len, starts))
+    done = nfe = 0
+
+    def predict(t: int, x: Tensor, start: int) -> Tensor:
+        nonlocal done, nfe
+        audio = clip_windows(features, start, length, config.condition.audio_window).to(portrait.device)
+        guided = Guided(networks, schedule, subject, motion, audio, settings)
+        prediction = guided.predict(x, t)
+        done, nfe = done + 1, nfe + guided.nfe
+        if callback:
+            callback(done, windows, schedule.to_x0(x, prediction, t)[0])
+        return prediction
+
+    steps = [_Step(own, length, partial(predict, t)) for own, t in zip(starts, timesteps, strict=True)]
+    finished: list[Tensor] = []
+    stride, yielded = length - config.clip_overlap, 0
+    for frame in range(total):
+        noise = torch.randn((1, 1, *portrait.shape[1:]), generator=generator, dtype=torch.float32)
+        moving = [(noise.to(portrait.device), build_solver(schedule, settings.steps, settings.solver))]
+        for step, t in zip(steps, timesteps, strict=True):
+            moving = [moved for x, solver in moving for moved in step.push(x, solver, t)]
+        finished += [x for x, _ in moving]
+        while len(finished) >= stride or (frame + 1 == total and finished):
+            clip = torch.cat(finished[:stride], 1)[:, : len(features) - yielded]
+            del finished[:stride]
+            if clip.shape[1]:
+                yield Clip(clip, nfe)
+                yielded, nfe = yielded + clip.shape[1], 0

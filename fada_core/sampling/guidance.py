@@ -20,6 +20,9 @@ class Branch(NamedTuple):
     weight: float
     drop_reference: bool
     drop_audio: bool
+    scales: tuple[float, float]
+    """What a student is told, ref_cfg and audio_cfg: for the three predictions the scales at which guidance is this
+    prediction alone."""
 
 
 def branches(ref_cfg: float, audio_cfg: float) -> list[Branch]:
@@ -29,11 +32,16 @@ def branches(ref_cfg: float, audio_cfg: float) -> list[Branch]:
     and are then ordinary two-branch guidance.
     """
     every = [
-        Branch("base", 1 - ref_cfg, True, True),
-        Branch("ref", ref_cfg - audio_cfg, False, True),
-        Branch("audio", audio_cfg, False, False),
+        Branch("base", 1 - ref_cfg, True, True, (0.0, 0.0)),
+        Branch("ref", ref_cfg - audio_cfg, False, True, (1.0, 0.0)),
+        Branch("audio", audio_cfg, False, False, (1.0, 1.0)),
     ]
     return [branch for branch in every if branch.weight != 0]
+
+
+def one_pass(ref_cfg: float, audio_cfg: float) -> list[Branch]:
+    """The single prediction of a student that has learned the whole combination, for these scales."""
+    return [Branch("tokens", 1.0, False, False, (ref_cfg, audio_cfg))]
 
 
 def combine(predictions: Sequence[Tensor], used: Sequence[Branch]) -> Tensor:

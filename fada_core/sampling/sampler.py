@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import FadaError
 from ..models.networks import Networks, ReferenceFeatures
 from ..models.unet import Conditioning
-from .guidance import Branch, branches, combine
+from .guidance import Branch, branches, combine, one_pass
 from .schedule import NoiseSchedule
 from .solvers import build_solver
 
@@ -32,6 +32,11 @@ class SamplingSettings:
     steps: int = 25
     ref_cfg: float = 2.0  #: reference guidance, 1 = none
     audio_cfg: float = 6.5  #: audio guidance, 1 = none
+    one_pass: bool = False
+    """Students only: the scales go into the network as CFG tokens, which makes one pass of the three."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Where the scales apply, in parts of the schedule from 0 (clean) to 1 (noise); elsewhere both are 1, which takes
+    the audio branch alone (Kynkaanniemi et al. 2404.07724)."""
     solver: str = "ddim"  #: one of `solvers.SOLVERS`
     region_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Strength of the audio in each of the model's audio regions (Hallo: whole picture, face, lips)."""
@@ -97,31 +102,69 @@ def sample_clip(
     Raises:
         FadaError: unknown solver, impossible number of steps.
     """
-    used = branches(settings.ref_cfg, settings.audio_cfg)
-    groups = [used] if settings.batch_branches else [[branch] for branch in used]
-    if networks.config.hallo_compat and len(groups) > 1:
-        raise FadaError("hallo_compat mixes the rows of a batch, so it needs batch_branches; turn one of them off.")
-    conditionings = _condition(networks, subject, motion, audio, groups, settings.region_weights)
+    guided = Guided(networks, schedule, subject, motion, audio, settings)
     solver = build_solver(schedule, settings.steps, settings.solver)
-    device = subject.portrait.device
     shape = (1, audio.shape[1], *subject.portrait.shape[1:])
-    x = torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
-    nfe = 0
+    x = torch.randn(shape, generator=generator, dtype=torch.float32).to(subject.portrait.device)
     for done, t in enumerate(solver.timesteps, start=1):
-        predictions: list[Tensor] = []
-        for group, conditioning in zip(groups, conditionings, strict=True):
-            timesteps = torch.full((len(group),), t, device=device)
-            alpha, sigma = schedule.alpha_sigma(timesteps)
-            portraits, latents = _repeat(subject.portrait, len(group)), _repeat(x, len(group))
-            prediction = networks.predict(latents, timesteps, alpha, sigma, portraits, conditioning)
-            predictions += prediction.split(1)
-            nfe += len(group)
-        guided = combine(predictions, used)
-        expected = schedule.to_x0(x, guided, t)[0] if callback else None
-        x = solver.step(guided, t, x)
+        prediction = guided.predict(x, t)
+        expected = schedule.to_x0(x, prediction, t)[0] if callback else None
+        x = solver.step(prediction, t, x)
         if callback:
             callback(done, len(solver.timesteps), expected)
-    return Clip(x, nfe)
+    return Clip(x, guided.nfe)
+
+
+class Guided:
+    """The guided prediction for some frames: all its branches, their conditions computed once.
+
+    Arguments as for `sample_clip`. `nfe` counts forward passes, per branch.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        schedule: NoiseSchedule,
+        subject: Subject,
+        motion: Tensor,
+        audio: Tensor,
+        settings: SamplingSettings,
+    ) -> None:
+        self.networks, self.schedule, self.subject = networks, schedule, subject
+        self.motion, self.audio, self.settings = motion, audio, settings
+        self.nfe = 0
+        self._plans: dict[tuple[float, float], tuple[list[Branch], list[list[Branch]], list[Conditioning]]] = {}
+
+    def _plan(self, t: int) -> tuple[list[Branch], list[list[Branch]], list[Conditioning]]:
+        """The branches at timestep t, the same in groups that are computed together, and each group's conditions."""
+        settings, (low, high) = self.settings, self.settings.guidance_interval
+        inside = low <= (t + 1) / self.schedule.config.train_timesteps <= high
+        scales = (settings.ref_cfg, settings.audio_cfg) if inside else (1.0, 1.0)
+        if scales not in self._plans:
+            used = (one_pass if settings.one_pass else branches)(*scales)
+            groups = [used] if settings.batch_branches else [[branch] for branch in used]
+            if self.networks.config.hallo_compat and len(groups) > 1:
+                raise FadaError(
+                    "hallo_compat mixes the rows of a batch, so it needs batch_branches; turn one of them off."
+                )
+            weights = settings.region_weights
+            conditionings = _condition(self.networks, self.subject, self.motion, self.audio, groups, weights)
+            self._plans[scales] = used, groups, conditionings
+        return self._plans[scales]
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, t: int) -> Tensor:
+        """v or noise (the config's `prediction`) for x_t (1, frames, c, h, w) float32, of the same shape."""
+        used, groups, conditionings = self._plan(t)
+        predictions: list[Tensor] = []
+        for group, conditioning in zip(groups, conditionings, strict=True):
+            timesteps = torch.full((len(group),), t, device=x.device)
+            alpha, sigma = self.schedule.alpha_sigma(timesteps)
+            portraits, latents = _repeat(self.subject.portrait, len(group)), _repeat(x, len(group))
+            prediction = self.networks.predict(latents, timesteps, alpha, sigma, portraits, conditioning)
+            predictions += prediction.split(1)
+            self.nfe += len(group)
+        return combine(predictions, used)
 
 
 def _identity_kinds(networks: Networks, device: torch.device) -> Tensor:
@@ -173,6 +216,7 @@ def _condition(
                 drop_reference=drop_reference,
                 drop_audio=drop_audio,
                 face_box=_repeat(subject.face_box, batch),
+                scales=torch.tensor([branch.scales for branch in group], device=device),
                 masks=subject.masks,
                 region_weights=region_weights,
             )

@@ -1,14 +1,13 @@
-"""One readable training loop on accelerate: exact resume, EMA, logging, previews, time limit, clean stop on SIGTERM."""
+"""One readable training loop on accelerate: exact resume, EMA, previews, time limit, clean stop on SIGTERM."""
 
 from __future__ import annotations
 
-import csv
 import math
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import FadaError
+from .log import TrainingLog
 from .state import load_state, save_state, saved_states
+
+EXPLOSION_AFTER = 50  #: steps before the running mean of the loss says anything
 
 
 @dataclass
@@ -34,6 +36,10 @@ class LoopConfig:
     weight_decay: float = 0.01
     beta2: float = 0.99
     max_grad_norm: float = 3.0
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps the moments in 8 bits; needs the package bitsandbytes and a CUDA device."""
+    explosion: float = 50.0
+    """Stop when a loss is this many times its running mean (0: never)."""
     ema_decay: float = 0.998
     save_every: int = 200
     keep_states: int = 2
@@ -46,9 +52,18 @@ class Task(Protocol):
     """What a stage brings to the loop."""
 
     module: nn.Module
+    batch: int  #: samples a step and process
 
-    def losses(self, module: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalar terms of one step's batch; the one called `loss` is minimised, all are logged."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups: `params`, and what differs from the settings: `scale` of the learning rate,
+        `weight_decay`."""
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        """Scalar terms of one step's batch, drawn from one generator a sample; the one called `loss` is minimised, all
+        are logged."""
+
+    def describe(self) -> str:
+        """Which samples the latest batch had, for the message of a training that went wrong."""
 
     def preview(self, folder: Path, step: int) -> None:
         """Write pictures of the present state (the module holds the EMA weights meanwhile)."""
@@ -62,9 +77,13 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     return config.learning_rate * warm * 0.5 * (1 - math.cos(math.pi * left))
 
 
-def step_generator(seed: int, step: int, process: int) -> torch.Generator:
-    """The generator of everything random in one step of one process."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4_099 + process)
+def sample_generators(seed: int, step: int, first: int, count: int) -> list[torch.Generator]:
+    """One generator for everything random about each of the samples `first` .. `first + count - 1` of a step.
+
+    Counted over all processes, so that a batch is the same however many processes share it.
+    """
+    start = (seed * 1_000_003 + step) * 65_537
+    return [torch.Generator().manual_seed(start + first + i) for i in range(count)]
 
 
 class _StopRequest:
@@ -88,15 +107,14 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
     """Train until `config.steps` or `time.monotonic()` passes `deadline`; resumes from the newest state in `folder`.
 
     Leaves the EMA weights in `task.module`. Returns whether all steps are done. Raises FadaError when a loss is not
-    finite, naming the step and the last good state.
+    finite or explodes, naming the step, its samples and the last good state.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = [p for p in task.module.parameters() if p.requires_grad]
     task.module.to(accelerator.device)
+    groups = task.parameter_groups()
+    parameters = [parameter for group in groups for parameter in group["params"]]
     ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = _optimizer(config, groups)
     states = saved_states(folder)
     first = load_state(states[-1][1], task.module, optimizer, ema) if states else 0
     module, optimizer = accelerator.prepare(task.module, optimizer)
@@ -104,7 +122,8 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
         total=config.steps, initial=first, desc=folder.name, disable=not accelerator.is_main_process, mininterval=5
     )
     step, saved = first, first
-    with _StopRequest() as stop, _Log(folder, accelerator.is_main_process) as log:
+    usual = 0.0  # running mean of the loss
+    with _StopRequest() as stop, TrainingLog(folder, first, accelerator) as log:
         while step < config.steps:
             # One process decides for all: their clocks differ, and a lone leaver would hang the others.
             if accelerator.num_processes > 1:
@@ -115,17 +134,22 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
                 break
             rate = learning_rate(config, step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            generator = step_generator(config.seed, step, accelerator.process_index)
+                group["lr"] = rate * group.get("scale", 1.0)
+            mine = accelerator.process_index * task.batch
             with accelerator.autocast():
-                losses = task.losses(module, step, generator)
+                losses = task.losses(module, step, sample_generators(config.seed, step, mine, task.batch))
             accelerator.backward(losses["loss"])
             norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
-            if not torch.isfinite(norm):
+            loss = float(losses["loss"].detach())
+            exploded = config.explosion and step - first > EXPLOSION_AFTER and loss > config.explosion * usual
+            if exploded or not torch.isfinite(norm):
+                what = f"has a loss of {loss:.3g}, usual is {usual:.3g}," if exploded else "is not finite"
                 last = f"step {saved} is saved" if saved else "nothing was saved yet"
                 raise FadaError(
-                    f"The gradient of {folder.name} is not finite at step {step} ({last}); lower the learning rate."
+                    f"The training in {folder.name} {what} at step {step} ({last}; {task.describe()}); look at these "
+                    "samples or lower the learning rate."
                 )
+            usual = loss if step == first else 0.95 * usual + 0.05 * loss
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.step(parameters)
@@ -151,43 +175,12 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
     return step >= config.steps
 
 
-class _Log:
-    """Means of the loss terms every few steps: a CSV always, tensorboard where it is installed."""
-
-    def __init__(self, folder: Path, active: bool) -> None:
-        self.path, self.active = folder / "log.csv", active
-        self.sums: dict[str, float] = {}
-        self.count = 0
-
-    def __enter__(self) -> _Log:
-        self.writer = None
-        if self.active:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                pass
-            else:
-                self.writer = SummaryWriter(self.path.parent / "tensorboard")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.writer is not None:
-            self.writer.close()
-
-    def add(self, step: int, rate: float, terms: dict[str, Tensor], write: bool) -> None:
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
-        self.count += 1
-        if not write or not self.active:
-            return
-        row = {"step": step, "learning_rate": rate, **{n: s / self.count for n, s in self.sums.items()}}
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()})
-        if self.writer is not None:
-            for name, value in row.items():
-                self.writer.add_scalar(name, value, step)
-        self.sums, self.count = {}, 0
+def _optimizer(config: LoopConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    settings = {"lr": config.learning_rate, "betas": (0.9, config.beta2), "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True, **settings)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise FadaError("adamw8bit needs the package bitsandbytes: pip install bitsandbytes.") from error
+    return AdamW8bit(groups, **settings)

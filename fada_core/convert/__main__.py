@@ -1,0 +1,171 @@
+"""Command: public weights of Hallo, Hallo2 or EchoMimic, as downloaded, become one FADA checkpoint.
+
+python -m fada_core.convert --src pretrained_models/hallo --out models/fada/hallo.safetensors
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from accelerate import init_empty_weights
+from torch import Tensor
+from tqdm import tqdm
+
+from ..checkpoint import checkpoint_metadata, load_checkpoint
+from ..config import ModelConfig
+from ..errors import FadaError
+from ..models.networks import Networks
+from .families import FAMILIES, Family, check, detect, first_existing, home, networks_files, without_dead
+from .files import read_tensors
+from .sides import read_audio_encoder, read_vae
+from .writer import write_tensors
+
+log = logging.getLogger("fada.convert")
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Make a FADA checkpoint of public weights."""
+
+    src: Path
+    """The folder with the downloaded weights, or Hallo's file of any name."""
+    out: Path
+    """The checkpoint, a .safetensors file."""
+    family: Annotated[Literal["hallo", "hallo2", "echomimic", "echomimic-acc"] | None, tyro.conf.arg(name="from")] = (
+        None
+    )
+    """What the weights are (default: what files and keys say)."""
+    dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Number format of the weights; the audio encoder stays fp32."""
+    vae: Path | None = None
+    """Autoencoder: folder or file of sd-vae-ft-mse, or TAESD (default: looked for in and beside --src)."""
+    audio_encoder: Path | None = None
+    """wav2vec2-base-960h (Hallo) or whisper-tiny (EchoMimic), folder or file (default: looked for likewise)."""
+    refer: bool = False
+    """Leave autoencoder and audio encoder where they are, in the folder of --out, and only name them."""
+
+
+def convert(config: ConvertConfig, model: ModelConfig | None = None) -> Path:
+    """Convert, check by loading the result, and return its path; progress goes to stderr.
+
+    Tensors are read when they are written, so memory holds little but the part of a source file that is mapped.
+
+    Args:
+        model: what the files hold; default: the published sizes.
+
+    Raises:
+        FadaError: anything that is not the published layout, with what it is and what was expected.
+    """
+    if config.out.suffix != ".safetensors":
+        raise FadaError(f"'{config.out}' has to end in .safetensors; rename it.")
+    folder = home(config.src, config.family)
+    name = config.family or detect(config.src, folder)
+    family = FAMILIES[name]
+    model = family.model if model is None else model
+    files = networks_files(config.src, folder, family)
+    log.info("%s in %s", family.title, folder)
+    tensors: dict[str, Tensor] = {}
+    for path, prefix in tqdm(files.items(), "reading", unit=" files", file=sys.stderr):
+        tensors |= {f"{prefix}{key}": value for key, value in read_tensors(path).items()}
+    tensors = without_dead(tensors, model)
+
+    metadata: dict[str, str] = {}
+    model, sides = _sides(config, folder, family, model, metadata)
+    with init_empty_weights(include_buffers=False):
+        wanted = Networks(model).state_dict()
+    check(tensors, {key: v for key, v in wanted.items() if not key.startswith(tuple(sides))}, family.title)
+    for start, (title, found) in sides.items():
+        check(found, {key: v for key, v in wanted.items() if key.startswith(start)}, f"this model's {title}")
+        if not config.refer:
+            tensors |= found
+    sides.clear()  # the writer lets go of what it has written
+    del found
+    _write(config, tensors, metadata | checkpoint_metadata(model, family.info))
+    return config.out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, 2 after a user's mistake, 130 after Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    config = tyro.cli(
+        ConvertConfig, args=arguments, prog="python -m fada_core.convert", config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    try:
+        out = convert(config)
+    except FadaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; nothing was written\n")
+        return 130
+    sys.stdout.write(f"{out}: {out.stat().st_size / 1e9:.2f} GB\n")
+    return 0
+
+
+def _sides(
+    config: ConvertConfig, folder: Path, family: Family, model: ModelConfig, metadata: dict[str, str]
+) -> tuple[ModelConfig, dict[str, tuple[str, dict[str, Tensor]]]]:
+    """The model with its autoencoder's config; prefix -> title and tensors of both. `refer`: where, to `metadata`."""
+    vae = config.vae or first_existing(folder, family.vae)
+    audio_encoder = config.audio_encoder or first_existing(folder, family.audio_encoder)
+    for path, option, places in (
+        (vae, "--vae", family.vae),
+        (audio_encoder, "--audio-encoder", family.audio_encoder),
+    ):
+        if path is None or not path.exists():
+            where = f"no '{path}'" if path else f"no {places[0].removeprefix('../')} in or beside '{folder}'"
+            raise FadaError(f"There is {where}; download it and name it with {option}.")
+    vae_config, vae_tensors = read_vae(vae, model.vae)
+    audio_tensors = read_audio_encoder(audio_encoder, model.audio)
+    if config.refer:
+        metadata["fada.vae"] = _beside(vae, config.out)
+        metadata["fada.audio_encoder"] = _beside(audio_encoder, config.out)
+    sides = {"vae.": ("autoencoder", vae_tensors), "audio_encoder.": ("audio encoder", audio_tensors)}
+    return replace(model, vae=vae_config), sides
+
+
+def _beside(path: Path, out: Path) -> str:
+    folder = out.parent.resolve()
+    if not path.resolve().is_relative_to(folder):
+        raise FadaError(f"'{path}' is not in the folder of --out, so it cannot be referred to; leave --refer out.")
+    return path.resolve().relative_to(folder).as_posix()
+
+
+def _write(config: ConvertConfig, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write beside the target, load it, and only then put it in its place."""
+    half = DTYPES[config.dtype]
+    dtypes = {name: torch.float32 if name.startswith("audio_encoder.") else half for name in tensors}
+    size = sum(value.numel() * dtypes[name].itemsize for name, value in tensors.items())
+    partial = config.out.with_suffix(".partial")
+    try:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(config.out.parent).free
+        if free < 1.01 * size:
+            raise FadaError(
+                f"'{config.out}' needs {size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; make room or "
+                "choose another place."
+            )
+        with tqdm(total=size, desc="writing", unit="B", unit_scale=True, file=sys.stderr) as bar:
+            write_tensors(partial, tensors, dtypes, metadata, bar.update)
+        log.info("checking: loading the result")
+        load_checkpoint(partial, dtype=half)
+        os.replace(partial, config.out)
+    except OSError as error:
+        raise FadaError(f"'{config.out}' cannot be written ({error.strerror}); choose another place.") from error
+    finally:
+        if partial.exists():
+            partial.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

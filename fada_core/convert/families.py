@@ -1,0 +1,160 @@
+"""The published models: which files their folders hold, what they are, and the names of their tensors here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..checkpoint import CheckpointInfo
+from ..config import ECHOMIMIC, SD15, ModelConfig
+from ..errors import FadaError
+from .files import find, identify, read_tensors, weight_files
+
+log = logging.getLogger("fada.convert")
+_HALLO = replace(SD15, name="hallo", schedule=replace(SD15.schedule, previous_timestep="stride"))
+_BASE = "derived from Stable Diffusion, CreativeML OpenRAIL-M"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One published model."""
+
+    title: str
+    files: dict[str, str]
+    """File name without suffix -> the prefix that its tensors get here. A later file wins over an earlier one."""
+    model: ModelConfig
+    info: CheckpointInfo
+    vae: tuple[str, ...] = ("sd-vae-ft-mse", "../sd-vae-ft-mse")  #: where its authors' instructions put these two
+    audio_encoder: tuple[str, ...] = ("../wav2vec/wav2vec2-base-960h", "wav2vec/wav2vec2-base-960h")
+
+
+def _hallo(title: str, source: str) -> Family:
+    # Sampled by their authors with 40 steps of two branches at scale 3.5.
+    info = CheckpointInfo("teacher", 40, 3.5, 3.5, license=f"MIT ({_BASE})", source=source)
+    return Family(title, {"net": ""}, replace(_HALLO, name=title.lower()), info)
+
+
+def _echomimic(title: str, suffix: str, info: CheckpointInfo) -> Family:
+    files = {
+        "reference_unet": "reference_unet.",
+        f"motion_module{suffix}": "denoising_unet.",
+        f"denoising_unet{suffix}": "denoising_unet.",
+        "face_locator": "face_locator.",
+    }
+    info = replace(info, license=f"Apache-2.0 ({_BASE})", source="https://huggingface.co/BadToBest/EchoMimic")
+    model = replace(ECHOMIMIC, name=f"echomimic{suffix.replace('_', '-')}")
+    whisper = ("audio_processor/whisper_tiny.pt", "audio_processor/tiny.pt", "whisper-tiny")
+    return Family(title, files, model, info, audio_encoder=whisper)
+
+
+FAMILIES = {
+    "hallo": _hallo("Hallo", "https://huggingface.co/fudan-generative-ai/hallo"),
+    "hallo2": _hallo("Hallo2", "https://huggingface.co/fudan-generative-ai/hallo2"),
+    "echomimic": _echomimic("EchoMimic", "", CheckpointInfo("teacher", 30, 2.5, 2.5)),
+    # Guidance is distilled away: one branch, and no scales that it would have learned.
+    "echomimic-acc": _echomimic(
+        "EchoMimic accelerated", "_acc", CheckpointInfo("student", 6, 1.0, 1.0, ((1.0, 1.0), (1.0, 1.0)))
+    ),
+}
+
+
+def home(src: Path, family: str | None) -> Path:
+    """The folder that holds the networks: `src`, its subfolder of the model's name, or, for a file, its own."""
+    if not src.exists():
+        raise FadaError(f"There is no '{src}'; give the folder that holds the downloaded weights.")
+    if src.is_file():
+        return src.parent
+    names = [family] if family else ["hallo", "hallo2"]
+    inside = [src / name for name in names if find([src / name], "net")]
+    if len(inside) > 1:
+        raise FadaError(f"'{src}' holds both Hallo and Hallo2; choose one with --from.")
+    return inside[0] if inside and not find([src], "net") else src
+
+
+def detect(src: Path, folder: Path) -> str:
+    """The family of a folder, from its file names and the tensors in them."""
+    if find([folder], "net") or (src.is_file() and identify(read_tensors(src)) == "Hallo"):
+        return "hallo2" if folder.name == "hallo2" else "hallo"
+    if find([folder], "pose_guider"):
+        raise FadaError(f"'{src}' is AniPortrait, which FADA cannot run; give Hallo, Hallo2 or EchoMimic.")
+    found = [name for name in ("echomimic", "echomimic-acc") if _files(FAMILIES[name], folder)]
+    if len(found) == 2:
+        raise FadaError(f"'{src}' holds EchoMimic and its accelerated weights; choose with --from echomimic[-acc].")
+    if not found:
+        raise _wrong(src, folder, "Hallo's net.pth, or EchoMimic's reference_unet.pth and its other files")
+    return found[0]
+
+
+def networks_files(src: Path, folder: Path, family: Family) -> dict[Path, str]:
+    """The family's files in the folder and their prefixes, or an error that says what is there instead."""
+    files = _files(family, folder)
+    if src.is_file() and family.title.startswith("Hallo") and identify(read_tensors(src)) == "Hallo":
+        files = {src: ""}
+    if not files or (src.is_file() and src not in files):
+        names = ", ".join(f"{stem}.pth" for stem in family.files)
+        raise _wrong(src, folder, f"{family.title}'s {names}")
+    return files
+
+
+def _files(family: Family, folder: Path) -> dict[Path, str]:
+    found = {find([folder], stem): prefix for stem, prefix in family.files.items()}
+    # Motion modules may also be inside the denoising network's file; what is missing then shows by its keys.
+    needed = [find([folder], stem) for stem in family.files if not stem.startswith("motion_module")]
+    return {} if None in needed else {path: prefix for path, prefix in found.items() if path}
+
+
+def _wrong(src: Path, folder: Path, expected: str) -> FadaError:
+    files = [src] if src.is_file() else weight_files(folder)
+    if not files:
+        return FadaError(f"'{src}' holds no weights; expected {expected}.")
+    telling = files if len(files) == 1 else [path for path in files if path.stem.startswith("denoising_unet")]
+    if telling:
+        return FadaError(f"'{telling[0].name}' is {identify(read_tensors(telling[0]))}; expected {expected}.")
+    names = ", ".join(path.name for path in files[:4])
+    return FadaError(f"'{src}' holds {names}{' ...' if len(files) > 4 else ''}; expected {expected}.")
+
+
+def without_dead(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
+    """Leave out motion modules that the model never runs: in Hallo's weights, those of the level without attention."""
+    if model.unet.motion_everywhere:
+        return tensors
+    levels = model.unet.attention_levels
+    dead = [i for i, attends in enumerate(levels) if not attends]
+    prefixes = [f"denoising_unet.down_blocks.{i}.motion_modules." for i in dead]
+    prefixes += [f"denoising_unet.up_blocks.{len(levels) - 1 - i}.motion_modules." for i in dead]
+    return {name: value for name, value in tensors.items() if not name.startswith(tuple(prefixes))}
+
+
+def check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], title: str) -> None:
+    """Raise FadaError unless names and shapes are those that are wanted; every name not understood is logged."""
+    unknown = sorted(set(tensors) - set(wanted))
+    missing = sorted(set(wanted) - set(tensors))
+    if not set(tensors) & set(wanted):
+        raise FadaError(f"This is {identify(tensors)}, not {title}; check the path.")
+    if unknown:
+        for name in unknown:
+            log.error("not understood: %s", name)
+        raise FadaError(
+            f"{title} has no '{unknown[0]}' ({len(unknown)} such tensors, all named above); these weights are of "
+            "another version and would not do what they should, use the published ones."
+        )
+    if missing:
+        raise FadaError(
+            f"{title} needs '{missing[0]}' ({len(missing)} tensors in all), which the files lack; "
+            "check that all of them are there and of the same version."
+        )
+    for name, value in tensors.items():
+        if value.shape != wanted[name].shape:
+            raise FadaError(
+                f"'{name}' has the shape {tuple(value.shape)}, not {title}'s {tuple(wanted[name].shape)}; "
+                "check that it is the right file."
+            )
+
+
+def first_existing(folder: Path, places: Iterable[str]) -> Path | None:
+    """The first of these places, relative to the folder, that exists."""
+    return next((folder / place for place in places if (folder / place).exists()), None)

@@ -1,0 +1,112 @@
+"""Open weight files from elsewhere, mapped from the disk and never executed, and say what a foreign one is."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import FadaError
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_WRAPPERS = ("state_dict", "model_state_dict", "params_ema", "params")  # entries that trainers put weights under
+
+
+def find(folders: Iterable[Path], *stems: str) -> Path | None:
+    """The first weight file with one of these names (suffix left out), in the order of the folders."""
+    names = [(folder, stem) for folder in folders for stem in stems]
+    return next((p for folder, stem in names for s in SUFFIXES if (p := folder / f"{stem}{s}").is_file()), None)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file or a pickle of torch, by name.
+
+    They stay on the disk until they are used; only pickles from before torch 1.6 are read into memory.
+
+    Raises:
+        FadaError: half a file, something that is no weight file, or a pickle that holds more than plain data.
+    """
+    head = _head(path)
+    if head.startswith(b"version https://git-lfs"):
+        raise FadaError(f"{path.name} is only the pointer to a large file; fetch the file itself with 'git lfs pull'.")
+    if head.lstrip()[:1] == b"<":
+        raise FadaError(f"{path.name} is a web page, not weights; download the file itself.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if not head.startswith((b"PK\x03\x04", b"\x80")):
+        raise FadaError(f"{path.name} is neither a safetensors file nor a pickle of torch; download it again.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK"))
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise FadaError(
+                f"{path.name} holds code besides weights, which is not executed; get the weights as safetensors."
+            ) from error
+        raise FadaError(f"{path.name} is not a whole file; download it again.") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise FadaError(f"{path.name} is not a whole file; download it again.") from error
+    return _unwrapped(path, content)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise FadaError(f"'{path}' cannot be read ({error.strerror}); check the path.") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            if "fada.config" in (file.metadata() or {}):
+                raise FadaError(f"{path.name} is a FADA checkpoint already; use it as it is.")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise FadaError(f"{path.name} is not a whole safetensors file; download it again.") from error
+
+
+def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
+    """The weights themselves; a trainer may have put them under an entry, and 'module.' before their names."""
+    if isinstance(content, dict):
+        content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
+    if not isinstance(content, dict) or not content:
+        raise FadaError(f"{path.name} holds no weights; check that it is the right file.")
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise FadaError(f"'{name}' in {path.name} is no tensor; check that it is the right file.")
+    if all(name.startswith("module.") for name in content):
+        content = {name.removeprefix("module."): value for name, value in content.items()}
+    return content
+
+
+_FOREIGN = (  # a part of a name that gives a kind of file away, and what to call it; the first that is found counts
+    (("lora_up.", "lora_down.", ".lora_", ".lora.", "lora_A.", "lora_B."), "a LoRA"),
+    (("conditioner.embedders.", "label_emb.", "add_embedding."), "an SDXL checkpoint"),
+    (("model.diffusion_model.",), "a Stable Diffusion checkpoint"),
+    (("quantize.embedding.", "fuse_convs_dict.", "conv_first."), "a super-resolution network (Hallo2's is net_g.pth)"),
+    (("attn1_5.",), "V-Express"),
+    (("wav2vec2.", "feature_extractor.conv_layers."), "a wav2vec2 audio encoder"),
+    (("encoder.blocks.0.attn.", "encoder.embed_positions."), "a Whisper audio encoder"),
+    (("decoder.mid", "decoder.layers.", "first_stage_model."), "an autoencoder"),
+    (("audio_modules.",), "Hallo"),
+    (("motion_modules.", "transformer_blocks.0.attn1."), "one of several networks, as EchoMimic and AnimateDiff ship"),
+)
+
+
+def identify(names: Iterable[str]) -> str:
+    """What a file with these tensors is, as far as its names tell."""
+    names = list(names)
+    for parts, title in _FOREIGN:
+        if any(part in name for name in names for part in parts):
+            return title
+    return f"a file with tensors like '{names[0]}'"

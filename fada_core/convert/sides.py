@@ -1,0 +1,70 @@
+"""The networks that come from elsewhere: autoencoder and audio encoder, as folders or single files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from ..config import AudioEncoderConfig, VAEConfig
+from ..errors import FadaError
+from ..models.audio_encoder import audio_encoder_weights
+from ..models.vae import vae_weights
+from .files import find, read_tensors
+
+_VAE_STEMS = ("diffusion_pytorch_model", "sd-vae-ft-mse", "vae-ft-mse-840000-ema-pruned")
+_AUDIO_STEMS = ("model", "pytorch_model", "whisper_tiny", "tiny")
+
+
+def read_vae(path: Path, config: VAEConfig) -> tuple[VAEConfig, dict[str, Tensor]]:
+    """The autoencoder's config (the given one, or TAESD's) and its tensors under their names in the checkpoint.
+
+    Args:
+        path: a folder from diffusers, one file, or a folder with taesd_encoder and taesd_decoder, or one of these two.
+
+    Raises:
+        FadaError: no such file, or an autoencoder that the networks' latents are not made for.
+    """
+    folder = path if path.is_dir() else path.parent
+    pair = [find([folder], f"taesd_{half}coder") for half in ("en", "de")]
+    if all(pair) and (path.is_dir() or path in pair):
+        tensors = {f"{half.stem}.{name}": value for half in pair for name, value in read_tensors(half).items()}
+    else:
+        tensors = read_tensors(_file(path, _VAE_STEMS, "autoencoder", "--vae"))
+        _check_scale(path, config)
+    if any(name.startswith("taesd_") or ".layers." in name for name in tensors):
+        config = VAEConfig(kind="taesd", scaling_factor=1.0)
+    return config, {f"vae.{name}": value for name, value in vae_weights(config, tensors).items()}
+
+
+def read_audio_encoder(path: Path, config: AudioEncoderConfig) -> dict[str, Tensor]:
+    """The audio encoder's tensors under their names in the checkpoint.
+
+    Args:
+        path: a folder from transformers, or a file, also ComfyUI's (models/audio_encoders) or OpenAI's Whisper.
+    """
+    tensors = read_tensors(_file(path, _AUDIO_STEMS, "audio encoder", "--audio-encoder"))
+    named = audio_encoder_weights(config, tensors)
+    return {f"audio_encoder.model.{name}": value for name, value in named.items()}
+
+
+def _file(path: Path, stems: tuple[str, ...], what: str, option: str) -> Path:
+    if path.is_file():
+        return path
+    found = find([path], *stems)
+    if found is None:
+        raise FadaError(f"There is no {what} in '{path}'; give its folder or file with {option}.")
+    return found
+
+
+def _check_scale(path: Path, config: VAEConfig) -> None:
+    # SDXL's autoencoder has the same shapes; only diffusers' config tells the two apart.
+    described = path / "config.json"
+    if described.is_file():
+        scale = json.loads(described.read_text()).get("scaling_factor", config.scaling_factor)
+        if scale not in (config.scaling_factor, 1.0):
+            raise FadaError(
+                f"The autoencoder in '{path}' has the scale {scale}, not {config.scaling_factor}; it is made for "
+                "another model, give sd-vae-ft-mse."
+            )

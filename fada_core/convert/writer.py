@@ -1,0 +1,54 @@
+"""Write a safetensors file tensor by tensor, so that it never has to be in memory as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import FadaError
+
+_CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def write_tensors(
+    path: Path,
+    tensors: dict[str, Tensor],
+    dtypes: dict[str, torch.dtype],
+    metadata: dict[str, str],
+    advance: Callable[[int], None],
+) -> None:
+    """Write `tensors`, each as its dtype, and take each out of the dict when it is written: files that are mapped into
+    memory are let go on the way.
+
+    Args:
+        advance: called with the number of bytes after each tensor.
+
+    Raises:
+        FadaError: a value is not finite, or too large for its dtype.
+    """
+    # The format wants the tensors without gaps; wider types first keeps every one of them aligned.
+    order = sorted(tensors, key=lambda name: -dtypes[name].itemsize)
+    header: dict[str, object] = {"__metadata__": metadata}
+    offset = 0
+    for name in order:
+        size = tensors[name].numel() * dtypes[name].itemsize
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": _CODES[dtypes[name]], "shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name in order:
+            value = tensors.pop(name)
+            written = value.to(dtypes[name]).contiguous()
+            if not written.isfinite().all():
+                reason = "has values beyond fp16's range; use --dtype bf16"
+                if not value.isfinite().all():
+                    reason = "has values that are not finite; the file is damaged, download it again"
+                raise FadaError(f"'{name}' {reason}.")
+            advance(file.write(memoryview(written.reshape(-1).view(torch.uint8).numpy())))

@@ -1,0 +1,87 @@
+"""How far a clip can be trusted as ground truth: one number from the scores that its source or preparation gave it.
+
+The paper balances its two losses by data quality and does not print how quality is measured; this measure is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import FadaError
+
+SPEECH_WINDOW = 320  #: samples: 20 ms at 16 kHz
+SPEECH_FLOOR_DB = -45.0  #: of full scale; quieter windows are taken for silence, whatever the rest of the clip is like
+SPEECH_RANGE_DB = 30.0  #: windows this much below the loudest are pauses
+SILENT_SHARE = 0.05  #: clips with less speech activity than this have nobody speaking in them
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Confidence from one score: 1 at `good` and beyond, `least` at `bad` and beyond, linear between the two."""
+
+    good: float
+    bad: float
+    least: float
+
+    def __call__(self, value: float) -> float:
+        towards_bad = (value - self.good) / (self.bad - self.good)
+        return 1 - (1 - self.least) * min(1.0, max(0.0, towards_bad))
+
+
+#: Scores that count, by their names in a manifest. Where thresholds are known they lie within the ramps: LatentSync
+#: (arXiv 2412.09262) drops clips with a sync confidence below 3 and with a HyperIQA below 40, Hallo (arXiv 2406.08801)
+#: wants the face on 50 to 70 % of the picture and turned by less than 30 degrees.
+RAMPS: dict[str, Ramp] = {
+    "sync_c": Ramp(5.0, 1.5, 0.15),  # confidence of a SyncNet
+    "offset": Ramp(0.0, 3.0, 0.15),  # frames between picture and sound, either way
+    "iqa": Ramp(60.0, 30.0, 0.4),  # HyperIQA, 0..100
+    "sharpness": Ramp(0.03, 0.01, 0.3),  # see `prepare.measures.light`
+    "brightness": Ramp(0.2, 0.05, 0.4),  # mean luma of the face, 0..1
+    "face": Ramp(0.3, 0.1, 0.4),  # side of the face's box as a part of the picture's
+    "face_pixels": Ramp(160.0, 48.0, 0.4),  # the same in pixels of the footage, before it was resized
+    "yaw": Ramp(30.0, 75.0, 0.4),  # degrees, either way
+    # The avatars' defects, strengths 0..1 of `avatars.degrade`; noise in decibels below the speech.
+    "dark": Ramp(0.0, 1.0, 0.7),
+    "blur": Ramp(0.0, 1.0, 0.4),
+    "compressed": Ramp(0.0, 1.0, 0.6),
+    "noise": Ramp(0.0, 1.0, 0.5),
+    "audio_noise_db": Ramp(25.0, 5.0, 0.7),
+}
+_EITHER_WAY = ("offset", "yaw")
+
+
+def overall(scores: Mapping[str, float | None]) -> float:
+    """Confidence 0..1 in a clip as ground truth: the product of the ramps of all scores that are known.
+
+    A product, because each is a reason of its own to distrust a clip: out of step by three frames, it is no less so for
+    being sharp. Scores that are missing, None or unknown by name count as good. An entry `overall`, 0..1, stands alone.
+
+    Raises:
+        FadaError: a score is not a finite number.
+    """
+    known = {name: value for name, value in scores.items() if value is not None}
+    for name, value in known.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise FadaError(f"The quality score '{name}' is {value!r}; give a finite number, or leave it out.")
+    if "overall" in known:
+        return min(1.0, max(0.0, float(known["overall"])))
+    values = {name: abs(value) if name in _EITHER_WAY else value for name, value in known.items()}
+    return math.prod(RAMPS[name](value) for name, value in values.items() if name in RAMPS)
+
+
+def speech_activity(waveform: Tensor) -> float:
+    """Share of 20 ms windows of (samples,) float at 16 kHz that are loud enough to be speech, 0..1.
+
+    By level alone: music and noise count as speech.
+    """
+    windows = waveform[: len(waveform) // SPEECH_WINDOW * SPEECH_WINDOW].view(-1, SPEECH_WINDOW)
+    if not len(windows):
+        return 0.0
+    level = 10 * torch.log10(windows.square().mean(1).clamp(min=1e-12))
+    threshold = max(SPEECH_FLOOR_DB, float(level.max()) - SPEECH_RANGE_DB)
+    return float((level > threshold).float().mean())

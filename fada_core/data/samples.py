@@ -1,0 +1,262 @@
+"""One form for every clip to learn from: what sources give, what trainings see, and the cache between the two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import FadaError
+from ..models.networks import Networks
+
+log = logging.getLogger("fada.data")
+
+Pool = Literal["high", "moderate"]
+MOUTH_WEIGHT = 8.0  #: added to the loss of latent cells under the mouth (they are few, and hold the speech)
+EYES_WEIGHT = 2.0
+_ENCODED_AT_ONCE = 32  # frames: bounds the autoencoder's memory, however long a clip is
+
+
+@dataclass(frozen=True)
+class ClipSample:
+    """A clip as a training sees it, on the CPU."""
+
+    id: str
+    pool: Pool
+    quality: float  #: 0..1, confidence in this clip as ground truth (`quality.overall`)
+    portrait: Tensor  #: latents of the reference picture, (c, h, w) float16
+    latents: Tensor  #: (frames, c, h, w) float16; the ground truth of the clip's own footage
+    target_latents: Tensor | None
+    """(frames, c, h, w) float16: a better ground truth than `latents`, where the source has one; else None.
+
+    Footage of the moderate pool has none: its frames, with all their defects, are what L_gt can compare with, and
+    `quality` says how far to trust them. Avatars have one on request (`AvatarSet.clean`), as an upper bound."""
+    audio: Tensor  #: audio features, (frames, layers, dim) float32
+    weights: Tensor  #: of the loss, (frames, 1, h, w) float16; ones where no boxes are known
+    silent: bool  #: nobody speaks in it
+
+
+class ClipDataset(Protocol):
+    """Encoded clips by number; the same number gives the same clip in every process and every run."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> ClipSample: ...
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """A clip as a source gives it: pictures and sound in memory, boxes in pixels of the pictures."""
+
+    pool: Pool
+    quality: float
+    portrait: Tensor  #: (3, size, size) uint8
+    frames: Tensor  #: (n, 3, size, size) uint8
+    waveform: Tensor  #: (samples,) float32 mono 16 kHz
+    fps: float
+    silent: bool
+    mouth_boxes: Tensor | None = None  #: (n, 4) x0 y0 x1 y1
+    eyes_boxes: Tensor | None = None
+    clean_frames: Tensor | None = None  #: see `ClipSample.target_latents`
+
+
+class BadClipError(Exception):
+    """A clip that cannot be used: `id` names it, the message says why. It costs a training this clip, nothing more."""
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(reason)
+        self.id = id
+
+
+class ClipSource(Protocol):
+    """Clips before they are encoded. Either method may raise `BadClipError`."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> tuple[str, str]:
+        """The clip's id (a file name's characters only, unique in the source) and a text that changes with it."""
+
+    def fetch(self, index: int) -> RawClip: ...
+
+
+@dataclass(frozen=True)
+class EncodedClips:
+    """Clips in a cache folder, read one at a time; `bad` are (id, reason) of those that the source could not give."""
+
+    paths: Sequence[Path]
+    pools: Sequence[Pool]
+    bad: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> ClipSample:
+        with safe_open(self.paths[index], "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return build_sample(tensors, json.loads(file.metadata()["clip"]))
+
+    def counts(self) -> dict[Pool, int]:
+        """How many clips each pool has."""
+        return {pool: self.pools.count(pool) for pool in sorted(set(self.pools))}
+
+
+def build_sample(tensors: dict[str, Tensor], facts: dict[str, str | float | bool]) -> ClipSample:
+    """A sample from what `encode_clips` stores: tensors by field name, and the other fields."""
+    named = {name: facts[name] for name in ("id", "pool", "quality", "silent")}
+    return ClipSample(**{"target_latents": None, **tensors, **named})
+
+
+def encode_clips(source: ClipSource, networks: Networks, accelerator: Accelerator, cache: Path) -> EncodedClips:
+    """Latents and audio features of a whole source, each clip computed once and kept in a file of its own.
+
+    The files lie in a folder of `cache` that is named after the encoders' weights, so that other weights never meet old
+    latents. Interrupted and called again, it goes on; a clip that changed at its source is encoded again. Several
+    processes share the work. Clips that cannot be used are logged by id with the reason, and left out.
+
+    Raises:
+        FadaError: the source has no usable clip at all.
+    """
+    folder = cache / encoder_fingerprint(networks)
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = range(accelerator.process_index, len(source), accelerator.num_processes)
+    found: list[tuple[int, str, str]] = []  # index, id, pool
+    bad: list[tuple[str, str]] = []
+    for index in tqdm(mine, desc="encoding clips", mininterval=5, disable=not accelerator.is_main_process):
+        try:
+            name, digest = source.key(index)
+            path = folder / f"{name}.safetensors"
+            facts = _cached_facts(path, digest)
+            if facts is None:
+                facts = _encode(source.fetch(index), name, digest, path, networks, accelerator)
+            check_length(facts, networks)
+            found.append((index, name, str(facts["pool"])))
+        except BadClipError as error:
+            bad.append((error.id, str(error)))
+    found, bad = sorted(gather_object(found)), gather_object(bad)
+    if accelerator.is_main_process:
+        report_bad(bad, len(source))
+    if not found:
+        first = f" ({bad[0][0]}: {bad[0][1]})" if bad else ""
+        raise FadaError(f"None of the {len(source)} clips can be used{first}; correct the data set.")
+    return EncodedClips(
+        [folder / f"{name}.safetensors" for _, name, _ in found],
+        [pool for _, _, pool in found],  # type: ignore[misc]
+        bad,
+    )
+
+
+def check_length(facts: dict[str, str | float | bool], networks: Networks) -> None:
+    """
+    Raises:
+        BadClipError: the clip has no room for the frames that the networks denoise together and those before them.
+    """
+    needed = networks.config.clip_frames + networks.config.motion_frames
+    if facts["frames"] < needed:
+        raise BadClipError(str(facts["id"]), f"it is too short, {facts['frames']} frames where {needed} are needed")
+
+
+def report_bad(bad: Sequence[tuple[str, str]], total: int) -> None:
+    """Say which clips are left out, and why."""
+    for name, reason in bad:
+        log.warning("left out %s: %s", name, reason)
+    if bad:
+        log.warning("%d of %d clips are left out", len(bad), total)
+
+
+def encoder_fingerprint(networks: Networks) -> str:
+    """Twelve hex digits that change with the autoencoder, the audio encoder, the picture size or the frame rate."""
+    config = networks.config
+    digest = hashlib.sha256(repr((config.vae, config.audio, config.size, config.fps)).encode())
+    for part in (networks.vae, networks.audio_encoder):
+        for name, value in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def box_mask(boxes: Tensor, size: int, margin: float = 2.0) -> Tensor:
+    """1 inside the pixel boxes `(n, 4)` x0 y0 x1 y1 (grown by `margin`), 0 outside: `(n, 1, size, size)`."""
+    axis = torch.arange(size) + 0.5
+    x0, y0, x1, y1 = (boxes + torch.tensor([-margin, -margin, margin, margin])).unbind(-1)
+    inside_x = (axis >= x0[:, None]) & (axis <= x1[:, None])
+    inside_y = (axis >= y0[:, None]) & (axis <= y1[:, None])
+    return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).float()
+
+
+def loss_weights(clip: RawClip, grid: int) -> Tensor:
+    """1, more under mouth and eyes, by the share of each latent cell that they cover: (frames, 1, grid, grid)."""
+    weights = torch.ones(len(clip.frames), 1, grid, grid)
+    for boxes, weight in ((clip.mouth_boxes, MOUTH_WEIGHT), (clip.eyes_boxes, EYES_WEIGHT)):
+        if boxes is not None:
+            weights += weight * F.adaptive_avg_pool2d(box_mask(boxes, clip.frames.shape[-1]), grid)
+    return weights
+
+
+def _cached_facts(path: Path, digest: str) -> dict[str, str | float | bool] | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["clip"])
+    except SafetensorError:  # cut off by something other than us, a copy that stopped for example
+        return None
+    return facts if facts["digest"] == digest else None
+
+
+def _encode(
+    clip: RawClip, name: str, digest: str, path: Path, networks: Networks, accelerator: Accelerator
+) -> dict[str, str | float | bool]:
+    facts = {
+        "id": name,
+        "pool": clip.pool,
+        "quality": clip.quality,
+        "silent": clip.silent,
+        "frames": len(clip.frames),
+        "digest": digest,
+        "encoders": path.parent.name,
+    }
+    check_length(facts, networks)  # before the work
+    config = networks.config
+    with torch.inference_mode(), accelerator.autocast():
+        tensors = {
+            "portrait": _latents(clip.portrait[None], networks)[0],
+            "latents": _latents(clip.frames, networks),
+            "audio": networks.audio_encoder.encode(clip.waveform.to(networks.device), len(clip.frames), clip.fps)
+            .float()
+            .cpu(),
+        }
+        if clip.clean_frames is not None:
+            tensors["target_latents"] = _latents(clip.clean_frames, networks)
+    tensors["weights"] = loss_weights(clip, config.size // config.vae.downscale).half()
+    for kind, value in tensors.items():
+        if not value.isfinite().all():
+            raise BadClipError(name, f"its {kind} came out as NaN or infinite")
+    # Named by the process too: on a shared disk, a restarted one may overlap with one that is just ending.
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    save_file({kind: value.contiguous() for kind, value in tensors.items()}, partial, {"clip": json.dumps(facts)})
+    os.replace(partial, path)
+    return facts
+
+
+def _latents(frames: Tensor, networks: Networks) -> Tensor:
+    """(n, 3, h, w) uint8 -> (n, c, h/d, w/d) float16 on the CPU."""
+    dtype = next(networks.vae.parameters()).dtype
+    parts = []
+    for part in frames.split(_ENCODED_AT_ONCE):
+        images = part.to(networks.device).to(dtype) / 127.5 - 1
+        parts.append(networks.vae.encode(images.contiguous(memory_format=torch.channels_last)).half().cpu())
+    return torch.cat(parts)

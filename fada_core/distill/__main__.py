@@ -1,0 +1,180 @@
+"""Command: distil a teacher into a student of six steps that takes guidance scales as input. Start again to resume.
+
+python -m fada_core.distill --out runs/student      # the shipped teacher, on avatars
+accelerate launch -m fada_core.distill --preset sd15 --teacher hallo.safetensors --data footage.jsonl --out runs/sd15
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import tyro
+from accelerate import Accelerator
+from torch.utils.data import ConcatDataset
+
+from ..checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
+from ..data.avatars import AvatarSet
+from ..data.manifest import ManifestSet
+from ..data.samples import ClipDataset, encode_clips
+from ..data.shards import ShardClips
+from ..errors import FadaError
+from ..models.networks import Networks
+from ..sampling.sampler import SamplingSettings
+from ..sampling.schedule import NoiseSchedule
+from ..training import train
+from ..training.loop import learning_rate, sample_generators
+from ..training.preview import preview_avatars
+from .config import PRESETS, DistillConfig, arguments, read_yaml
+from .student import count_parameters, make_student, merge_lora, select_trainable
+from .task import DistillTask
+from .teacher import GuidedTeacher
+
+log = logging.getLogger("fada.distill")
+
+
+def open_data(
+    config: DistillConfig, networks: Networks, accelerator: Accelerator
+) -> tuple[ClipDataset, dict[str, int]]:
+    """The encoded clips that `config.data` names, and how many each pool has."""
+    cache = config.cache or config.out / "cache"
+    model = networks.config
+    if config.data == "avatars":
+        parts = []
+        for pool in config.pools:
+            clips, seconds = config.avatars.clips, config.avatars.seconds
+            source = AvatarSet(cache / "data", pool, clips, seconds, model.size, model.fps)
+            with accelerator.main_process_first():
+                source.render(config.avatars.workers)
+            parts.append(encode_clips(source, networks, accelerator, cache / "latents"))
+        return ConcatDataset(parts), {pool: len(part) for pool, part in zip(config.pools, parts, strict=True)}
+    path = Path(config.data)
+    if path.suffix == ".jsonl":
+        source = ManifestSet(path, model.size, model.fps, config.pools)
+        clips = encode_clips(source, networks, accelerator, cache / "latents")
+    elif path.is_dir() or path.suffix == ".tar":
+        clips = ShardClips(path, networks, config.pools)
+    else:
+        raise FadaError(f"There is no data set '{config.data}'; give avatars, a .jsonl manifest or a folder of shards.")
+    return clips, clips.counts()
+
+
+def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask, CheckpointInfo]:
+    """Teacher, data and student, ready to train, and what the student's checkpoint will say of itself."""
+    _, teacher_info = read_info(config.teacher)
+    if teacher_info.role != "teacher":
+        raise FadaError(f"'{config.teacher}' is a {teacher_info.role}; distillation starts from a teacher.")
+    frozen, _ = load_checkpoint(config.teacher, device=accelerator.device)
+    data, counts = open_data(config, frozen, accelerator)
+    torch.manual_seed(config.loop.seed)
+    student = make_student(frozen, config.control)
+    select_trainable(student, config.trainable, config.lora_rank)
+    student.denoising_unet.gradient_checkpointing = config.gradient_checkpointing
+    if accelerator.mixed_precision != "no" and accelerator.device.type != "cpu":
+        half = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float16
+        for part in (frozen.reference_unet, frozen.denoising_unet, frozen.audioproj):
+            part.to(half)
+    o = config.objective
+    ways = [
+        SamplingSettings(steps=o.steps, ref_cfg=teacher_info.ref_cfg, audio_cfg=teacher_info.audio_cfg, one_pass=one)
+        for one in ((True, False) if o.corners < 1 else (False,))
+    ]
+
+    def show(networks: Networks, folder: Path, step: int) -> None:
+        preview_avatars(networks, folder, step, ways)
+
+    teacher = GuidedTeacher(frozen, NoiseSchedule(frozen.config.schedule))
+    task = DistillTask(student, teacher, data, config.batch, o, accelerator, show)
+    parameters = count_parameters(student)
+    log.info("clips: %s", ", ".join(f"{count} {pool}" for pool, count in counts.items()))
+    log.info(
+        "student: %.2f M parameters, %.2f M trained, %.3f M of them new",
+        *(parameters[name] / 1e6 for name in ("all", "trained", "control")),
+    )
+    # float32 weights of the student and, for what is trained, gradient, two moments and EMA; the teacher's weights.
+    held = parameters["all"] * 4 + parameters["trained"] * 16
+    held += sum(p.numel() * p.element_size() for p in frozen.parameters())
+    log.info("memory: %.2f GB for weights and optimiser, activations come on top", held / 1e9)
+    marks = [round(share * (config.loop.steps - 1)) for share in (0, 0.25, 0.5, 0.75)]
+    rates = [f"{learning_rate(config.loop, mark):.2g}" for mark in marks]
+    log.info("schedule: %d steps, learning rate %s", config.loop.steps, " -> ".join([*rates, "0"]))
+    log.info("student timesteps: %s", teacher.schedule.timesteps(o.steps))
+    facts = {
+        "teacher": {"name": Path(config.teacher).stem, **teacher_info.training},
+        "clips": counts,
+        "steps": config.loop.steps,
+        "batch": config.batch * accelerator.num_processes,
+        "seed": config.loop.seed,
+        "trainable": config.trainable,
+        "objective": asdict(o),
+    }
+    info = CheckpointInfo(
+        role="student",
+        steps=o.steps,
+        ref_cfg=teacher_info.ref_cfg,
+        audio_cfg=teacher_info.audio_cfg,
+        scale_ranges=(o.ref_cfg, o.audio_cfg),
+        license=teacher_info.license,
+        training=facts,
+    )
+    return task, info
+
+
+def run(config: DistillConfig) -> Path | None:
+    """Distil; returns the student's checkpoint, or None after a dry run."""
+    deadline = time.monotonic() + config.max_minutes * 60 if config.max_minutes else float("inf")
+    accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
+    task, info = build(config, accelerator)
+    if config.dry_run:
+        task.module.to(accelerator.device)
+        with accelerator.autocast():
+            terms = task.losses(task.module, 0, sample_generators(config.loop.seed, 0, 0, config.batch))
+        accelerator.backward(terms["loss"])
+        log.info("one step: %s", ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items()))
+        if accelerator.device.type == "cuda":
+            log.info("memory at its peak: %.2f GB", torch.cuda.max_memory_allocated() / 1e9)
+        return None
+    train(task, config.loop, config.out, accelerator, deadline)
+    target = config.out / "student.safetensors"
+    if accelerator.is_main_process:
+        networks = task.student
+        if config.trainable == "lora":
+            networks = copy.deepcopy(networks)
+            merge_lora(networks)
+        save_checkpoint(target, networks, info, dtype=torch.float16)
+        log.info("wrote %s", target)
+    return target
+
+
+def parse(argv: list[str]) -> DistillConfig:
+    """Settings from the preset, then the YAML file, then the command line."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--preset", choices=PRESETS)
+    first.add_argument("--config", type=Path)
+    chosen, _ = first.parse_known_args(argv)
+    settings = read_yaml(chosen.config) if chosen.config else {}
+    preset = PRESETS[chosen.preset or settings.get("preset", "tiny")]
+    return tyro.cli(
+        DistillConfig,
+        prog="python -m fada_core.distill",
+        description=__doc__,
+        args=[*arguments(preset), *arguments(settings), *argv],
+    )
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        run(parse(sys.argv[1:]))
+    except FadaError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Settings of the distillation: a dataclass that the command line shows, two presets, YAML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ..config import ControlConfig
+from ..errors import FadaError
+from ..training import LoopConfig
+from .student import Trainable
+from .task import Objective
+
+
+@dataclass
+class AvatarsConfig:
+    """The rendered data set, for `--data avatars`."""
+
+    clips: int = 640
+    """Avatars of each pool; those of the high pool are the teacher's own."""
+    seconds: float = 2.4
+    workers: int = os.cpu_count() or 1
+    """Processes that render."""
+
+
+@dataclass
+class DistillConfig:
+    """Distil a teacher into a student of few steps whose guidance scales are inputs."""
+
+    out: Path
+    """Folder for states, logs, previews and, at the end, student.safetensors; start again to resume."""
+    teacher: str = "tiny"
+    """A shipped model's name or a teacher checkpoint."""
+    data: str = "avatars"
+    """`avatars`, a manifest (.jsonl) or a folder of shards (.tar)."""
+    cache: Path | None = None
+    """Folder of rendered clips and encoded latents; default OUT/cache. Several trainings can share one."""
+    pools: tuple[Literal["high", "moderate"], ...] = ("high", "moderate")
+    """Which data the student sees; the teacher has seen `high` alone."""
+    preset: Literal["tiny", "sd15"] = "tiny"
+    """Where the other settings start from: tiny on avatars, sd15 for real footage on eight GPUs."""
+    config: Path | None = None
+    """A YAML file with any of these settings, nested as here; the command line goes first."""
+    trainable: Trainable = "full"
+    lora_rank: int = 64
+    batch: int = 4
+    """Samples a step and process."""
+    control: ControlConfig = field(default_factory=lambda: ControlConfig(kind="tokens", tokens=4, dim=64))
+    objective: Objective = field(default_factory=Objective)
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=1000, learning_rate=2e-4, warmup_steps=50, decay_share=0.5, ema_decay=0.99, max_grad_norm=1.0
+        )
+    )
+    avatars: AvatarsConfig = field(default_factory=AvatarsConfig)
+    max_minutes: float = 0.0
+    """Stop and save after this time (0: no limit); the checkpoint is written with what was learned."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    cpu: bool = False
+    """Train on the processor even where there is a GPU."""
+    dry_run: bool = False
+    """Build everything, say what would be trained, run one step, write nothing but the data cache."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "sd15": {
+        "batch": 1,
+        "gradient_checkpointing": True,
+        "control": {"dim": 768},
+        # Full fine-tuning of distilled SD 1.5 networks is done at 1e-6 to 1e-5 (LCM, PCM, Hallo's stage 2).
+        "loop": {
+            "steps": 30_000,
+            "learning_rate": 1e-5,
+            "warmup_steps": 500,
+            "ema_decay": 0.999,
+            "save_every": 500,
+            "preview_every": 1000,
+            "beta2": 0.999,
+        },
+    },
+}
+
+
+def arguments(settings: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+    """Nested settings as command-line arguments, so that they are checked where those are."""
+    for name, value in settings.items():
+        flag = prefix + str(name).replace("_", "-")
+        if isinstance(value, dict):
+            yield from arguments(value, f"{flag}.")
+        elif isinstance(value, bool):
+            head, dot, tail = flag.rpartition(".")
+            yield flag if value else (f"{head}{dot}no-{tail}" if dot else f"--no-{flag[2:]}")
+        elif isinstance(value, (list, tuple)):
+            yield flag
+            yield from (str(entry) for entry in value)
+        else:
+            yield from (flag, str(value))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        FadaError: no such file, or it is not a mapping of names to values.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise FadaError(f"The config {path} cannot be read ({error.strerror}); check its path.") from error
+    except yaml.YAMLError as error:
+        raise FadaError(f"{path} is not YAML ({str(error).splitlines()[0]}); correct it.") from error
+    if not isinstance(settings, dict):
+        raise FadaError(f"{path} holds no settings; write 'name: value' lines, as --help lists them.")
+    return settings

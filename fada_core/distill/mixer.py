@@ -1,0 +1,114 @@
+"""The adaptive loss mixer: how much each sample follows the teacher, and how much the ground truth.
+
+    loss = lambda * L_distill + (1 - lambda) * L_gt,    per sample
+
+FADA (arXiv 2412.16915) says that the balance is adaptive and exists because the student's data are of varying quality;
+its formula is not known. The four strategies are ours, after common practice; `MIXERS` names them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+Strategy = Literal["constant", "ratio", "grad_norm", "confidence"]
+BUCKETS = 10  #: of timesteps, for running means per noise level
+MOMENTUM = 0.99  #: of the running means
+
+
+@dataclass
+class Terms:
+    """What a mixer may look at; one row a sample, detached."""
+
+    distill: Tensor  #: L_distill, (batch,)
+    gt: Tensor  #: L_gt, (batch,)
+    teacher_error: Tensor  #: of the teacher's audio branch against the ground truth, in the same measure, (batch,)
+    quality: Tensor  #: of the sample's data, (batch,) in 0..1
+    timesteps: Tensor  #: (batch,) int64
+    gradient_norms: tuple[Tensor, Tensor] | None  #: of the mean L_distill and L_gt, for grad_norm
+
+
+class RunningMeans(nn.Module):
+    """Means per noise level of one quantity, over all processes; part of the training's state."""
+
+    def __init__(self, train_timesteps: int) -> None:
+        super().__init__()
+        self.width = -(-train_timesteps // BUCKETS)
+        self.register_buffer("sums", torch.zeros(BUCKETS))
+        self.register_buffer("counts", torch.zeros(BUCKETS))
+
+    @torch.no_grad()
+    def update(self, values: Tensor, timesteps: Tensor, accelerator: Accelerator) -> None:
+        """Add (batch,) values; every process gets the sums of all."""
+        bucket = timesteps // self.width
+        new = values.new_zeros(2, BUCKETS)
+        new[0].index_add_(0, bucket, values)
+        new[1].index_add_(0, bucket, torch.ones_like(values))
+        new = accelerator.reduce(new, "sum")
+        seen = new[1] > 0
+        self.sums.copy_(torch.where(seen, MOMENTUM * self.sums + new[0], self.sums))
+        self.counts.copy_(torch.where(seen, MOMENTUM * self.counts + new[1], self.counts))
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """(batch,) means at these noise levels; those of `update`, which has to come first."""
+        bucket = timesteps // self.width
+        return self.sums[bucket] / self.counts[bucket]
+
+
+class Mixer(nn.Module):
+    """Weights of the two losses for each sample.
+
+    Args:
+        strategy:
+            constant: lambda = `share`.
+            ratio: as constant, after each loss is divided by its running mean at that noise level (and multiplied by
+                the mean of both), so that neither term wins by its scale.
+            grad_norm: as constant, after each mean loss is scaled so that both have the same gradient at the last layer
+                (VQGAN, Esser et al. 2012.09841, section 3.1), for the whole batch alike.
+            confidence: lambda = sigmoid(logit(share) - error_slope log(r / mean r) + quality_slope (1 - 2 quality)),
+                within 0.1..0.9, where r is the teacher's own error on the sample: a teacher that errs on it is out of
+                its domain, so follow the ground truth; data of low quality are a poor truth, so follow the teacher.
+        share: lambda where nothing speaks for either side, 0..1.
+    """
+
+    limits = (0.1, 0.9)
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        share: float,
+        train_timesteps: int,
+        error_slope: float = 1.0,
+        quality_slope: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.strategy, self.share = strategy, share
+        self.error_slope, self.quality_slope = error_slope, quality_slope
+        names = {"ratio": ("distill", "gt"), "confidence": ("teacher_error",)}.get(strategy, ())
+        self.means = nn.ModuleDict({name: RunningMeans(train_timesteps) for name in names})
+
+    @torch.no_grad()
+    def forward(self, terms: Terms, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
+        """(weights of L_distill, weights of L_gt), (batch,) each; lambda is the first one's share of their sum."""
+        for name, means in self.means.items():
+            means.update(getattr(terms, name), terms.timesteps, accelerator)
+        lam = torch.full_like(terms.distill, self.share)
+        if self.strategy == "confidence":
+            surprise = (terms.teacher_error / self.means["teacher_error"](terms.timesteps)).clamp(min=1e-6).log()
+            score = lam.logit() - self.error_slope * surprise + self.quality_slope * (1 - 2 * terms.quality)
+            lam = score.sigmoid().clamp(*self.limits)
+        scale_distill = scale_gt = torch.ones_like(lam)
+        if self.strategy == "ratio":
+            distill, gt = (self.means[name](terms.timesteps) for name in ("distill", "gt"))
+            both = (distill + gt) / 2
+            scale_distill, scale_gt = both / distill.clamp(min=1e-8), both / gt.clamp(min=1e-8)
+        elif self.strategy == "grad_norm":
+            distill, gt = terms.gradient_norms
+            both = (distill + gt) / 2
+            # As VQGAN, no weight beyond 1e4.
+            scale_distill, scale_gt = ((both / norm.clamp(min=1e-4)).clamp(max=1e4) for norm in (distill, gt))
+        return lam * scale_distill, (1 - lam) * scale_gt

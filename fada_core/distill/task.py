@@ -1,0 +1,174 @@
+"""One distillation step: draw clips, scales and noise, ask teacher and student, mix the two losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..data.batches import ClipBatch, draw_batch
+from ..data.samples import ClipDataset
+from ..models.networks import Networks
+from ..sampling.schedule import NoiseSchedule
+from .losses import Penalty, Space, sample_losses
+from .mixer import Mixer, Terms
+from .mixer import Strategy as MixerStrategy
+from .strategies import StepStrategy
+from .strategies import Strategy as StepName
+from .student import parameter_groups
+from .teacher import GuidedTeacher
+
+CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))  #: scales at which guidance is base, ref or audio alone
+
+
+@dataclass
+class Objective:
+    """What the student learns from a batch; where FADA's paper is silent, the choices are ours (docs/RESULTS.md)."""
+
+    steps: int = 6
+    """Denoising steps of the student."""
+    strategy: StepName = "direct"
+    substeps: int = 4
+    """Teacher steps within one of the student's, for phased and trajectory."""
+    space: Space = "v"
+    penalty: Penalty = "mse"
+    snr_gamma: float = 0.0
+    """Above 0: min-SNR weighting with this limit."""
+    mixer: MixerStrategy = "confidence"
+    teacher_share: float = 0.5
+    """lambda where nothing speaks for teacher or ground truth; 1 is naive distillation."""
+    ref_cfg: tuple[float, float] = (1.0, 3.0)
+    """Range that reference scales are drawn from."""
+    audio_cfg: tuple[float, float] = (1.0, 10.0)
+    corners: float = 0.3
+    """Share of samples at base, ref or audio alone, so that the student can also be run branch by branch; 1: a student
+    for that alone."""
+    control_scale: float = 10.0
+    """Learning rate of tokens and control layers, as a multiple of that of the others."""
+
+
+class _Student(nn.Module):
+    """What accelerate wraps: conditions and prediction in one forward, and the mixer's state beside the networks'."""
+
+    def __init__(self, networks: Networks, mixer: Mixer) -> None:
+        super().__init__()
+        self.networks, self.mixer = networks, mixer
+
+    def forward(self, x_t: Tensor, t: Tensor, scales: Tensor, batch: ClipBatch, schedule: NoiseSchedule) -> Tensor:
+        conditioning = self.networks.condition(
+            batch.portrait,
+            batch.motion,
+            batch.audio,
+            drop_reference=scales[:, 0] == 0,
+            drop_audio=scales[:, 1] == 0,
+            scales=scales,
+        )
+        alpha, sigma = schedule.alpha_sigma(t)
+        return self.networks.predict(x_t, t, alpha, sigma, batch.portrait, conditioning)
+
+
+@dataclass
+class DistillTask:
+    """The student's training, for `training.train`."""
+
+    student: Networks
+    teacher: GuidedTeacher
+    data: ClipDataset
+    batch: int
+    objective: Objective
+    accelerator: Accelerator
+    make_preview: Callable[[Networks, Path, int], None]
+    ids: list[str] = field(default_factory=list)  #: of the latest batch
+
+    def __post_init__(self) -> None:
+        self.config = self.student.config
+        self.schedule = self.teacher.schedule
+        o = self.objective
+        self.steps = StepStrategy(o.strategy, self.schedule, o.steps, o.substeps)
+        self.mixer = Mixer(o.mixer, o.teacher_share, self.config.schedule.train_timesteps)
+        self.module = _Student(self.student, self.mixer).to(memory_format=torch.channels_last)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return parameter_groups(self.student, self.module, self.objective.control_scale)
+
+    def describe(self) -> str:
+        return "samples " + ", ".join(self.ids)
+
+    def preview(self, folder: Path, step: int) -> None:
+        self.make_preview(self.student, folder, step)
+
+    def draw_scales(self, generators: list[torch.Generator]) -> Tensor:
+        """ref_cfg and audio_cfg of each sample, (batch, 2): at a corner, or uniform in their ranges."""
+        o, rows = self.objective, []
+        for generator in generators:
+            corner, which, ref, audio = torch.rand(4, generator=generator).tolist()
+            if corner < o.corners:
+                rows.append(CORNERS[int(3 * which)])
+            else:
+                (a, b), (c, d) = o.ref_cfg, o.audio_cfg
+                rows.append((a + (b - a) * ref, c + (d - c) * audio))
+        return torch.tensor(rows)
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        o, device = self.objective, self.student.device
+        batch = draw_batch(self.data, self.config, generators)
+        scales = self.draw_scales(generators)
+        t = self.steps.draw(generators)
+        noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
+        # The networks take rows without reference first.
+        order = scales[:, 0].gt(0).int().argsort(stable=True)
+        batch, scales, t, noise = batch.rows(order).to(device), *(v[order].to(device) for v in (scales, t, noise))
+        self.ids = batch.ids
+
+        x_t = self.schedule.add_noise(batch.latents, noise, t)
+        truth = self.schedule.target(batch.latents, noise, t)
+        conditioning = self.teacher.condition(batch)
+        guided, audio_alone = self.teacher.predict(x_t, t, scales, batch, conditioning)
+
+        def ask_teacher(x: Tensor, now: Tensor) -> Tensor:
+            return self.teacher.predict(x, now, scales, batch, conditioning)[0]
+
+        def ask_student(x: Tensor, now: Tensor) -> Tensor:
+            return self.module(x, now, scales, batch, self.schedule)
+
+        target = self.steps.target(x_t, t, guided, ask_teacher, ask_student)
+        prediction = module(x_t, t, scales, batch, self.schedule).float()
+
+        alpha, sigma = self.schedule.alpha_sigma(t)
+
+        def measure(a: Tensor, b: Tensor) -> Tensor:
+            return sample_losses(
+                a, b, batch.weights, alpha, sigma, space=o.space, penalty=o.penalty, snr_gamma=o.snr_gamma
+            )
+
+        distill, gt = measure(prediction, target), measure(prediction, truth)
+        terms = Terms(
+            distill=distill.detach(),
+            gt=gt.detach(),
+            teacher_error=measure(audio_alone, truth),
+            quality=batch.quality,
+            timesteps=t,
+            gradient_norms=self._gradient_norms(distill, gt) if o.mixer == "grad_norm" else None,
+        )
+        to_teacher, to_truth = self.mixer(terms, self.accelerator)
+        share = to_teacher / (to_teacher + to_truth)
+        return {
+            "loss": (to_teacher * distill + to_truth * gt).mean(),
+            "distill": distill.mean(),
+            "gt": gt.mean(),
+            "teacher_error": terms.teacher_error.mean(),
+            "lambda_mean": share.mean(),
+            "lambda_spread": share.std(correction=0),
+        }
+
+    def _gradient_norms(self, distill: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+        """Norms of both mean losses' gradients at the last layer, over all processes."""
+        last = self.student.denoising_unet.conv_out.weight
+        both = [torch.autograd.grad(loss.mean(), last, retain_graph=True)[0] for loss in (distill, gt)]
+        distill_norm, gt_norm = (self.accelerator.reduce(gradient, "mean").norm() for gradient in both)
+        return distill_norm, gt_norm

@@ -1,0 +1,105 @@
+"""What is evaluated: portraits and recordings that no training has seen, and the videos that should come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import avatars
+from ..avatars.speech import SAMPLE_RATE, Speech
+from ..data.avatars import HELD_OUT_SEED
+from ..data.samples import Pool
+from ..media.face import FaceRegion
+from .frechet import Features
+from .lips import LipsRegressor
+from .metrics import Truth, measure
+
+POOLS: dict[str, Pool] = {"closed": "high", "open": "moderate"}
+"""The pool behind each set: `closed` is what the teacher knows, `open` the kind that only a student has seen."""
+SILENCE = 0.48  #: seconds at the end of every avatar's recording in which nobody speaks, to see the mouth rest
+_STANDS_STILL = 0.05  #: deviation of the true openness below which a recording has no correlation to speak of
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One video to make, and what it is compared with."""
+
+    portrait: Tensor  #: (3, size, size) in -1..1
+    waveform: Tensor  #: (samples,) float32 mono 16 kHz, as long as the frames
+    frames: Tensor  #: ground truth, (n, 3, size, size) in -1..1
+    measure: Callable[[Tensor], dict[str, float]]  #: of frames like the truth; what does not apply is left out
+    region: FaceRegion | None = None  #: where the face is, for models that are told
+    identity: Tensor | None = None  #: face embedding, (1, identity_dim), for models that take one
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Cases, made one at a time whenever they are gone through, and the features whose distributions are compared."""
+
+    name: str
+    count: int
+    cases: Iterable[Case]
+    features: dict[str, Features]  #: by the name of the metric
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """What avatar `seed` says, with the openness (n,) that its mouth has."""
+
+    seed: int
+    speech: Speech
+    openness: Tensor
+
+
+def held_out_words(count: int, seconds: float, fps: float) -> list[Words]:
+    """What the first `count` held-out avatars that move their mouths say, in `seconds` with `SILENCE` at the end."""
+    found: list[Words] = []
+    seed = HELD_OUT_SEED
+    while len(found) < count:
+        clip = avatars.sample(seed, "high", seconds - SILENCE, size=16, fps=fps)  # small, as nobody looks at it
+        openness = clip.truth["openness"]
+        if openness.std() > _STANDS_STILL:
+            speech = Speech(torch.as_tensor(clip.waveform), clip.phonemes, clip.text, clip.voice)
+            openness = F.pad(openness, (0, round(seconds * fps) - len(openness)))
+            found.append(Words(seed, speech, openness))
+        seed += 1
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class AvatarCases:
+    """Held-out avatars of one pool; both pools say the same words, so that only the faces tell them apart.
+
+    Avatars of the moderate pool keep everything about them that is style: odd colours and proportions, glasses, beards,
+    masks, turned and livelier heads. Their portraits, frames and sound have none of that pool's defects (darkness,
+    blur, compression, noise, sound out of step): should the video of a noisy portrait be noisy? There is no one answer
+    to compare with, and the lips regressor reads defective pictures less well.
+    """
+
+    words: list[Words]
+    pool: Pool
+    seconds: float
+    size: int
+    fps: float
+    clip_frames: int
+    regressor: LipsRegressor
+
+    def __iter__(self) -> Iterator[Case]:
+        for index, words in enumerate(self.words):
+            made = {"size": self.size, "fps": self.fps, "speech": words.speech}
+            clip = avatars.sample(words.seed, self.pool, self.seconds, **made)
+            # Before any delay or noise, which only the pool's own waveform has.
+            samples = int(len(clip.frames) / self.fps * SAMPLE_RATE)  # never a frame more
+            waveform = F.pad(words.speech.waveform, (0, samples - len(words.speech.waveform)))
+            hidden = clip.identity.mask != "none"
+            truth = Truth(clip.portrait, clip.clean_frames.float() / 127.5 - 1, clip.truth, hidden)
+            other = self.words[(index + 1) % len(self.words)].openness
+            judge = partial(
+                measure, truth=truth, other_openness=other, regressor=self.regressor, clip_frames=self.clip_frames
+            )
+            yield Case(truth.portrait, waveform, truth.frames, judge)

@@ -1,0 +1,61 @@
+"""Results as text: JSON, and tables in markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .runs import Summary
+
+_ORDER = (
+    "nfe_per_clip", "seconds_per_video", "lips_r", "lips_r_other_audio", "lips_offset", "lips_spread",
+    "openness_at_rest", "psnr_first_clip", "psnr_last_clip", "flicker", "frechet_frames", "frechet_clips",
+    "fid", "fvd", "sync_c", "sync_d", "sync_offset",
+)  # fmt: skip
+
+
+def to_json(results: Mapping[str, Any]) -> str:
+    """Nested results as JSON; what is not a number (an interval over one video, say) becomes null."""
+    return json.dumps(_without_nan(results), indent=1) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(entry) for name, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def markdown(results: Mapping[str, Mapping[str, Summary]]) -> str:
+    """A table for each set: a row for each metric, a column for each mode, mean ± half the 95 % interval.
+
+    `n` is said where fewer videos than the set has could be measured.
+    """
+    parts = []
+    for name, modes in results.items():
+        metrics = sorted({metric for summary in modes.values() for metric in summary}, key=_ORDER.index)
+        videos = max(value["n"] for summary in modes.values() for value in summary.values())
+        lines = [
+            f"| {name}, {videos:g} videos | {' | '.join(modes)} |",
+            f"|---|{'---:|' * len(modes)}",
+            *(
+                f"| {metric} | {' | '.join(_cell(summary.get(metric), videos) for summary in modes.values())} |"
+                for metric in metrics
+            ),
+        ]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _cell(value: dict[str, float] | None, videos: float) -> str:
+    if value is None or not value["n"]:
+        return ""
+    mean, ci95 = value["mean"], value["ci95"]
+    places = 3 if abs(mean) >= 0.1 else 4
+    text = f"{mean:.{places}f}"
+    if not ci95 > 0 and mean == round(mean):  # a count
+        text = f"{mean:g}"
+    elif math.isfinite(ci95):
+        text += f" ± {ci95:.{places}f}"
+    return text if value["n"] == videos else f"{text} (n {value['n']:g})"

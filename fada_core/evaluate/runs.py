@@ -1,0 +1,127 @@
+"""Generate every video of a set in every way that is compared, and collect what the videos are worth."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..media.audio import SAMPLE_RATE
+from ..media.video import VideoWriter
+from ..pipeline import Pipeline
+from .cases import Case, EvaluationSet
+from .frechet import Features, distance_over_videos
+
+Summary = dict[str, dict[str, float]]
+"""{metric: {mean, ci95, n}}; NaN where nothing could be measured."""
+TRUTH = "truth"  #: name of the row that the ground truth itself gets
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One way to generate; `name` is its name in the results."""
+
+    name: str
+    pipe: Pipeline
+    mode: str
+    steps: int
+    ref_cfg: float
+    audio_cfg: float
+    solver: str = "ddim"
+
+
+@dataclass
+class _Tally:
+    """What was found so far, one entry a video."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    features: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, frames: Tensor, row: dict[str, float], features: dict[str, Features]) -> None:
+        self.rows.append(row)
+        for name, function in features.items():
+            self.features.setdefault(name, []).append(function(frames).cpu())
+
+
+def evaluate(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path | None = None) -> dict[str, Summary]:
+    """Results of every run, by its name, and of the ground truth as "truth".
+
+    Only one case is in memory at a time. It is rendered once for all runs, and all runs draw the same start noise for
+    it, so that their differences are not chance's.
+
+    Args:
+        seed: of the first case; the next one has the next seed.
+        out: folder for the videos: the truth on the left, then the runs in their order.
+    """
+    tallies = {name: _Tally() for name in (TRUTH, *(run.name for run in runs))}
+    for index, case in enumerate(tqdm(data.cases, desc=data.name, total=data.count, mininterval=5)):
+        tallies[TRUTH].add(case.frames, case.measure(case.frames), data.features)
+        if not index:
+            _warm_up(runs, case)
+        videos = [case.frames]
+        for run in runs:
+            frames, effort = generate(run, case, seed + index)
+            tallies[run.name].add(frames, case.measure(frames) | effort, data.features)
+            if out is not None:
+                videos.append(frames)
+        if out is not None:
+            _write(out / data.name / f"{index:03d}.mp4", videos, case.waveform, runs[0].pipe.config.fps)
+    return {name: _summarise(tally, tallies[TRUTH]) for name, tally in tallies.items()}
+
+
+def generate(run: Run, case: Case, seed: int) -> tuple[Tensor, dict[str, float]]:
+    """Frames (n, 3, size, size) in -1..1 on the CPU, and what they took: evaluations a clip, counted, and seconds."""
+    began = time.perf_counter()
+    condition = run.pipe.encode(case.portrait[None], case.waveform, region=case.region, identity=case.identity)
+    scales = {"ref_cfg": run.ref_cfg, "audio_cfg": run.audio_cfg}
+    clips = run.pipe.sample(condition, run.mode, run.steps, seed=seed, solver=run.solver, **scales)
+    frames = torch.cat([run.pipe.decode(latents).cpu() for latents in clips])
+    seconds = time.perf_counter() - began
+    return frames, {"nfe_per_clip": run.pipe.stats.nfe_per_clip, "seconds_per_video": seconds}
+
+
+def _warm_up(runs: Sequence[Run], case: Case) -> None:
+    """One step for each mode, so that the first video's seconds do not hold what every process pays once."""
+    first = {run.mode: run for run in reversed(runs)}
+    for run in first.values():
+        config = run.pipe.config
+        sound = case.waveform[: round(config.clip_frames / config.fps * SAMPLE_RATE)]
+        generate(replace(run, steps=1), replace(case, waveform=sound), 0)
+
+
+def summarise(rows: Sequence[dict[str, float]]) -> Summary:
+    """Mean, half width of the normal 95 % interval (1.96 s / sqrt(n)) and count of every metric over videos."""
+    names = sorted({name for row in rows for name in row})
+    summary: Summary = {}
+    for name in names:
+        values = [row[name] for row in rows if name in row and math.isfinite(row[name])]
+        spread = statistics.stdev(values) if len(values) > 1 else math.nan
+        summary[name] = {
+            "mean": statistics.fmean(values) if values else math.nan,
+            "ci95": 1.96 * spread / math.sqrt(max(1, len(values))),
+            "n": len(values),
+        }
+    return summary
+
+
+def _summarise(tally: _Tally, truth: _Tally) -> Summary:
+    summary = summarise(tally.rows)
+    if tally is not truth:  # its distance to itself is no news
+        for name, features in tally.features.items():
+            mean, ci95 = distance_over_videos(features, truth.features[name])
+            summary[name] = {"mean": mean, "ci95": ci95, "n": len(features)}
+    return summary
+
+
+def _write(path: Path, videos: Sequence[Tensor], waveform: Tensor, fps: float) -> None:
+    side_by_side = torch.cat(list(videos), dim=3)
+    height, width = side_by_side.shape[2:]
+    with VideoWriter(path, width, height, fps, waveform) as writer:
+        writer.write(side_by_side)

@@ -1,0 +1,75 @@
+"""Quality over the two guidance scales, one held while the other is varied: the paper's figures 3 and 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import FadaError
+from .cases import EvaluationSet
+from .plots import line_plots
+from .report import to_json
+from .runs import TRUTH, Run, Summary, evaluate
+
+AUDIO_SCALES = (1.0, 2.5, 4.5, 6.5, 8.5, 10.0)
+REF_SCALES = (1.0, 1.5, 2.0, 2.5, 3.0)
+COMPARED = ("teacher", "fast")  #: which the paper compares
+METRICS = {
+    "lips_r": "lips correlation",
+    "frechet_clips": "Fréchet distance of clips",
+    "sync_d": "Sync-D",
+    "fvd": "FVD",
+}
+"""What is plotted, of what was measured; the paper shows FVD and Sync-D."""
+
+Curves = dict[str, dict[float, Summary]]
+"""{mode: {scale: {metric: {mean, ci95, n}}}}."""
+
+
+def sweep(sets: Iterable[EvaluationSet], runs: Sequence[Run], seed: int, folder: Path) -> dict[str, dict[str, Summary]]:
+    """Evaluate every scale; write sweep.json and one SVG for each set and scale into `folder`.
+
+    Args:
+        runs: one for each mode, with the scales at which the other is held; fast is asked only for scales that it has
+            been distilled for.
+
+    Returns:
+        {set: {run: {metric: {mean, ci95, n}}}}; runs are named "mode ref_cfg audio_cfg".
+
+    Raises:
+        FadaError: no run is of a mode that is compared.
+    """
+    points: dict[str, Run] = {}  # by name; where the two curves cross, one run serves both
+    curves: dict[str, dict[str, dict[float, str]]] = {"audio_cfg": {}, "ref_cfg": {}}
+    for run in runs:
+        if run.mode not in COMPARED:
+            continue
+        for scale, values in (("audio_cfg", AUDIO_SCALES), ("ref_cfg", REF_SCALES)):
+            low, high = run.pipe.info.scale_ranges[scale == "audio_cfg"]
+            for value in values:
+                if run.mode == "fast" and not low <= value <= high:
+                    continue
+                point = replace(run, **{scale: value})
+                point = replace(point, name=f"{run.mode} {point.ref_cfg:g} {point.audio_cfg:g}")
+                points[point.name] = point
+                curves[scale].setdefault(run.name, {})[value] = point.name
+    if not points:
+        raise FadaError("The sweep compares the modes teacher and fast; give at least one of them with --modes.")
+    folder.mkdir(parents=True, exist_ok=True)
+    results, plotted = {}, {}
+    for data in sets:
+        found = results[data.name] = evaluate(data, list(points.values()), seed)
+        measured = {name for summary in found.values() for name in summary}
+        metrics = {name: label for name, label in METRICS.items() if name in measured}
+        plotted[data.name] = {"truth": found[TRUTH]}
+        for scale, of_modes in curves.items():
+            other = "ref_cfg" if scale == "audio_cfg" else "audio_cfg"
+            held = getattr(runs[0], other)
+            lines: Curves = {m: {value: found[name] for value, name in line.items()} for m, line in of_modes.items()}
+            title = f"{data.name} set, {data.count} videos, {other} {held:g}"
+            svg = line_plots(lines, metrics, title, scale)
+            (folder / f"{data.name}-{scale}.svg").write_text(svg, encoding="utf-8")
+            plotted[data.name][scale] = lines
+    (folder / "sweep.json").write_text(to_json(plotted), encoding="utf-8")
+    return results

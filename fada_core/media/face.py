@@ -1,0 +1,181 @@
+"""The face in a portrait: where it is, the square around it that the model animates, and what the networks learn of it.
+
+region = find_face(image, detector=load_detector("face_landmarker.task"))
+square = crop(image, region, size=512)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import FadaError
+from .face_detect import Detector, Face, Points, face_of_box
+from .face_masks import Box, attention_masks, face_picture
+from .image import to_square, to_uint8
+
+log = logging.getLogger("fada.face")
+
+MARGIN = 0.4
+"""Room around the face on each side, as a part of its longer side: the face then takes 56 % of the square. Hallo's
+training data has 50 to 70 %."""
+MIN_FACE = 16  #: pixels; a smaller face is a few dots
+_DETECTION_SIDE = 1280  #: pixels; larger pictures are shrunk to this for detection
+
+
+@dataclass(frozen=True)
+class FaceRegion:
+    """A face's place in a picture, in the picture's own pixels."""
+
+    width: int  #: of the picture
+    height: int
+    left: int  #: of the square that is animated; it lies inside of the picture
+    top: int
+    side: int
+    face: Box  #: silhouette: forehead to chin, ear to ear
+    lips: Box
+    points: Points  #: eyes, nose, mouth corners
+
+    def face_picture(self, size: int) -> Tensor:
+        """The face's box in the square, for the face locator: (1, 1, size, size) in 0..1."""
+        return face_picture(self.face.shifted(-self.left, -self.top), self.side, self.side, size)
+
+    def attention_masks(self, sides: Sequence[int]) -> list[list[Tensor]]:
+        """Where each audio region works in the square: masks[level][region], (1, side * side, 1) in 0..1."""
+        boxes = (box.shifted(-self.left, -self.top) for box in (self.face, self.lips))
+        return attention_masks(*boxes, self.side, self.side, sides)
+
+    def fits(self, image: Tensor) -> None:
+        """Check that `image`, (1, 3, h, w), can be the picture in which the face was found.
+
+        Raises:
+            FadaError: it has another size.
+        """
+        height, width = image.shape[-2:]
+        if (width, height) != (self.width, self.height):
+            raise FadaError(
+                f"The face was found in a picture of {self.width}x{self.height} pixels, but this one has "
+                f"{width}x{height}; use the same picture for both."
+            )
+
+
+def find_face(
+    image: Tensor,
+    *,
+    box: Sequence[float] | None = None,
+    mask: Tensor | None = None,
+    detector: Detector | None = None,
+    required: bool = True,
+    margin: float = MARGIN,
+) -> FaceRegion:
+    """Where the face is: by `box`, else by `mask`, else by `detector`, else in the middle of the picture.
+
+    A face that the picture's edge cuts off counts as far as it can be seen; of several the largest is taken; both are
+    logged, and so is a face that is assumed rather than known.
+
+    Args:
+        image: the portrait, (1, 3, h, w) in -1..1.
+        box: x0, y0, x1, y1 of the face, forehead to chin and ear to ear, in pixels of the picture.
+        mask: (h, w) or (1, h, w), above 0.5 where the face is.
+        detector: from `load_detector`.
+        required: a picture in which `detector` finds no face is an error; False: its middle is used.
+        margin: room around the face on each side, as a part of its longer side; 0..3. The square is as large as the
+            picture allows where that is less.
+
+    Raises:
+        FadaError: no face, a box or mask that is none or lies outside, a face below 16 pixels, or a bad margin.
+    """
+    if not 0 <= margin <= 3:
+        raise FadaError(f"The margin around the face is {margin:g}; give 0 to 3 times the face's size, 0.4 is usual.")
+    height, width = image.shape[-2:]
+    if box is not None:
+        face = face_of_box(_checked(box))
+    elif mask is not None:
+        face = face_of_box(_bounds(mask, height, width))
+    else:
+        found = _detected(image, detector) if detector is not None else []
+        if not found and detector is not None and required:
+            raise FadaError("No face was found in the picture; give its place as a box or mask, or use no detector.")
+        if not found:
+            reason = "No face was found" if detector is not None else "There is no face detector"
+            log.info("%s: the middle square of the picture is used.", reason)
+            return _middle(width, height, margin)
+        if len(found) > 1:
+            log.info("%d faces were found; the largest is used.", len(found))
+        face = max(found, key=lambda candidate: candidate.box.width * candidate.box.height)
+    seen = face.box.clipped(width, height)
+    if min(seen.width, seen.height) <= 0:
+        raise FadaError(f"The face's box {_text(face.box)} is outside of the picture of {width}x{height}; correct it.")
+    if min(seen.width, seen.height) < MIN_FACE:
+        raise FadaError(f"The face has {seen.width:.0f}x{seen.height:.0f} pixels; at least {MIN_FACE} are needed.")
+    if seen != face.box:
+        log.info("The picture's edge cuts the face off; the part inside is animated.")
+    return _region(width, height, face._replace(box=seen), margin)
+
+
+def crop(image: Tensor, region: FaceRegion, size: int) -> Tensor:
+    """The region's square of `image`, (1, 3, h, w) in -1..1, resized to (1, 3, size, size).
+
+    Raises:
+        FadaError: the region belongs to a picture of another size.
+    """
+    region.fits(image)
+    left, top, side = region.left, region.top, region.side
+    return to_square(image[..., top : top + side, left : left + side], size)
+
+
+def _region(width: int, height: int, face: Face, margin: float) -> FaceRegion:
+    side = min(round(max(face.box.width, face.box.height) * (1 + 2 * margin)), width, height)
+    left = min(max(round((face.box.x0 + face.box.x1 - side) / 2), 0), width - side)
+    top = min(max(round((face.box.y0 + face.box.y1 - side) / 2), 0), height - side)
+    return FaceRegion(width, height, left, top, side, *face)
+
+
+def _middle(width: int, height: int, margin: float) -> FaceRegion:
+    """The largest square in the middle, with a face where this module itself would have put it there."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    room = side * margin / (1 + 2 * margin)
+    face = face_of_box(Box(left + room, top + room, left + side - room, top + side - room))
+    return FaceRegion(width, height, left, top, side, *face)
+
+
+def _checked(box: Sequence[float]) -> Box:
+    if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):  # NaN is neither
+        raise FadaError(f"{_text(box)} is no box; give four numbers, left, top, right and bottom, in pixels.")
+    return Box(*box)
+
+
+def _text(box: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in box)
+
+
+def _bounds(mask: Tensor, height: int, width: int) -> Box:
+    """Bounding box of what is above one half."""
+    where = mask.reshape(mask.shape[-2:]) > 0.5
+    if not where.any():  # before the size: what loaders give for a picture without transparency is small and empty
+        raise FadaError("The mask of the face is empty; paint the face, or leave the mask out.")
+    if where.shape != (height, width):
+        raise FadaError(
+            f"The mask has {where.shape[1]}x{where.shape[0]} pixels, the picture {width}x{height}; make them equal."
+        )
+    rows, columns = (where.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    return Box(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+
+
+def _detected(image: Tensor, detector: Detector) -> list[Face]:
+    """The faces in the picture, looked for in a copy of moderate size."""
+    height, width = image.shape[-2:]
+    scale = min(1.0, _DETECTION_SIDE / max(height, width))
+    if scale < 1:
+        small = max(round(height * scale), 1), max(round(width * scale), 1)
+        image = F.interpolate(image.float(), small, mode="bilinear", antialias=True)
+    x, y = width / image.shape[-1], height / image.shape[-2]
+    return [
+        Face(face.box.scaled(x, y), face.lips.scaled(x, y), tuple((px * x, py * y) for px, py in face.points))
+        for face in detector(to_uint8(image)[0].numpy())
+    ]

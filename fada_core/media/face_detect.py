@@ -1,0 +1,162 @@
+"""Detectors of faces: optional libraries, each with a model file that the user brings.
+
+FADA needs neither mediapipe nor OpenCV, and brings no weights. The models are mediapipe's FaceLandmarker
+(`face_landmarker.task`, Apache-2.0) and OpenCV's YuNet (`face_detection_yunet_2023mar.onnx`, MIT).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import FadaError
+from .face_masks import Box
+
+Points = tuple[tuple[float, float], ...]
+"""Eye, eye, nose tip, mouth corner, mouth corner, (x, y) in pixels; of each pair the picture's left one first."""
+
+# Vertices of mediapipe's face mesh (478 points).
+SILHOUETTE = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+_POINTS = ((33, 133), (362, 263), (1,), (61,), (291,))  # each the mean of these
+
+# Proportions of mediapipe's canonical face, as parts of the silhouette's width and height.
+_LIPS_IN_FACE = Box(0.34, 0.66, 0.66, 0.78)
+_POINTS_IN_FACE = ((0.295, 0.32), (0.705, 0.32), (0.5, 0.52), (0.34, 0.713), (0.66, 0.713))
+_LIP_HEIGHT = 0.43  #: of the mouth's width
+
+_MAX_FACES = 8
+_SCORE = 0.6  #: YuNet's certainty from which a face counts, 0..1
+
+
+class Face(NamedTuple):
+    """A face in a picture, in pixels; parts of it may lie outside of the picture."""
+
+    box: Box  #: of the silhouette: forehead to chin, ear to ear
+    lips: Box
+    points: Points
+
+
+Detector = Callable[[np.ndarray], list[Face]]
+"""From a picture, (h, w, 3) uint8 RGB, to the faces in it, in any order."""
+
+
+def face_of_box(box: Box) -> Face:
+    """The face that fills `box`, with lips and points where an average frontal face has them."""
+    x, y = box.x0, box.y0
+    low, high = _LIPS_IN_FACE[:2], _LIPS_IN_FACE[2:]
+    corners = [(x + px * box.width, y + py * box.height) for px, py in (low, high, *_POINTS_IN_FACE)]
+    return Face(box, Box(*corners[0], *corners[1]), tuple(corners[2:]))
+
+
+def face_of_landmarks(landmarks: np.ndarray) -> Face:
+    """The face of mediapipe's 478 landmarks, (478, 2) in pixels."""
+
+    def bounds(vertices: tuple[int, ...]) -> Box:
+        chosen = landmarks[list(vertices)]
+        return Box(*chosen.min(0).tolist(), *chosen.max(0).tolist())
+
+    points = tuple(tuple(landmarks[list(vertices)].mean(0).tolist()) for vertices in _POINTS)
+    return Face(bounds(SILHOUETTE), bounds(LIPS), points)
+
+
+def load_detector(path: str | Path) -> Detector:
+    """A detector from its model file: `.task` for mediapipe's FaceLandmarker, `.onnx` for YuNet.
+
+    Raises:
+        FadaError: no such file, not a detector's, or the library that runs it is missing.
+    """
+    path = Path(path)
+    kind = next((kind for kind in _KINDS if path.suffix.lower() == kind.suffix), None)
+    if kind is None:
+        raise FadaError(f"'{path.name}' is no face detector; give a face_landmarker.task or a YuNet .onnx file.")
+    if not path.is_file():
+        raise FadaError(f"There is no file '{path}'; give the path of a face detector's model.")
+    if importlib.util.find_spec(kind.library) is None:
+        raise FadaError(f"'{path.name}' needs the library {kind.library}; run: pip install {kind.package}")
+    return kind.load(path)
+
+
+def installed_detector(folders: Iterable[str | Path]) -> Path | None:
+    """The first detector's model in `folders` whose library is there, mediapipe's before YuNet's."""
+    folders = [Path(folder) for folder in folders]
+    for kind in _KINDS:
+        if importlib.util.find_spec(kind.library) is not None:
+            for folder in folders:
+                if files := sorted(folder.glob(kind.pattern)):
+                    return files[0]
+    return None
+
+
+def _face_landmarker(path: Path) -> Detector:
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    try:
+        landmarker = vision.FaceLandmarker.create_from_options(
+            vision.FaceLandmarkerOptions(
+                # As bytes: mediapipe cannot open paths with letters beyond ASCII everywhere.
+                base_options=BaseOptions(model_asset_buffer=path.read_bytes()),
+                num_faces=_MAX_FACES,
+            )
+        )
+    except (RuntimeError, ValueError) as error:
+        raise FadaError(f"'{path.name}' is no model of mediapipe's FaceLandmarker; download it again.") from error
+
+    def detect(pixels: np.ndarray) -> list[Face]:
+        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(pixels))
+        height, width = pixels.shape[:2]
+        found = landmarker.detect(picture).face_landmarks
+        return [face_of_landmarks(np.array([(mark.x * width, mark.y * height) for mark in face])) for face in found]
+
+    return detect
+
+
+def _yunet(path: Path) -> Detector:
+    import cv2
+
+    try:
+        network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), score_threshold=_SCORE)
+    except cv2.error as error:
+        raise FadaError(f"'{path.name}' is no model of OpenCV's YuNet; download it again.") from error
+
+    def detect(pixels: np.ndarray) -> list[Face]:
+        network.setInputSize((pixels.shape[1], pixels.shape[0]))
+        try:
+            _, found = network.detect(np.ascontiguousarray(pixels[..., ::-1]))
+        except cv2.error as error:
+            raise FadaError(f"'{path.name}' does not work as YuNet does; give a face_detection_yunet file.") from error
+        return [] if found is None else [_face_of_yunet(row) for row in found.astype(float)]
+
+    return detect
+
+
+def _face_of_yunet(row: np.ndarray) -> Face:
+    """From (15,): the box's left, top, width, height; five points; the score."""
+    x, y, width, height = row[:4].tolist()
+    points = tuple(tuple(point) for point in row[4:14].reshape(5, 2).tolist())
+    (left, upper), (right, lower) = points[3:]
+    reach, middle = abs(right - left) / 2, (upper + lower) / 2
+    lips = Box(min(left, right), middle - _LIP_HEIGHT * reach, max(left, right), middle + _LIP_HEIGHT * reach)
+    return Face(Box(x, y, x + width, y + height), lips, points)
+
+
+class _Kind(NamedTuple):
+    suffix: str
+    pattern: str  #: of the file's name in models/fada
+    library: str
+    package: str
+    load: Callable[[Path], Detector]
+
+
+_KINDS = (
+    _Kind(".task", "face_landmarker*.task", "mediapipe", "mediapipe", _face_landmarker),
+    _Kind(".onnx", "face_detection_yunet*.onnx", "cv2", "opencv-python-headless", _yunet),
+)

@@ -1,0 +1,19 @@
+"""Which audio encoder a config names, and how published files name its weights."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..config import AudioEncoderConfig
+from .audio import MelEncoder, Wav2Vec2Encoder, wav2vec2_weights
+from .whisper import WhisperEncoder, whisper_weights
+
+
+def build_audio_encoder(config: AudioEncoderConfig) -> nn.Module:
+    """The encoder that `config.kind` names; each has `encode(waveform, frames, fps)`."""
+    return {"mel": MelEncoder, "wav2vec2": Wav2Vec2Encoder, "whisper": WhisperEncoder}[config.kind](config)
+
+
+def audio_encoder_weights(config: AudioEncoderConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a published file, from transformers or elsewhere, under the names of the encoder's `model`."""
+    return (whisper_weights if config.kind == "whisper" else wav2vec2_weights)(tensors)

@@ -1,0 +1,139 @@
+"""Whisper's encoder as a source of audio features, every hidden state around every video frame, as EchoMimic hears."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import librosa
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder as Transformer
+
+from ..config import AudioEncoderConfig
+from ..errors import FadaError
+from .audio import SAMPLE_RATE
+
+_HOP, _WINDOW = 160, 400  # samples: 100 mel columns a second
+_SEGMENT = 3000  # columns that Whisper sees at once, 30 s
+_RATE = 50.0  # rows of a hidden state a second; each is two columns
+_BEFORE, _AROUND = 4, 10  # rows before a frame's own, and in all
+
+
+class WhisperEncoder(nn.Module):
+    """All hidden states of Whisper (Radford et al. 2212.04356), ten rows of 20 ms around each video frame.
+
+    Computed as EchoMimic (arXiv 2407.08136) does: the recording is cut every 30 s, the rest of the last piece is filled
+    with zeros in the log-mel domain, and the states are taken before the encoder's final norm.
+
+    Args:
+        config: `dim` is Whisper's width, `layers` ten times its number of hidden states (its layers and their input).
+        whisper: shape of the network; default: Whisper's own, tiny for a width of 384.
+
+    Raises:
+        FadaError: a depth or width that contradicts `config`.
+    """
+
+    def __init__(self, config: AudioEncoderConfig, whisper: WhisperConfig | None = None) -> None:
+        super().__init__()
+        states, rest = divmod(config.layers, _AROUND)
+        if rest or not states:
+            raise FadaError(f"Whisper gives {_AROUND} rows of each hidden state, so layers cannot be {config.layers}.")
+        if whisper is None:
+            whisper = WhisperConfig(
+                d_model=config.dim,
+                encoder_layers=states - 1,
+                encoder_attention_heads=max(1, config.dim // 64),
+                encoder_ffn_dim=4 * config.dim,
+            )
+        if (whisper.encoder_layers, whisper.d_model) != (states - 1, config.dim):
+            raise FadaError(
+                f"This Whisper has {whisper.encoder_layers} layers of width {whisper.d_model}, the model needs "
+                f"{states - 1} of {config.dim}; use the one that it was trained with."
+            )
+        self.config = config
+        self.model = Transformer(whisper)
+        self.model.layer_norm = nn.Identity()  # hidden states are taken before it
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> WhisperEncoder:
+        """Stays in evaluation mode: a frozen encoder's features must not be random."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode(self, waveform: Tensor, frames: int, fps: float) -> Tensor:
+        """Features of `frames` video frames, (frames, 10 * states, dim) float32 on the waveform's device.
+
+        Frame i gets the rows from 4 before to 5 after int(i * 50 / fps), the recording's first or last where they
+        reach beyond it; each row's states follow each other.
+
+        Args:
+            waveform: (samples,) float32, mono, 16 kHz, at least one sample.
+            frames: at least 1; may reach past the end of the audio.
+            fps: video frames per second.
+        """
+        mel = _log_mel(waveform, self.model.config.num_mel_bins)
+        rows = torch.cat([self._states(mel[:, a : a + _SEGMENT]) for a in range(0, mel.shape[1], _SEGMENT)])
+        middles = (torch.arange(frames, dtype=torch.float64) * _RATE / fps).long()
+        indices = middles[:, None] - _BEFORE + torch.arange(_AROUND)
+        return rows[indices.clamp(0, len(rows) - 1).to(rows.device)].flatten(1, 2)
+
+    def _states(self, mel: Tensor) -> Tensor:
+        """Log-mel columns of up to 30 s, (bands, columns) -> (columns / 2, states, dim)"""
+        padded = F.pad(mel, (0, _SEGMENT - mel.shape[1]))[None]
+        states = self.model(padded.to(self.model.conv1.weight.dtype), output_hidden_states=True).hidden_states
+        return torch.cat(states).transpose(0, 1)[: max(1, mel.shape[1] // 2)].float()
+
+
+@cache
+def _mel_filters(bands: int) -> Tensor:
+    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=_WINDOW, n_mels=bands))
+
+
+def _log_mel(waveform: Tensor, bands: int) -> Tensor:
+    """Whisper's scaled log-mel spectrum of the whole recording, (bands, columns), made in pieces of 30 s."""
+    margin = _WINDOW // 2
+    mode = "reflect" if len(waveform) > margin else "constant"
+    padded = F.pad(waveform.float()[None], (margin, margin), mode=mode)[0]
+    window, filters = torch.hann_window(_WINDOW, device=waveform.device), _mel_filters(bands).to(waveform.device)
+    columns = max(1, len(waveform) // _HOP)
+    parts = []
+    for start in range(0, columns, _SEGMENT):
+        end = min(start + _SEGMENT, columns)
+        heard = padded[start * _HOP : (end - 1) * _HOP + _WINDOW]
+        power = torch.stft(heard, _WINDOW, _HOP, window=window, center=False, return_complex=True).abs().square()
+        parts.append((filters @ power).clamp(min=1e-10).log10())
+    mel = torch.cat(parts, 1)
+    return (mel.clamp(min=mel.max() - 8) + 4) / 4
+
+
+_OPENAI = {  # names in the files of the first release -> names in transformers
+    "positional_embedding": "embed_positions.weight",
+    "blocks.": "layers.",
+    "attn.query.": "self_attn.q_proj.",
+    "attn.key.": "self_attn.k_proj.",
+    "attn.value.": "self_attn.v_proj.",
+    "attn.out.": "self_attn.out_proj.",
+    "attn_ln.": "self_attn_layer_norm.",
+    "mlp.0.": "fc1.",
+    "mlp.2.": "fc2.",
+    "mlp_ln.": "final_layer_norm.",
+}
+
+
+def whisper_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a file from transformers or OpenAI under the names of `WhisperEncoder.model`.
+
+    Leaves out the decoder and the encoder's final norm.
+    """
+    renamed = {}
+    for name, value in tensors.items():
+        name = name.removeprefix("model.")
+        if name.startswith("encoder."):
+            name = name.removeprefix("encoder.")
+            for theirs, ours in _OPENAI.items():
+                name = name.replace(theirs, ours)
+            if not name.startswith(("layer_norm.", "ln_post.")):
+                renamed[name] = value
+    return renamed

@@ -1,0 +1,236 @@
+"""Command: a folder of videos becomes a data set to train on. Start again to resume.
+
+python -m fada_core.prepare --videos footage --out data --face-model face_landmarker.task
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import tyro
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from ..checkpoint import load_checkpoint
+from ..data.manifest import ManifestSet
+from ..data.samples import encode_clips
+from ..data.shards import write_shards
+from ..errors import FadaError
+from ..media.face import MARGIN
+from ..media.face_detect import Detector, load_detector
+from .clips import Record, Settings, digest, make_clips, name_of
+from .measures import SyncNet, Thresholds, load_syncnet
+from .report import write_report
+
+log = logging.getLogger("fada.prepare")
+
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Cut real footage into square clips of one face, measure them, and write manifest.jsonl and report.html."""
+
+    videos: Path
+    """Folder of videos, with its subfolders."""
+    out: Path
+    """Folder for clips, manifest, report and shards."""
+    size: int = 512
+    """Side of the clips' pictures in pixels."""
+    fps: float = 25.0
+    min_seconds: float = 2.0
+    """Shorter pieces are left out."""
+    max_seconds: float = 10.0
+    """Longer pieces are cut up."""
+    face_model: Path | None = None
+    """Model of a face detector (face_landmarker.task or a YuNet .onnx); without one, the middle square of the picture
+    is taken, and whatever is measured on faces stays unknown."""
+    margin: float = MARGIN
+    """Room around the face on each side, as a part of its longer side."""
+    detect_every: int = 5
+    """Frames from one look for faces to the next."""
+    syncnet: Path | None = None
+    """syncnet_v2.model, with sfd_face.pth in the same folder: measure how well lips and sound agree."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    test_share: float = 0.02
+    """Part of the videos that gets the split "test"."""
+    workers: int = max(1, (os.cpu_count() or 2) // 2)
+    """Videos at a time, each in a process of its own; 1: no further process."""
+    shards: bool = False
+    """Also encode the clips of the split "train" with `model` and pack them into shards/*.tar."""
+    model: str = "tiny"
+    """For shards: a shipped model's name or a checkpoint, whose encoders are used."""
+
+
+def prepare(config: PrepareConfig) -> list[Record]:
+    """Do what is still to do, then write manifest and report; returns what became of every video.
+
+    Raises:
+        FadaError: settings out of range, no videos there, a model that cannot be loaded, or no usable clip at all.
+    """
+    _check(config)
+    if not config.videos.is_dir():
+        raise FadaError(f"There is no folder '{config.videos}'; give a folder of videos.")
+    out = config.out.resolve()
+    videos = sorted(
+        path.relative_to(config.videos).as_posix()
+        for path in config.videos.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.resolve().is_relative_to(out)
+    )
+    if not videos:
+        raise FadaError(f"There is no video in '{config.videos}'; known kinds are {', '.join(SUFFIXES)}.")
+    settings = _settings(config)
+    _tools(settings)  # a model that cannot be loaded is said once, before the work
+    if settings.face_model is None:
+        log.info("no face detector: the middle square of each picture is taken")
+    kept, missing = {}, []
+    for video in videos:
+        record = _finished(config, settings, video)
+        if record is None:
+            missing.append(video)
+        else:
+            kept[video] = record
+    if kept:
+        log.info("%d videos are done already", len(kept))
+    for record in tqdm(_made(config, settings, missing), total=len(missing), desc="videos", mininterval=2):
+        kept[record.video] = record
+        _write_text(_record_path(config, record.video), json.dumps(asdict(record)))
+    records = [kept[video] for video in videos]
+    for record in records:
+        if record.error is not None:
+            log.warning("left out %s: %s", record.video, record.error)
+    rows = [row for record in records for row in record.rows]
+    write_report(config.out / "report.html", records, settings.thresholds, config.out)
+    if not rows:
+        raise FadaError(f"None of the {len(videos)} videos gave a clip; {config.out / 'report.html'} says why.")
+    _write_text(config.out / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    if config.shards:
+        _shards(config)
+    return records
+
+
+def _check(config: PrepareConfig) -> None:
+    if not 0 < config.min_seconds <= config.max_seconds:
+        raise FadaError("min_seconds has to be above 0, and max_seconds no less than it; correct one of them.")
+    if config.size < 32 or config.size % 2 or config.fps <= 0 or config.detect_every < 1 or config.workers < 1:
+        raise FadaError("size has to be even and at least 32, fps above 0, detect_every and workers at least 1.")
+    if not 0 <= config.test_share <= 1:
+        raise FadaError(f"test_share is {config.test_share:g}; give a part between 0 and 1.")
+
+
+def _settings(config: PrepareConfig) -> Settings:
+    names = ("size", "fps", "min_seconds", "max_seconds", "margin", "detect_every", "test_share", "thresholds")
+    models = {
+        name: None if (path := getattr(config, name)) is None else str(path) for name in ("face_model", "syncnet")
+    }
+    return Settings(**{name: getattr(config, name) for name in names}, **models)
+
+
+def _record_path(config: PrepareConfig, video: str) -> Path:
+    return config.out / "videos" / f"{name_of(video)}.json"
+
+
+def _finished(config: PrepareConfig, settings: Settings, video: str) -> Record | None:
+    """What an earlier run made of a video, if file and settings are the same; failures are tried again."""
+    path = _record_path(config, video)
+    if not path.exists():
+        return None
+    record = Record.read(path)
+    same = record.error is None and record.digest == digest(config.videos / video, settings)
+    return record if same else None
+
+
+def _made(config: PrepareConfig, settings: Settings, videos: Sequence[str]) -> Iterator[Record]:
+    """Records as they are finished, in any order."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    if config.workers == 1:
+        detector, sync = _tools(settings)
+        for video in videos:
+            yield make_clips(config.videos, video, config.out, settings, detector, sync)
+        return
+    # Spawned: the detectors' and torch's threads do not survive a fork.
+    count = min(config.workers, max(1, len(videos)))
+    with ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (settings,)) as pool:
+        jobs = [pool.submit(_in_worker, config.videos, video, config.out, settings) for video in videos]
+        try:
+            yield from (job.result() for job in as_completed(jobs))
+        finally:
+            for job in jobs:  # after an error or Ctrl-C, only what is under way is finished
+                job.cancel()
+
+
+_worker_tools: tuple[Detector | None, SyncNet | None] = (None, None)
+
+
+def _start_worker(settings: Settings) -> None:
+    global _worker_tools
+    torch.set_num_threads(1)
+    _worker_tools = _tools(settings)
+
+
+def _in_worker(folder: Path, video: str, out: Path, settings: Settings) -> Record:
+    return make_clips(folder, video, out, settings, *_worker_tools)
+
+
+def _tools(settings: Settings) -> tuple[Detector | None, SyncNet | None]:
+    detector = None if settings.face_model is None else load_detector(settings.face_model)
+    if settings.syncnet is None:
+        return detector, None
+    weights = Path(settings.syncnet)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return detector, load_syncnet(weights, weights.with_name("sfd_face.pth"), device)
+
+
+def _shards(config: PrepareConfig) -> None:
+    accelerator = Accelerator()
+    networks, _ = load_checkpoint(config.model, device=accelerator.device)
+    source = ManifestSet(config.out / "manifest.jsonl", networks.config.size, networks.config.fps)
+    clips = encode_clips(source, networks, accelerator, config.out / "cache")
+    for path in write_shards(clips, config.out / "shards"):
+        log.info("wrote %s", path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _sentence(config: PrepareConfig, records: Iterable[Record]) -> str:
+    records = list(records)
+    pools = Counter(row["pool"] for record in records for row in record.rows)
+    dropped = sum(len(record.dropped) for record in records)
+    failed = sum(record.error is not None for record in records)
+    return (
+        f"{config.out / 'manifest.jsonl'}: {pools['high']} clips of the high and {pools['moderate']} of the moderate "
+        f"pool from {len(records)} videos; {dropped} clips and {failed} videos left out ({config.out / 'report.html'})"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 2 after a user's mistake."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("fada.face").setLevel(logging.WARNING)  # it would say of each clip what was said once
+    try:
+        config = tyro.cli(PrepareConfig, args=arguments, prog="python -m fada_core.prepare")
+        records = prepare(config)
+    except FadaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{_sentence(config, records)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

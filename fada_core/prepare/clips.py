@@ -1,0 +1,257 @@
+"""One video to its clips on disk: squares with sound, boxes and masks beside them, scores, the manifest's entries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import statistics
+import wave
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..data.quality import speech_activity
+from ..errors import FadaError
+from ..media.audio import SAMPLE_RATE
+from ..media.face import FaceRegion, find_face
+from ..media.face_detect import Detector, Face
+from ..media.face_masks import MASK_SIDE, Box
+from ..media.image import to_square
+from ..media.video import VideoWriter
+from .footage import analyse, frames_at, sound_of
+from .measures import SyncNet, Thresholds, light, yaw
+from .tracks import Track, cut_up, find_tracks, union
+
+_MEASURED = 5  # every so many frames: light changes slowly
+_EYE_REACH = 0.45, 0.3  # around an eye's middle, to the sides and up and down, as parts of the eyes' distance
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How clips are made; videos made with other settings are made again."""
+
+    size: int
+    fps: float
+    min_seconds: float
+    max_seconds: float
+    margin: float
+    detect_every: int
+    test_share: float
+    thresholds: Thresholds
+    face_model: str | None
+    syncnet: str | None
+
+
+@dataclass
+class Record:
+    """What became of one video; kept as JSON, so that it is not looked at twice."""
+
+    video: str  #: relative to the folder of videos
+    digest: str  #: of the file and the settings
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)  #: the manifest's
+    dropped: list[dict[str, Any]] = field(default_factory=list)  #: `id`, `reason` and `quality`
+    error: str | None = None  #: why there is nothing at all
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def digest(video: Path, settings: Settings) -> str:
+    """Changes with the file and with the settings."""
+    facts = video.stat()
+    text = json.dumps([asdict(settings), facts.st_size, facts.st_mtime_ns])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def name_of(video: str) -> str:
+    """A name for a video's clips, of characters that suit any disk: its own, and a hash that keeps equal ones apart."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(video).stem).strip("-")[:60]
+    return f"{stem}-{hashlib.sha256(video.encode()).hexdigest()[:8]}"
+
+
+def make_clips(
+    folder: Path,
+    video: str,
+    out: Path,
+    settings: Settings,
+    detector: Detector | None = None,
+    sync: SyncNet | None = None,
+) -> Record:
+    """Write all clips of `folder`/`video` under `out`/clips; memory does not grow with the video's length (its sound,
+    230 MB an hour, aside).
+
+    A video that cannot be used gives a record with `error`.
+    """
+    path = folder / video
+    record = Record(video, digest(path, settings))
+    for old in (out / "clips").glob(f"{name_of(video)}-*"):  # of other settings, or of an interrupted run
+        old.unlink()
+    shortest, longest = (round(value * settings.fps) for value in (settings.min_seconds, settings.max_seconds))
+    try:
+        sound = sound_of(path)
+        analysis = analyse(path, settings.fps, detector, settings.detect_every)
+        record.seconds = round(analysis.frames / settings.fps, 2)
+        heard = int(len(sound) / SAMPLE_RATE * settings.fps)
+        found = [track.part(track.start, min(track.end, heard)) for track in find_tracks(analysis)]
+        tracks = [part for track in found for part in cut_up(track, shortest, longest)]
+        if not tracks:
+            what = "shot" if detector is None else "face"
+            raise FadaError(f"It shows no {what}, with sound, for {settings.min_seconds:g} s in one piece.")
+        writers = []
+        for number, track in enumerate(tracks):
+            name = f"{name_of(video)}-{number:04d}"
+            try:
+                writers.append(_Clip(name, track, analysis.width, analysis.height, out / "clips", sound, settings))
+            except FadaError as error:  # a face of a few pixels
+                record.dropped.append({"id": name, "reason": str(error), "quality": {}})
+        _write(path, writers, settings.fps)
+    except FadaError as error:
+        record.error = str(error)
+        return record
+    # By the video, so that nobody is in both.
+    drawn = int(hashlib.sha256(video.encode()).hexdigest(), 16) % 10_000
+    split = "test" if drawn < settings.test_share * 10_000 else "train"
+    for clip in writers:
+        quality = clip.quality() | (sync(clip.video) if sync is not None else {})
+        pool, reason = settings.thresholds.pool(quality)
+        quality = {name: round(value, 4) for name, value in quality.items()}
+        if pool is None:
+            clip.delete()
+            record.dropped.append({"id": clip.name, "reason": reason, "quality": quality})
+        else:
+            facts = {"split": split, "pool": pool, "quality": quality, "source": video, "why_not_high": reason}
+            record.rows.append(clip.entry(out) | facts)
+    return record
+
+
+def _write(path: Path, clips: list[_Clip], fps: float) -> None:
+    """One pass over the video; clips of several faces are open at the same time."""
+    waiting = sorted(clips, key=lambda clip: clip.track.start, reverse=True)
+    running: list[_Clip] = []
+    try:
+        for index, pixels in enumerate(frames_at(path, fps)):
+            while waiting and waiting[-1].track.start == index:
+                running.append(waiting.pop())
+                running[-1].open()
+            for clip in running:
+                clip.add(index, pixels)
+            for clip in [clip for clip in running if clip.track.end == index + 1]:
+                running.remove(clip)
+                clip.close()
+    finally:
+        for clip in running:
+            clip.close()
+
+
+class _Clip:
+    """One clip while it is written, and what is known of it then."""
+
+    def __init__(
+        self, name: str, track: Track, width: int, height: int, folder: Path, sound: Tensor, settings: Settings
+    ) -> None:
+        self.name, self.track, self._settings = name, track, settings
+        self.video, self._wav, self._boxes = (folder / f"{name}.{kind}" for kind in ("mp4", "wav", "safetensors"))
+        start, end = (round(frame / settings.fps * SAMPLE_RATE) for frame in (track.start, track.end))
+        self._sound = sound[start:end]
+        self._region = _region(track, width, height, settings.margin)
+        self._scale = settings.size / self._region.side
+        self._measured: defaultdict[str, list[float]] = defaultdict(list)
+
+    def open(self) -> None:
+        size = self._settings.size
+        self.video.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = VideoWriter(self.video, size, size, self._settings.fps, self._sound, crf=14)
+        self._writer.__enter__()
+
+    def add(self, index: int, pixels: np.ndarray) -> None:
+        """The footage's frame `index`, (h, w, 3) uint8."""
+        region, position = self._region, index - self.track.start
+        cut = pixels[region.top : region.top + region.side, region.left : region.left + region.side]
+        image = to_square(torch.from_numpy(cut).permute(2, 0, 1)[None].float() / 127.5 - 1, self._settings.size)
+        self._writer.write(image)
+        if position % _MEASURED == 0:
+            face = None if self.track.faces is None else self._inside(self.track.faces[position].box)
+            for name, value in light(image[0], face).items():
+                self._measured[name].append(value)
+
+    def close(self) -> None:
+        self._writer.__exit__(None, None, None)
+        with wave.open(str(self._wav), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes((self._sound.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes())
+        if self.track.faces is not None:
+            save_file(self._face_tensors(self.track.faces), self._boxes)
+
+    def delete(self) -> None:
+        for path in (self.video, self._wav, self._boxes):
+            path.unlink(missing_ok=True)
+
+    def quality(self) -> dict[str, float]:
+        """Scores by their names in the manifest: medians over the clip."""
+        scores = {name: statistics.median(values) for name, values in self._measured.items()}
+        scores["speech"] = speech_activity(self._sound)
+        if self.track.faces is not None:
+            sides = [max(face.box.width, face.box.height) for face in self.track.faces]
+            scores["face_pixels"] = statistics.median(sides)
+            scores["face"] = scores["face_pixels"] / self._region.side
+            scores["yaw"] = statistics.median(abs(yaw(face.points)) for face in self.track.faces)
+        return scores
+
+    def entry(self, root: Path) -> dict[str, Any]:
+        """The manifest's, without pool, split and quality; paths relative to `root`."""
+        boxes = None if self.track.faces is None else self._boxes.relative_to(root).as_posix()
+        return {
+            "id": self.name,
+            "video": self.video.relative_to(root).as_posix(),
+            "audio": self._wav.relative_to(root).as_posix(),
+            "fps": self._settings.fps,
+            "frames": self.track.end - self.track.start,
+            "start": round(self.track.start / self._settings.fps, 3),
+            "bbox": None,
+            "boxes": boxes,
+        }
+
+    def _inside(self, box: Box) -> Box:
+        """A box of the footage in the clip's pixels."""
+        size = self._settings.size
+        return box.shifted(-self._region.left, -self._region.top).scaled(self._scale, self._scale).clipped(size, size)
+
+    def _face_tensors(self, faces: Any) -> dict[str, Tensor]:
+        """Per frame and in the clip's pixels: face, mouth, eyes (n, 4) x0 y0 x1 y1, points (n, 5, 2); and for the
+        whole clip the masks of the three audio regions, (3, 64, 64) uint8."""
+        corner = torch.tensor([self._region.left, self._region.top])
+        boxes = {"face": [f.box for f in faces], "mouth": [f.lips for f in faces], "eyes": [_eyes(f) for f in faces]}
+        masks = torch.stack(self._region.attention_masks([MASK_SIDE])[0]).view(3, MASK_SIDE, MASK_SIDE)
+        return {
+            **{name: torch.tensor([self._inside(box) for box in values]) for name, values in boxes.items()},
+            "points": (torch.tensor([face.points for face in faces]) - corner) * self._scale,
+            "masks": (masks * 255).round().to(torch.uint8),
+        }
+
+
+def _region(track: Track, width: int, height: int, margin: float) -> FaceRegion:
+    """One square for the whole clip, around everywhere that the face goes: the model has to learn how heads move."""
+    size_only = torch.empty(1, 3, 1, 1).expand(1, 3, height, width)
+    if track.faces is None:
+        return find_face(size_only)
+    region = find_face(size_only, box=union([face.box for face in track.faces]), margin=margin)
+    return replace(region, lips=union([face.lips for face in track.faces]))
+
+
+def _eyes(face: Face) -> Box:
+    """A box around both eyes."""
+    (x0, y0), (x1, y1) = face.points[:2]
+    distance = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
+    side, up = (reach * distance for reach in _EYE_REACH)
+    return Box(min(x0, x1) - side, min(y0, y1) - up, max(x0, x1) + side, max(y0, y1) + up)

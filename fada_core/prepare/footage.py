@@ -1,0 +1,158 @@
+"""A video of any kind as frames at one rate with the sound that belongs to them, and where its shots begin."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, from_numpy
+
+from ..errors import FadaError
+from ..media.audio import SAMPLE_RATE, load_audio
+from ..media.face_detect import Detector, Face
+
+CUT_DIFFERENCE = 0.08  #: mean change of a thumbnail's values (0..1) from which a frame may begin a shot
+CUT_RATIO = 4.0  #: and by how much it has to stand out from the changes before it: a moving camera is no cut
+_CUT_MEMORY = 12  # frames
+_THUMBNAIL = 32
+_DETECTION_SIDE = 1280  # pixels; larger pictures are shrunk for the detector
+
+
+def frames_at(path: Path, fps: float) -> Iterator[np.ndarray]:
+    """The video at exactly `fps`: for every tick the frame nearest in time, (h, w, 3) uint8 RGB, turned upright.
+
+    Frames are dropped or repeated, never blended; variable frame rates are followed by their timestamps.
+
+    Raises:
+        FadaError: not a readable video.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise FadaError(f"'{path.name}' has no picture; give a video file.")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            rate = float(stream.average_rate or fps)
+            tick, before, first = 0, None, 0.0
+            shown, time = None, 0.0
+            for count, frame in enumerate(container.decode(stream)):
+                now = count / rate if frame.time is None else frame.time
+                first = now if before is None else first
+                time = now - first
+                pixels = _upright(frame)
+                while tick / fps <= time + 1e-6:
+                    nearer = before is None or time - tick / fps <= tick / fps - before
+                    yield pixels if nearer else shown  # type: ignore[misc] - set with `before`
+                    tick += 1
+                shown, before = pixels, time
+            while shown is not None and tick / fps < time + 1 / rate - 1e-6:  # the last frame lasts as long as others
+                yield shown
+                tick += 1
+    except av.FFmpegError as error:
+        raise FadaError(f"'{path.name}' cannot be read as a video ({error.strerror}); give another file.") from error
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    # Phones store what the sensor saw, and say how to turn it (degrees counterclockwise).
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+
+
+def sound_of(path: Path) -> Tensor:
+    """The video's sound, (samples,) float32 mono 16 kHz, whose first sample is heard with the first frame.
+
+    Raises:
+        FadaError: no sound, or nothing readable.
+    """
+    try:
+        with av.open(str(path)) as container:
+            seen = next((frame.time for frame in container.decode(video=0)), None) if container.streams.video else None
+    except av.FFmpegError as error:
+        raise FadaError(f"'{path.name}' cannot be read as a video ({error.strerror}); give another file.") from error
+    waveform = load_audio(path)
+    with av.open(str(path)) as container:
+        heard = next(container.decode(audio=0)).time
+    late = round(((heard or 0.0) - (seen or 0.0)) * SAMPLE_RATE)
+    return F.pad(waveform, (late, 0))  # a negative number cuts off
+
+
+@dataclass
+class Analysis:
+    """What one pass over a video finds; small, however long the video is."""
+
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    cuts: list[int] = field(default_factory=list)  #: first frames of all shots but the first
+    faces: dict[int, list[Face]] | None = None  #: by frame, every few frames; None: nobody looked
+
+    def shots(self) -> list[tuple[int, int]]:
+        """First frame, and the one after the last, of every shot."""
+        edges = [0, *self.cuts, self.frames]
+        return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+
+
+def analyse(path: Path, fps: float, detector: Detector | None, every: int) -> Analysis:
+    """Look at each frame at `fps` for cuts, and at every `every`-th for faces.
+
+    Raises:
+        FadaError: not a readable video, or one without frames.
+    """
+    found = Analysis(faces=None if detector is None else {})
+    finder = CutFinder()
+    for index, pixels in enumerate(frames_at(path, fps)):
+        found.height, found.width = pixels.shape[:2]
+        found.frames = index + 1
+        cut = finder.is_cut(pixels)
+        if cut:
+            found.cuts.append(index)
+        if detector is not None and found.faces is not None and (cut or index % every == 0):
+            found.faces[index] = detect(pixels, detector)
+    if not found.frames:
+        raise FadaError(f"'{path.name}' has no whole frame; give another file.")
+    return found
+
+
+class CutFinder:
+    """Tells shots apart by sudden changes of a thumbnail; give it every frame in order."""
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+        self._changes: deque[float] = deque(maxlen=_CUT_MEMORY)
+
+    def is_cut(self, pixels: np.ndarray) -> bool:
+        """Whether this frame, (h, w, 3) uint8, begins a new shot."""
+        step = max(1, min(pixels.shape[:2]) // (4 * _THUMBNAIL))
+        sampled = from_numpy(np.ascontiguousarray(pixels[::step, ::step])).permute(2, 0, 1).float() / 255
+        thumbnail = F.adaptive_avg_pool2d(sampled, _THUMBNAIL)
+        if self._last is None:
+            self._last = thumbnail
+            return False
+        change = float((thumbnail - self._last).abs().mean())
+        self._last = thumbnail
+        # Nothing is usual yet in a shot's second frame, which therefore never begins another one.
+        usual = sum(self._changes) / len(self._changes) if self._changes else change
+        cut = change > CUT_DIFFERENCE and change > CUT_RATIO * usual
+        if cut:
+            self._changes.clear()
+        else:
+            self._changes.append(change)
+        return cut
+
+
+def detect(pixels: np.ndarray, detector: Detector) -> list[Face]:
+    """Faces in a picture (h, w, 3) uint8, in its own pixels, looked for in a copy of moderate size."""
+    height, width = pixels.shape[:2]
+    step = -(-max(height, width) // _DETECTION_SIDE)
+    if step == 1:
+        return detector(pixels)
+    small = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(width // step, height // step, "rgb24")
+    x, y = width / small.width, height / small.height
+    return [
+        Face(face.box.scaled(x, y), face.lips.scaled(x, y), tuple((px * x, py * y) for px, py in face.points))
+        for face in detector(small.to_ndarray())
+    ]

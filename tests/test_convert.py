@@ -1,0 +1,384 @@
+"""Folders as they are downloaded become checkpoints; whatever else is given, a sentence says what it is.
+
+The files have the published names at a small width, from the lists of the parity fixtures, with random content.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fada_core.checkpoint import load_checkpoint, read_info
+from fada_core.config import SD15, AudioEncoderConfig, ModelConfig, VAEConfig
+from fada_core.convert.__main__ import ConvertConfig, convert, main
+from fada_core.convert.files import read_tensors
+from fada_core.convert.writer import write_tensors
+from fada_core.errors import FadaError
+from fada_core.models.audio_encoder import build_audio_encoder
+from fada_core.models.vae import vae_weights
+from fada_core.pipeline import Pipeline
+from tests import test_parity_echomimic, test_parity_hallo
+from tests.recipe import draw_weights
+
+Tensors = dict[str, Tensor]
+
+
+def published(folder: Path) -> tuple[dict, dict[str, list[int]], Tensors]:
+    """Description, shapes and random tensors of a fixture's networks, under their published names."""
+    info, shapes = (json.loads((folder / f"{name}.json").read_text()) for name in ("info", "shapes"))
+    tensors = {}
+    for network, seed in info["seeds"].items():
+        own = {name.removeprefix(f"{network}."): s for name, s in shapes.items() if name.startswith(f"{network}.")}
+        tensors |= {f"{network}.{name}": value for name, value in draw_weights(own, seed).items()}
+        tables = [name for name in own if name.endswith("pos_encoder.pe")]
+        tensors |= {f"{network}.{name}": torch.randn(own[name]) for name in tables}
+    return info, shapes, tensors
+
+
+def part(tensors: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Download:
+    """A folder as its authors' instructions leave it."""
+
+    folder: Path
+    model: ModelConfig
+    tensors: Tensors
+
+    def convert(self, out: Path, dtype: str = "fp32", **options: object) -> Path:
+        options = {"src": self.folder, "out": out, "dtype": dtype, **options}
+        return convert(ConvertConfig(**options), self.model)
+
+
+def save_vae(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_file(AutoencoderTiny().state_dict(), folder / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
+def openai_name(name: str) -> str:
+    """Whisper's encoder as its first release names it."""
+    for theirs, ours in (
+        ("embed_positions.weight", "positional_embedding"),
+        ("layers.", "blocks."),
+        ("self_attn_layer_norm", "attn_ln"),
+        ("final_layer_norm", "mlp_ln"),
+        ("self_attn.q_proj", "attn.query"),
+        ("self_attn.k_proj", "attn.key"),
+        ("self_attn.v_proj", "attn.value"),
+        ("self_attn.out_proj", "attn.out"),
+        ("fc1", "mlp.0"),
+        ("fc2", "mlp.2"),
+    ):
+        name = name.replace(theirs, ours)
+    return name
+
+
+@pytest.fixture(scope="module")
+def hallo(tmp_path_factory: pytest.TempPathFactory) -> Download:
+    folder = tmp_path_factory.mktemp("pretrained_models")
+    info, shapes, tensors = published(test_parity_hallo.FIXTURE)
+    audio = AudioEncoderConfig(layers=info["config"]["audio_layers"], dim=info["config"]["audio_channels"])
+    model = replace(test_parity_hallo.small_config(info, shapes), audio=audio, vae=SD15.vae)
+    (folder / "hallo").mkdir()
+    torch.save(tensors, folder / "hallo" / "net.pth")
+    save_vae(folder / "sd-vae-ft-mse")
+    speech = folder / "wav2vec" / "wav2vec2-base-960h"
+    speech.mkdir(parents=True)
+    own = {f"wav2vec2.{name}": value for name, value in build_audio_encoder(audio).model.state_dict().items()}
+    own |= {"lm_head.weight": torch.zeros(32, audio.dim), "wav2vec2.masked_spec_embed": torch.zeros(audio.dim)}
+    save_file({name: value.contiguous() for name, value in own.items()}, speech / "model.safetensors")
+    return Download(folder, model, tensors)
+
+
+@pytest.fixture(scope="module")
+def echomimic(tmp_path_factory: pytest.TempPathFactory) -> Download:
+    folder = tmp_path_factory.mktemp("pretrained_weights")
+    info, shapes, tensors = published(test_parity_echomimic.FIXTURE)
+    model = test_parity_echomimic.small_config(info, shapes)
+    audio = replace(model.audio, layers=20)  # any number of tokens fits the networks; 20 are of one layer and its input
+    model = replace(model, vae=SD15.vae, audio=audio, condition=replace(model.condition, audio_tokens=20))
+    denoising = part(tensors, "denoising_unet.")
+    torch.save(part(tensors, "reference_unet."), folder / "reference_unet.pth")
+    torch.save(part(tensors, "face_locator."), folder / "face_locator.pth")
+    motion = {name: value for name, value in denoising.items() if "motion_modules" in name}
+    torch.save({name: value for name, value in denoising.items() if name not in motion}, folder / "denoising_unet.pth")
+    torch.save(motion, folder / "motion_module.pth")
+    torch.save({"module." + name: value for name, value in denoising.items()}, folder / "denoising_unet_acc.pth")
+    save_vae(folder / "sd-vae-ft-mse")
+    speech = {openai_name(name): value for name, value in build_audio_encoder(audio).model.state_dict().items()}
+    content = {"dims": {"n_mels": 80}, "model_state_dict": {f"encoder.{name}": v for name, v in speech.items()}}
+    (folder / "audio_processor").mkdir()
+    torch.save(content, folder / "audio_processor" / "whisper_tiny.pt")
+    return Download(folder, model, tensors)
+
+
+def assert_equal_networks(path: Path, tensors: Tensors) -> None:
+    state = load_checkpoint(path)[0].state_dict()
+    own = {name: value for name, value in state.items() if not name.startswith(("vae.", "audio_encoder."))}
+    for name, value in own.items():
+        torch.testing.assert_close(value, tensors[name], rtol=0, atol=0)
+    left_out = set(tensors) - set(own)
+    dead = ("denoising_unet.down_blocks.3.motion_modules.", "denoising_unet.up_blocks.0.motion_modules.")
+    assert all(name.startswith(dead) for name in left_out)
+
+
+def test_hallo_folder(hallo: Download, tmp_path: Path) -> None:
+    out = hallo.convert(tmp_path / "new" / "hallo.safetensors")
+    config, info = read_info(out)
+    assert (info.role, info.steps, info.ref_cfg, info.audio_cfg) == ("teacher", 40, 3.5, 3.5)
+    assert "MIT" in info.license and "hallo" in info.source
+    assert config == replace(hallo.model, vae=config.vae) and config.fps == 25 and config.vae.kind == "taesd"
+    assert_equal_networks(out, hallo.tensors)
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_one_file_of_another_name(hallo: Download, tmp_path: Path) -> None:
+    renamed = tmp_path / "hallo_fp16.safetensors"
+    save_file(hallo.tensors, renamed)
+    download = replace(hallo, folder=renamed)
+    sides = {"vae": hallo.folder / "sd-vae-ft-mse", "audio_encoder": hallo.folder / "wav2vec/wav2vec2-base-960h"}
+    assert_equal_networks(download.convert(tmp_path / "out.safetensors", **sides), hallo.tensors)
+
+
+def test_halves_leave_the_audio_encoder_exact(hallo: Download, tmp_path: Path) -> None:
+    for dtype, kind in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        stored = load_file(hallo.convert(tmp_path / "half.safetensors", dtype))
+        for name, value in stored.items():
+            assert value.dtype == (torch.float32 if name.startswith("audio_encoder.") else kind)
+
+
+def test_echomimic_folder(echomimic: Download, tmp_path: Path) -> None:
+    with pytest.raises(FadaError, match="choose with --from"):
+        echomimic.convert(tmp_path / "x.safetensors")
+    out = echomimic.convert(tmp_path / "e.safetensors", family="echomimic")
+    config, info = read_info(out)
+    assert (info.role, info.steps, info.ref_cfg, info.audio_cfg) == ("teacher", 30, 2.5, 2.5)
+    assert "Apache-2.0" in info.license and config.fps == 24
+    assert_equal_networks(out, echomimic.tensors)
+
+
+def test_accelerated_folder_to_frames(echomimic: Download, tmp_path: Path) -> None:
+    """All motion modules may be in the denoising network's file, with a trainer's prefix."""
+    out = echomimic.convert(tmp_path / "acc.safetensors", family="echomimic-acc")
+    networks, info = load_checkpoint(out)
+    assert (info.role, info.steps, info.scale_ranges) == ("student", 6, ((1.0, 1.0), (1.0, 1.0)))
+    assert networks.config.control.kind == "none"
+    assert_equal_networks(out, echomimic.tensors)
+    pipe, size = Pipeline(networks, info), networks.config.size
+    cond = pipe.encode(torch.zeros(1, 3, 50, 40), torch.zeros(3000), face_box=torch.ones(1, 1, size, size))
+    frames = torch.cat([pipe.decode(latents) for latents in pipe.sample(cond, "fast", steps=1)])
+    assert frames.shape == (5, 3, size, size) and frames.isfinite().all()
+
+
+def test_networks_from_elsewhere_stay_where_they_are(hallo: Download, tmp_path: Path) -> None:
+    with pytest.raises(FadaError, match="not in the folder of --out"):
+        hallo.convert(tmp_path / "hallo.safetensors", refer=True)
+    out = hallo.convert(hallo.folder / "referring.safetensors", refer=True)
+    with safe_open(out, "pt") as file:
+        assert file.metadata()["fada.vae"] == "sd-vae-ft-mse"
+        assert file.metadata()["fada.audio_encoder"] == "wav2vec/wav2vec2-base-960h"
+        assert not any(name.startswith(("vae.", "audio_encoder.")) for name in file.keys())  # noqa: SIM118
+    assert_equal_networks(out, hallo.tensors)
+
+
+def changed(hallo: Download, tmp_path: Path, change: Callable[[Tensors], None]) -> Download:
+    """The same download with another net.pth."""
+    tensors = dict(hallo.tensors)
+    change(tensors)
+    (tmp_path / "hallo").mkdir()
+    torch.save(tensors, tmp_path / "hallo" / "net.pth")
+    return replace(hallo, folder=tmp_path)
+
+
+def refused(download: Download, hallo: Download, match: str) -> None:
+    """The conversion fails with this sentence and leaves nothing behind."""
+    target = download.folder / "out"
+    sides = {"vae": hallo.folder / "sd-vae-ft-mse", "audio_encoder": hallo.folder / "wav2vec/wav2vec2-base-960h"}
+    with pytest.raises(FadaError, match=match):
+        download.convert(target / "x.safetensors", "fp16", **sides)
+    assert not target.exists() or not list(target.iterdir())
+
+
+def test_every_unknown_key_is_named(hallo: Download, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def change(tensors: Tensors) -> None:
+        tensors |= {"denoising_unet.telepathy.weight": torch.zeros(1), "audioproj.proj4.bias": torch.zeros(1)}
+
+    with caplog.at_level(logging.ERROR):
+        refused(changed(hallo, tmp_path, change), hallo, r"no 'audioproj.proj4.bias' \(2 such")
+    assert [record.args[0] for record in caplog.records] == ["audioproj.proj4.bias", "denoising_unet.telepathy.weight"]
+
+
+def test_missing_and_misshapen_keys(hallo: Download, tmp_path: Path) -> None:
+    for name, change, match in (
+        ("a", lambda tensors: tensors.pop("imageproj.norm.bias"), r"needs 'imageproj.norm.bias' \(1 tensors"),
+        ("b", lambda tensors: tensors.update({"imageproj.norm.bias": torch.zeros(3)}), r"shape \(3,\)"),
+        ("c", lambda tensors: tensors["imageproj.norm.bias"].fill_(1e6), "beyond fp16's range"),
+    ):
+        copies = replace(hallo, tensors={name: value.clone() for name, value in hallo.tensors.items()})
+        (tmp_path / name).mkdir()
+        refused(changed(copies, tmp_path / name, change), hallo, match)
+
+
+def write_foreign(path: Path, names: list[str]) -> Path:
+    tensors = {name: torch.zeros(2) for name in names}
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save({"params_ema": tensors}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "what"),
+    [
+        ("net_g.pth", ["quantize.embedding.weight", "encoder.blocks.0.weight"], "'net_g.pth' is a super-resolution"),
+        ("x.safetensors", ["lora_unet_mid_block.lora_up.weight"], "'x.safetensors' is a LoRA"),
+        ("sdxl.safetensors", ["conditioner.embedders.0.a", "model.diffusion_model.b"], "is an SDXL checkpoint"),
+        ("v1-5.safetensors", ["model.diffusion_model.b"], "is a Stable Diffusion checkpoint"),
+        ("denoising_unet.bin", ["mid_block.attentions.0.transformer_blocks.0.attn1_5.to_k.weight"], "is V-Express"),
+    ],
+)
+def test_other_models_are_named(tmp_path: Path, file: str, names: list[str], what: str) -> None:
+    path = write_foreign(tmp_path / file, names)
+    for src in (path, tmp_path):
+        for family in ("hallo", None):
+            with pytest.raises(FadaError, match=f"{what}.*expected.*Hallo's net.pth"):
+                convert(ConvertConfig(src, tmp_path / "out.safetensors", family))
+
+
+def test_other_folders_are_named(tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(FadaError, match="There is no"):
+        convert(ConvertConfig(tmp_path / "nowhere", out))
+    with pytest.raises(FadaError, match="holds no weights; expected"):
+        convert(ConvertConfig(tmp_path, out))
+    (tmp_path / "a.pth").touch(), (tmp_path / "b.bin").touch()
+    with pytest.raises(FadaError, match="holds a.pth, b.bin; expected EchoMimic's reference_unet.pth"):
+        convert(ConvertConfig(tmp_path, out, "echomimic"))
+    with pytest.raises(FadaError, match="has to end in .safetensors"):
+        convert(ConvertConfig(tmp_path, tmp_path / "out.pth"))
+    (tmp_path / "pose_guider.pth").touch()
+    with pytest.raises(FadaError, match="AniPortrait"):
+        convert(ConvertConfig(tmp_path, out))
+
+
+class Code:
+    def __reduce__(self) -> tuple:
+        return (nn.Linear, (1, 1))
+
+
+def test_files_that_are_not_whole(tmp_path: Path) -> None:
+    whole = {"a": torch.zeros(1000)}
+    torch.save(whole, tmp_path / "zip.pth")
+    torch.save(whole, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(whole, tmp_path / "new.safetensors")
+    for name in ("zip.pth", "old.pth", "new.safetensors"):
+        path = tmp_path / name
+        assert torch.equal(read_tensors(path)["a"], whole["a"])
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(FadaError, match=f"{name} is not a whole .*download it again"):
+            read_tensors(path)
+    for content, match in (
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"", "neither"),
+        (pickle.dumps({"a": Code()}), "code besides weights"),
+    ):
+        (tmp_path / "net.pth").write_bytes(content)
+        with pytest.raises(FadaError, match=match):
+            convert(ConvertConfig(tmp_path, tmp_path / "out.safetensors", vae=tmp_path, audio_encoder=tmp_path))
+
+
+def test_the_command_ends_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--from", "echomimic-acc", "--src", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]
+    assert main(arguments) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_sides_that_do_not_fit(hallo: Download, tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    with pytest.raises(FadaError, match="no 'nowhere'.*--vae"):
+        hallo.convert(out, vae=Path("nowhere"))
+    sdxl = save_vae(tmp_path / "sdxl-vae")
+    (sdxl / "config.json").write_text('{"scaling_factor": 0.13025}')
+    with pytest.raises(FadaError, match="scale 0.13025"):
+        hallo.convert(out, vae=sdxl)
+    with pytest.raises(FadaError, match="no audio encoder in .*--audio-encoder"):
+        hallo.convert(out, audio_encoder=tmp_path)
+
+
+def test_streamed_file_equals_a_saved_one(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3), "b": torch.randn(2, 3).T, "c": torch.tensor(2.0), "d": torch.randn(0, 4)}
+    dtypes = {"a": torch.bfloat16, "b": torch.float32, "c": torch.float16, "d": torch.float32}
+    expected = {name: value.to(dtypes[name]) for name, value in tensors.items()}
+    sizes: list[int] = []
+    write_tensors(tmp_path / "x.safetensors", tensors, dtypes, {"note": "x"}, sizes.append)
+    assert not tensors and sum(sizes) == 6 + 24 + 2
+    for name, value in load_file(tmp_path / "x.safetensors").items():
+        torch.testing.assert_close(value, expected.pop(name), rtol=0, atol=0)
+    assert not expected
+
+
+def first_release_vae() -> dict[str, int]:
+    """Names of the single file, each with the number of its axes."""
+    modules: dict[str, int] = {"quant_conv": 4, "post_quant_conv": 4}
+    for half, blocks in (("encoder", 2), ("decoder", 3)):
+        modules |= {f"{half}.conv_in": 4, f"{half}.conv_out": 4, f"{half}.norm_out": 1, f"{half}.mid.attn_1.norm": 1}
+        modules |= {f"{half}.mid.attn_1.{name}": 4 for name in ("q", "k", "v", "proj_out")}
+        resnets = [f"{half}.mid.block_{i}" for i in (1, 2)]
+        way = "down" if half == "encoder" else "up"
+        resnets += [f"{half}.{way}.{i}.block.{j}" for i in range(4) for j in range(blocks)]
+        for name in resnets:
+            modules |= {f"{name}.norm1": 1, f"{name}.conv1": 4, f"{name}.norm2": 1, f"{name}.conv2": 4}
+        sampled = range(3) if half == "encoder" else range(1, 4)
+        modules |= {f"{half}.{way}.{i}.{way}sample.conv": 4 for i in sampled}
+    modules |= {"encoder.down.1.block.0.nin_shortcut": 4, "encoder.down.2.block.0.nin_shortcut": 4}
+    modules |= {"decoder.up.0.block.0.nin_shortcut": 4, "decoder.up.1.block.0.nin_shortcut": 4}
+    return {f"{name}.weight": axes for name, axes in modules.items()} | {f"{name}.bias": 1 for name in modules}
+
+
+@pytest.mark.parametrize("prefix", ["", "first_stage_model."])
+def test_autoencoder_of_the_first_release(prefix: str) -> None:
+    tensors = {
+        prefix + name: torch.full((1,) * axes, float(i)) for i, (name, axes) in enumerate(first_release_vae().items())
+    }
+    theirs = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 32, 32, 32),
+        layers_per_block=2,
+    )
+    expected = convert_ldm_vae_checkpoint(dict(tensors), theirs.config)
+    foreign = {"model.diffusion_model.x": torch.zeros(1)} if prefix else {"loss.logvar": torch.zeros(1)}
+    renamed = part(vae_weights(VAEConfig(), tensors | foreign), "kl.")
+    assert set(theirs.state_dict()) <= set(renamed) == set(expected)
+    for name, value in renamed.items():
+        assert value.item() == expected[name].item() and value.ndim == expected[name].ndim, name
+
+
+def test_autoencoders_with_old_names_and_taesd_in_two_files() -> None:
+    parts = ("query", "proj_attn", "group_norm")
+    old = {f"decoder.mid_block.attentions.0.{name}.bias": torch.zeros(1) for name in parts}
+    names = {name.rsplit("attentions.0.")[1] for name in vae_weights(VAEConfig(), old)}
+    assert names == {"to_q.bias", "to_out.0.bias", "group_norm.bias"}
+    state = AutoencoderTiny().state_dict()
+    pair = {}
+    for name, value in state.items():
+        half, index, rest = name.replace(".layers", "").split(".", 2)
+        pair[f"taesd_{half}.{int(index) + (half == 'decoder')}.{rest}"] = value
+    renamed = part(vae_weights(VAEConfig(kind="taesd"), pair), "taesd.")
+    assert {name: value.shape for name, value in renamed.items()} == {name: v.shape for name, v in state.items()}

@@ -1,0 +1,321 @@
+"""Every source gives the same kind of clip: avatars, a manifest of footage, tars; bad clips cost only themselves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from fada_core.config import TINY
+from fada_core.data.avatars import AvatarSet
+from fada_core.data.manifest import ManifestSet
+from fada_core.data.quality import overall, speech_activity
+from fada_core.data.samples import ClipSample, EncodedClips, encode_clips
+from fada_core.data.shards import ShardClips, write_shards
+from fada_core.errors import FadaError
+from fada_core.media.video import VideoWriter
+from fada_core.models.networks import Networks
+
+SIZE, FPS, FRAMES = 64, 25.0, 12
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    return small_networks(0)
+
+
+def small_networks(seed: int) -> Networks:
+    torch.manual_seed(seed)
+    unet = replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
+    return Networks(replace(TINY, size=SIZE, clip_frames=4, unet=unet, vae=replace(TINY.vae, width=8)))
+
+
+def speech(seconds: float) -> torch.Tensor:
+    """A tone in syllables."""
+    t = torch.arange(round(seconds * 16000)) / 16000
+    return 0.5 * torch.sin(2 * math.pi * 220 * t) * (torch.sin(2 * math.pi * 4 * t) > 0)
+
+
+def film(path: Path, frames: int = FRAMES, fps: float = FPS, size: int = SIZE, sound: bool = True) -> None:
+    """A bright square that moves to the right, with syllables."""
+    pictures = torch.zeros(frames, 3, size, size)
+    for i in range(frames):
+        pictures[i, :, size // 4 : size // 2, 2 * i : 2 * i + size // 4] = 1
+    audio = speech(frames / fps) if sound else None
+    with VideoWriter(path, size, size, fps, audio) as writer:
+        writer.write(pictures * 2 - 1)
+
+
+def row(id: str, **changes: Any) -> dict[str, Any]:
+    given = {"id": id, "video": "a.mp4", "audio": "a.mp4", "fps": 25, "pool": "high", "split": "train", "bbox": None}
+    return given | {"quality": {}} | changes
+
+
+def manifest(folder: Path, *rows: dict[str, Any] | str) -> Path:
+    path = folder / "clips.jsonl"
+    path.write_text("".join(f"{r if isinstance(r, str) else json.dumps(r)}\n" for r in rows), encoding="utf-8")
+    return path
+
+
+def assert_same(one: ClipSample, two: ClipSample) -> None:
+    for name, value in vars(one).items():
+        other = getattr(two, name)
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
+
+
+Encode = Callable[[Path], EncodedClips]
+
+
+@pytest.fixture
+def encode(networks: Networks, accelerator: Accelerator, tmp_path: Path) -> Encode:
+    return lambda path: encode_clips(ManifestSet(path, SIZE, FPS), networks, accelerator, tmp_path / "cache")
+
+
+def test_a_sample_of_real_footage(encode: Encode, tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4")
+    box = torch.tensor([[8.0, 40.0, 24.0, 56.0]]).repeat(FRAMES, 1)
+    save_file({"mouth": box}, tmp_path / "a.safetensors")
+    clips = encode(manifest(tmp_path, row("a", boxes="a.safetensors"), row("b", pool="moderate", quality={"yaw": 75})))
+    assert len(clips) == 2
+    assert clips.counts() == {"high": 1, "moderate": 1}
+    a, b = clips[0], clips[1]
+    assert (a.id, a.pool, a.quality, a.silent, a.target_latents) == ("a", "high", 1.0, False, None)
+    assert (b.pool, b.quality) == ("moderate", pytest.approx(0.4))
+    assert (a.latents.shape, a.latents.dtype) == ((FRAMES, 16, 8, 8), torch.float16)
+    assert torch.equal(a.portrait, a.latents[0])
+    assert (a.audio.shape, a.audio.dtype) == ((FRAMES, 1, 160), torch.float32)
+    assert (a.weights.shape, a.weights.dtype) == ((FRAMES, 1, 8, 8), torch.float16)
+    assert (b.weights == 1).all()
+    heavy = a.weights[0, 0] > 1.9  # the margin of two pixels reaches a quarter into the neighbours
+    assert heavy.nonzero().tolist() == [[y, x] for y in range(4, 8) for x in range(4) if a.weights[0, 0, y, x] > 1.9]
+    assert a.weights[0, 0, 5, 1] == 9
+
+
+def test_the_box_is_cut_out_and_boxes_move_along(tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4", size=128)
+    save_file({"mouth": torch.tensor([[64.0, 48.0, 96.0, 64.0]]).repeat(FRAMES, 1)}, tmp_path / "a.safetensors")
+    path = manifest(tmp_path, row("a", bbox=[0, 32, 128, 64], boxes="a.safetensors"))
+    clip = ManifestSet(path, SIZE, FPS).fetch(0)
+    assert clip.frames.shape == (FRAMES, 3, SIZE, SIZE)
+    # The centre square of the box is x 48..80, y 32..64, at twice the size; the video's bright square is left of it.
+    assert clip.frames[0].float().mean() < 10
+    assert clip.mouth_boxes is not None
+    assert clip.mouth_boxes[0].tolist() == [32, 32, 96, 64]
+
+
+def test_bad_rows_are_left_out_and_named(encode: Encode, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    film(tmp_path / "a.mp4")
+    film(tmp_path / "short.mp4", frames=5)
+    film(tmp_path / "silent.mp4", sound=False)
+    film(tmp_path / "slow.mp4", fps=12.5)
+    (tmp_path / "text.mp4").write_text("not a video")
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 8])
+    (tmp_path.parent / "outside.mp4").write_bytes(whole)
+    (tmp_path / "link.mp4").symlink_to(tmp_path.parent / "outside.mp4")
+    save_file({"mouth": torch.full((FRAMES, 4), torch.nan)}, tmp_path / "nan.safetensors")
+    save_file({"mouth": torch.ones(3, 4)}, tmp_path / "few.safetensors")
+    cases: dict[str, dict[str, Any]] = {
+        "missing": {"video": "none.mp4"},
+        "mute": {"audio": "silent.mp4"},
+        "no-audio": {"audio": None},
+        "short": {"video": "short.mp4"},
+        "slow": {"video": "slow.mp4"},
+        "fps": {"fps": 30},
+        "text": {"video": "text.mp4"},
+        "half": {"video": "half.mp4"},
+        "up": {"video": "../outside.mp4"},
+        "absolute": {"video": str(tmp_path.parent / "outside.mp4")},
+        "link": {"video": "link.mp4"},
+        "nan-boxes": {"boxes": "nan.safetensors"},
+        "few-boxes": {"boxes": "few.safetensors"},
+        "box-file": {"boxes": "text.mp4"},
+        "bbox": {"bbox": [0, 0, 500, 500]},
+        "bbox-form": {"bbox": [0, 0, 5]},
+        "pool": {"pool": "best"},
+        "nan-score": {"quality": {"yaw": math.nan}},
+    }
+    lines = ["{broken", row("../up"), row("a"), row("a"), *(row(name, **change) for name, change in cases.items())]
+    with caplog.at_level(logging.WARNING):
+        clips = encode(manifest(tmp_path, *lines))
+    assert [sample.id for sample in (clips[i] for i in range(len(clips)))] == ["a"]
+    reasons = dict(clips.bad)
+    assert reasons.keys() == {"line 1", "line 2", "a", *cases}
+    for name, words in {
+        "line 1": "no JSON",
+        "line 2": "letters",
+        "a": "used before",
+        "missing": "missing",
+        "mute": "no sound",
+        "no-audio": "no audio",
+        "short": "5 frames where 6",
+        "slow": "12.5 fps",
+        "fps": "30 fps",
+        "up": "outside",
+        "absolute": "outside",
+        "link": "outside",
+        "nan-boxes": "NaN",
+        "few-boxes": "(3, 4)",
+        "bbox": "64x64",
+        "pool": "best",
+        "nan-score": "yaw",
+    }.items():
+        assert words in reasons[name], name
+    assert f"{len(reasons)} of {len(lines)} clips are left out" in caplog.text
+
+
+def test_nan_that_the_encoder_makes_is_found(networks: Networks, accelerator: Accelerator, tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4")
+    poisoned = small_networks(0)
+    poisoned.vae.latent_mean.fill_(math.nan)
+    with pytest.raises(FadaError, match=r"None of the 1 clips can be used \(a: its portrait came out as NaN"):
+        encode_clips(ManifestSet(manifest(tmp_path, row("a")), SIZE, FPS), poisoned, accelerator, tmp_path / "cache")
+
+
+def test_only_the_asked_pools_and_split(tmp_path: Path) -> None:
+    path = manifest(tmp_path, row("a"), row("b", pool="moderate"), row("c", split="test"))
+    names = [ManifestSet(path, SIZE, FPS, ("high",)), ManifestSet(path, SIZE, FPS, split=None)]
+    film(tmp_path / "a.mp4")
+    assert [[data.key(i)[0] for i in range(len(data))] for data in names] == [["a"], ["a", "b", "c"]]
+    with pytest.raises(FadaError, match="no clip for split 'valid'"):
+        ManifestSet(path, SIZE, FPS, split="valid")
+    with pytest.raises(FadaError, match="no manifest"):
+        ManifestSet(tmp_path / "none.jsonl", SIZE, FPS)
+
+
+def test_encoding_goes_on_and_notices_changes(encode: Encode, accelerator: Accelerator, tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4")
+    film(tmp_path / "b.mp4")
+    path = manifest(tmp_path, row("a"), row("b", video="b.mp4"))
+    first = encode(path)
+    times = [p.stat().st_mtime_ns for p in first.paths]
+    first.paths[1].unlink()
+    second = encode(path)
+    assert second.paths[0].stat().st_mtime_ns == times[0], "not encoded again"
+    assert_same(second[0], first[0])
+
+    manifest(tmp_path, row("a", quality={"overall": 0.5}), row("b", video="b.mp4"))
+    assert encode(path)[0].quality == 0.5
+    whole = first.paths[0].read_bytes()
+    first.paths[0].write_bytes(whole[:1000])
+    assert encode(path)[0].quality == 0.5, "a file that is cut off is written again"
+    other = encode_clips(ManifestSet(path, SIZE, FPS), small_networks(1), accelerator, tmp_path / "cache")
+    assert other.paths[0].parent != first.paths[0].parent, "other weights have a place of their own"
+
+
+def test_tars_give_the_samples_of_the_manifest(encode: Encode, networks: Networks, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    film(tmp_path / "a.mp4")
+    rows = [row(f"clip-{i}", pool=("high", "moderate")[i % 2], quality={"overall": i / 8}) for i in range(5)]
+    clips = encode(manifest(tmp_path, *rows))
+    for _ in range(2):  # written again, nothing of before is left
+        files = write_shards(clips, tmp_path / "shards", max_megabytes=0.1)
+    assert len(files) > 1
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {path.name for path in files}
+    packed = ShardClips(tmp_path / "shards", networks)
+    assert len(packed) == 5
+    assert packed.counts() == clips.counts()
+    for index in (3, 0, 4, 1, 2):
+        assert_same(packed[index], clips[index])
+    assert len(ShardClips(tmp_path / "shards", networks, ("moderate",))) == 2
+
+    streamed = list(webdataset.WebDataset([str(path) for path in files], shardshuffle=False))
+    assert [item["__key__"] for item in streamed] == [f"clip-{i}" for i in range(5)]
+
+    long = replace(networks.config, clip_frames=FRAMES)
+    longer = Networks(long)
+    longer.load_state_dict(networks.state_dict())
+    with pytest.raises(FadaError, match="too short, 12 frames where 14"):
+        encode_clips(
+            ManifestSet(tmp_path / "clips.jsonl", SIZE, FPS), longer, Accelerator(cpu=True), tmp_path / "cache"
+        )
+    with pytest.raises(FadaError, match="no usable clip"):
+        ShardClips(tmp_path / "shards", longer)
+
+    with pytest.raises(FadaError, match="other encoders"):
+        ShardClips(tmp_path / "shards", small_networks(1))
+    whole = files[0].read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        files[0].write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(FadaError, match="whole tar|cut off"):
+            ShardClips(files[0], networks)
+    with pytest.raises(FadaError, match="no shards"):
+        ShardClips(tmp_path / "nowhere", networks)
+
+
+def test_quality() -> None:
+    assert overall({}) == overall({"sync_c": 7.0, "yaw": -10, "offset": 0, "unheard": 1.0, "iqa": None}) == 1.0
+    assert overall({"sync_c": 1.0}) < overall({"sync_c": 3.0}) < overall({"sync_c": 4.0})
+    assert overall({"offset": -2}) == overall({"offset": 2}) < overall({"offset": 1})
+    assert overall({"offset": 1, "blur": 0.5}) == pytest.approx(overall({"offset": 1}) * overall({"blur": 0.5}))
+    assert overall({"overall": 0.3, "sync_c": 0.0}) == 0.3
+    with pytest.raises(FadaError, match="sync_c"):
+        overall({"sync_c": math.nan})
+
+
+def test_speech_activity() -> None:
+    assert speech_activity(torch.zeros(16000)) == 0
+    assert speech_activity(1e-4 * torch.randn(16000)) == 0
+    assert speech_activity(speech(1.0)) == pytest.approx(0.5, abs=0.08)
+    assert speech_activity(torch.ones(10)) == 0
+
+
+@pytest.fixture(scope="module")
+def moderate(tmp_path_factory: pytest.TempPathFactory) -> AvatarSet:
+    pytest.importorskip("espeakng_loader")
+    data = AvatarSet(tmp_path_factory.mktemp("avatars"), "moderate", 4, 0.4, SIZE, FPS, clean=True)
+    data.render(1)
+    return data
+
+
+def test_moderate_avatars(moderate: AvatarSet, networks: Networks, accelerator: Accelerator, tmp_path: Path) -> None:
+    clips = encode_clips(moderate, networks, accelerator, tmp_path)
+    assert clips.counts() == {"moderate": 4}
+    samples = [clips[i] for i in range(4)]
+    assert all(0 < sample.quality < 1 for sample in samples)
+    assert len({sample.quality for sample in samples}) > 2
+    for sample in samples:
+        assert sample.target_latents is not None
+        assert sample.target_latents.shape == sample.latents.shape
+        assert not torch.equal(sample.target_latents, sample.latents)
+    plain = replace(moderate, clean=False)
+    assert plain.folder != moderate.folder
+
+
+def test_a_moderate_portrait_looks_like_its_frames(moderate: AvatarSet) -> None:
+    """The portrait is nearer to the defective frames than to the clean ones, as if taken from the same footage."""
+    for index in range(4):
+        clip = {
+            name: value.float() for name, value in moderate.read(index, "portrait", "frames", "clean_frames").items()
+        }
+        seen, clean = clip["frames"][0], clip["clean_frames"][0]
+        assert (clip["portrait"].mean() - seen.mean()).abs() < (clip["portrait"].mean() - clean.mean()).abs() + 4
+
+
+def test_files_without_scores_are_read(moderate: AvatarSet, tmp_path: Path) -> None:
+    """Sets of the high pool that were rendered before files carried scores."""
+    old = AvatarSet(tmp_path, "high", 1, 0.4, SIZE, FPS)
+    old.folder.mkdir(parents=True)
+    save_file(load_file(moderate.path(0)), old.path(0))
+    clip = old.fetch(0)
+    assert (clip.quality, clip.pool, len(clip.frames)) == (1.0, "high", 10)
+    assert clip.clean_frames is None
+
+
+def test_avatars_that_are_not_rendered(networks: Networks, accelerator: Accelerator, tmp_path: Path) -> None:
+    with pytest.raises(FadaError, match="not rendered yet"):
+        encode_clips(AvatarSet(tmp_path, "high", 2, 0.4, SIZE, FPS), networks, accelerator, tmp_path)
