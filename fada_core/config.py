@@ -61,7 +61,7 @@ class ControlConfig:
     """How a student takes the guidance scales as input (FADA's learnable CFG tokens); teachers have none."""
 
     kind: Literal["none", "tokens", "embedding"] = "none"
-    """`tokens`: three learned sets, mixed like predictions, through a control layer in every block. `embedding`: the two
+    """`tokens`: three learned sets, mixed like predictions, through a control layer in every block. `embedding`: both
     scales join the time embedding (the ablation)."""
     tokens: int = 4  #: of each of the three sets
     dim: int = 768  #: width of a token, or of a scale's sine features

@@ -36,7 +36,6 @@ from .pipeline import Pipeline, load
 
 SHEET_COLUMNS, SHEET_ROWS = 6, 3
 MODEL_FOLDER = Path("models", "fada")  #: where a face detector is looked for, besides the checkpoint's folder
-_DEFAULT_MODE = {"teacher": "teacher", "student": "fast"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class GenerateConfig:
     """Guidance towards the portrait, 1 = none (default: the checkpoint's)."""
     audio_cfg: float | None = None
     """Guidance towards the speech, 1 = none (default: the checkpoint's)."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Part of the schedule, 0 (clean) to 1 (noise), in which the two scales apply; elsewhere there is one pass."""
     solver: Literal["ddim", "dpm++", "unipc"] = "ddim"
     seed: int = 0
     """The same seed on the same machine gives the same video."""
@@ -138,13 +139,14 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None) ->
 
         clips = pipe.sample(
             cond,
-            config.mode or _DEFAULT_MODE[pipe.info.role],
+            config.mode,
             config.steps,
             config.ref_cfg,
             config.audio_cfg,
             config.seed,
             config.solver,
             advance,
+            guidance_interval=config.guidance_interval,
         )
         with writer:
             for latents in clips:

@@ -31,8 +31,8 @@ from .sampling.sampler import Callback, Masks, SamplingSettings, Subject, prepar
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import build_solver
 
-MODES = {"teacher": "teacher", "balanced": "student", "fast": "student"}
-"""Sampling mode -> the role of the checkpoint that it needs."""
+MODES = ("teacher", "balanced", "fast")
+"""Ways to sample: a teacher's three branches, a student's three branches, a student's one pass a step."""
 SCALE_RANGE = (0.0, 20.0)
 """Guidance scales that separate predictions take; beyond it they overflow long before they look like anything."""
 
@@ -120,6 +120,16 @@ class Pipeline:
         self.config = networks.config
         self.schedule = NoiseSchedule(self.config.schedule)
         self.stats = Stats()
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """What this checkpoint can be asked for, the default first.
+
+        A student without control has its guidance distilled away (EchoMimic's accelerated weights): one pass, no scales.
+        """
+        if self.info.role == "teacher":
+            return ("teacher",)
+        return ("fast",) if self.config.control.kind == "none" else ("fast", "balanced")
 
     @torch.inference_mode()
     def encode(
@@ -210,6 +220,7 @@ class Pipeline:
         callback: Callback | None = None,
         *,
         region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         batch_branches: bool = True,
     ) -> Iterator[Tensor]:
         """Sample latents clip by clip, (frames, c, h, w) float32 each, as the iterator is advanced.
@@ -217,8 +228,8 @@ class Pipeline:
         Arguments are checked at once, before the first clip. Afterwards `stats` tells what was done.
 
         Args:
-            mode: "teacher" (a teacher checkpoint), "balanced" (a student, its three branches) or "fast" (a student,
-                one pass a step); default "teacher" or "fast", what the checkpoint is.
+            mode: one of `modes`: "teacher" for a teacher; for a student "fast" (one pass a step) or "balanced" (its
+                three branches); default the first of them.
             steps: denoising steps a clip, 1..1000; default the checkpoint's.
             ref_cfg, audio_cfg: guidance towards the portrait and the speech, 0..20, 1 = none; in fast mode within the
                 ranges that the student was distilled for (`info.scale_ranges`); default the checkpoint's.
@@ -227,21 +238,24 @@ class Pipeline:
             callback: called as callback(step, steps, latents) between steps, counted over all clips, with the clip's
                 expected latents (`preview` shows them); whatever it raises ends the sampling.
             region_weights: strength of the audio in the model's audio regions (whole picture, face, lips).
+            guidance_interval: part of the schedule, from 0 (clean) to 1 (noise), in which the scales apply; elsewhere
+                the audio branch runs alone, which saves the other evaluations.
             batch_branches: False takes less memory and more time.
 
         Raises:
             FadaError: the mode does not fit the checkpoint, a value is out of range, or out of memory.
         """
         if mode is None:
-            mode = "teacher" if self.info.role == "teacher" else "fast"
+            mode = self.modes[0]
         if mode not in MODES:
             raise FadaError(f"There is no mode '{mode}'; choose one of {', '.join(MODES)}.")
-        if MODES[mode] != self.info.role:
-            able = ", ".join(f"'{name}'" for name, role in MODES.items() if role == self.info.role)
-            raise FadaError(
-                f"Mode '{mode}' needs a {MODES[mode]} checkpoint, but this one is a {self.info.role}; "
-                f"choose mode {able} or load another checkpoint."
-            )
+        if mode not in self.modes:
+            needed = "teacher" if mode == "teacher" else "student"
+            reason = f"needs a {needed} checkpoint, but this one is a {self.info.role}"
+            if needed == self.info.role:
+                reason = "needs a student with CFG tokens, which this one does not have"
+            able = " or ".join(f"'{name}'" for name in self.modes)
+            raise FadaError(f"Mode '{mode}' {reason}; choose mode {able} or load another checkpoint.")
         if cond.config != self.config:
             raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
         if not -(2**63) <= seed < 2**64:
@@ -254,6 +268,7 @@ class Pipeline:
             one_pass=mode == "fast",
             solver=solver,
             region_weights=region_weights,
+            guidance_interval=guidance_interval,
             batch_branches=batch_branches,
         )
         build_solver(self.schedule, settings.steps, solver)  # checks both

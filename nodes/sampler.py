@@ -29,10 +29,11 @@ class FADASampler(io.ComfyNode):
                 ConditionType.Input("cond", tooltip="From FADA Encode."),
                 io.Combo.Input(
                     "mode",
-                    options=list(MODES),
-                    default="teacher",
-                    tooltip="teacher: all steps with full guidance, needs a teacher's checkpoint ('tiny' is one). "
-                    "balanced and fast: few steps, about 4 and 12 times faster, need a distilled student's checkpoint.",
+                    options=["auto", *MODES],
+                    default="auto",
+                    tooltip="auto: what the model is made for. teacher: all steps with full guidance, needs a teacher's "
+                    "checkpoint. balanced and fast: few steps, 4 and 12 times fewer evaluations, need a distilled "
+                    "student's checkpoint. Tip: try balanced where fast looks soft.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -111,7 +112,7 @@ class FADASampler(io.ComfyNode):
 
         clips = pipeline.sample(
             cond.condition,
-            mode,
+            None if mode == "auto" else mode,
             steps or None,
             ref_cfg or None,
             audio_cfg or None,

@@ -175,9 +175,23 @@ def test_out_of_memory_says_what_to_lower(image, cond, monkeypatch):
         pipe.encode(image, speech(FRAME))
 
 
-def test_students_are_refused_at_load(pipe):
-    with pytest.raises(FadaError, match="not from a student"):
-        Pipeline(pipe.networks, CheckpointInfo(role="student"))
+def test_a_student_without_tokens_has_one_mode(pipe, image):
+    """Accelerated weights whose guidance is distilled away: fast, with scales of 1."""
+    info = CheckpointInfo(role="student", steps=2, ref_cfg=1.0, audio_cfg=1.0, scale_ranges=((1.0, 1.0), (1.0, 1.0)))
+    student = Pipeline(pipe.networks, info)
+    assert student.modes == ("fast",)
+    cond = student.encode(image, speech(FRAME))
+    next(student.sample(cond))
+    assert student.stats.nfe_per_clip == 2
+    with pytest.raises(FadaError, match="needs a student with CFG tokens"):
+        student.sample(cond, mode="balanced")
+    with pytest.raises(FadaError, match="outside of 1 to 1"):
+        student.sample(cond, audio_cfg=3.0)
+
+
+def test_guidance_interval_saves_evaluations(pipe, cond):
+    next(pipe.sample(cond, steps=4, ref_cfg=2.0, audio_cfg=3.0, guidance_interval=(0.0, 0.6)))
+    assert pipe.stats.nfe_per_clip == 1 + 1 + 3 + 3
 
 
 def test_load_gives_the_same_pipeline(pipe, image, cond, tmp_path):
