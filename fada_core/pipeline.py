@@ -31,8 +31,8 @@ from .sampling.sampler import Callback, Masks, SamplingSettings, Subject, prepar
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import build_solver
 
-MODES = ("teacher", "balanced", "fast")
-"""Ways to sample: a teacher's three branches, a student's three branches, a student's one pass a step."""
+MODES = {"teacher": "teacher", "balanced": "student", "fast": "student"}
+"""Way to sample (three branches, three branches, one pass a step) -> the role of the checkpoint that it needs."""
 SCALE_RANGE = (0.0, 20.0)
 """Guidance scales that separate predictions take; beyond it they overflow long before they look like anything."""
 
@@ -250,9 +250,8 @@ class Pipeline:
         if mode not in MODES:
             raise FadaError(f"There is no mode '{mode}'; choose one of {', '.join(MODES)}.")
         if mode not in self.modes:
-            needed = "teacher" if mode == "teacher" else "student"
-            reason = f"needs a {needed} checkpoint, but this one is a {self.info.role}"
-            if needed == self.info.role:
+            reason = f"needs a {MODES[mode]} checkpoint, but this one is a {self.info.role}"
+            if MODES[mode] == self.info.role:
                 reason = "needs a student with CFG tokens, which this one does not have"
             able = " or ".join(f"'{name}'" for name in self.modes)
             raise FadaError(f"Mode '{mode}' {reason}; choose mode {able} or load another checkpoint.")

@@ -15,7 +15,7 @@ from fada_core.data.batches import ClipBatch
 from fada_core.distill.losses import min_snr_weight, sample_losses
 from fada_core.distill.mixer import Mixer, Terms
 from fada_core.distill.strategies import StepStrategy, velocity_between
-from fada_core.distill.student import count_parameters, make_student, parameter_groups, select_trainable
+from fada_core.distill.student import count_parameters, make_student, merge_lora, parameter_groups, select_trainable
 from fada_core.distill.teacher import GuidedTeacher
 from fada_core.errors import FadaError
 from fada_core.models.networks import Networks
@@ -141,6 +141,26 @@ def test_what_is_trained(teacher: Networks, trainable: str) -> None:
     assert (counts["trained"] == counts["control"]) == (trainable == "tokens")
     scales = [group.get("scale", 1.0) for group in parameter_groups(student, student, 10.0)]
     assert scales == ([1.0, 10.0] if trainable == "full" else [10.0])
+
+
+def test_lora_trains_adapters_and_folds_into_plain_names(teacher: Networks) -> None:
+    pytest.importorskip("peft")
+    student = make_student(teacher, CONTROLS["tokens"]).eval()
+    plain = set(student.state_dict())
+    select_trainable(student, "lora", lora_rank=2)
+    trained = [name for name, p in student.named_parameters() if p.requires_grad]
+    assert all(".lora_" in name or ".control." in name or "cfg_tokens" in name for name in trained)
+    assert any("reference_unet" in name and ".lora_" in name for name in trained)
+    student.requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in student.named_parameters():
+        if ".lora_B" in name:
+            parameter.normal_(0, 0.1, generator=generator)
+    adapted = run_clip(student, steps=1, one_pass=True).latents
+    merge_lora(student)
+    assert set(student.state_dict()) == plain
+    torch.testing.assert_close(run_clip(student, steps=1, one_pass=True).latents, adapted, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(adapted, run_clip(teacher, steps=1, ref_cfg=1.0, audio_cfg=1.0).latents, atol=1e-3)
 
 
 def test_guided_teacher_is_the_samplers_guidance(teacher: Networks) -> None:

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -18,19 +17,10 @@ import torch
 from PIL import Image
 
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
-from fada_core.config import TINY
 from fada_core.generate import main
 from fada_core.models.networks import Networks
+from tests.small import SMALL
 
-CONFIG = replace(
-    TINY,
-    name="small",
-    size=32,
-    clip_frames=4,
-    unet=replace(TINY.unet, block_out_channels=(16, 32), attention_levels=(True, True), norm_groups=8, num_heads=2),
-    condition=replace(TINY.condition, audio_hidden=16),
-    vae=replace(TINY.vae, width=8),
-)
 STEPS = 2
 RATE = 22050
 
@@ -42,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with random weights, a portrait, and 0.5 s of sound."""
     folder = tmp_path_factory.mktemp("generate")
     torch.manual_seed(0)
-    save_checkpoint(folder / "model.safetensors", Networks(CONFIG), CheckpointInfo("teacher", steps=STEPS))
+    save_checkpoint(folder / "model.safetensors", Networks(SMALL), CheckpointInfo("teacher", steps=STEPS))
     pixels = np.random.default_rng(0).integers(0, 255, (50, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "portrait.png")
     write_sound(folder / "speech.wav", 0.5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +22,7 @@ from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.config import TINY
 from fada_core.media.image import load_image
 from fada_core.models.networks import Networks
+from tests.small import SMALL
 
 ROOT = Path(__file__).parents[1]
 GRAPH = json.loads((ROOT / "workflows" / "api" / "talking_portrait.json").read_text())
@@ -35,15 +35,6 @@ IDS = {
     "FADAPasteBack",
     "FADAVideoCombine",
 }
-SMALL = replace(
-    TINY,
-    name="small",
-    size=32,
-    clip_frames=4,
-    unet=replace(TINY.unet, block_out_channels=(16, 32), attention_levels=(True, True), norm_groups=8, num_heads=2),
-    condition=replace(TINY.condition, audio_hidden=16),
-    vae=replace(TINY.vae, width=8),
-)
 SECONDS = 0.5
 FRAMES = math.ceil(SECONDS * TINY.fps)
 

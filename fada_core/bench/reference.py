@@ -1,0 +1,276 @@
+"""The plain way to sample, as published code for this kind of network does it; only the benchmark's yardstick.
+
+What it does, and `sampling` does not (all seen in Hallo, arXiv 2406.08801, and its relatives):
+
+- branches are separate passes; the portrait's features are computed for every branch and clip;
+- in every step, the portrait's features are repeated for every frame, and keys and values of portrait, identity, audio
+  and control tokens are projected anew;
+- the motion frames run through the motion modules as if they were to be predicted, and are cut off;
+- activations are videos (batch, c, frames, h, w), copied to contiguous pictures and back around every convolution
+  and norm;
+- pictures are decoded one by one and reach the host as float32.
+
+What published code does worse than that is left out: full attention for rows that do not use it, computing the
+portrait's own latents again for every clip, synchronisation in the loop. Same weights, same mathematics: the result is
+that of `Pipeline.sample` up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from ..checkpoint import CheckpointInfo
+from ..media.image import to_uint8
+from ..models import precondition
+from ..models.attention import AudioTransformer, SpatialTransformer
+from ..models.motion import TemporalTransformer
+from ..models.networks import Networks, ReferenceFeatures
+from ..models.reference import UNetBlock
+from ..models.resnet import ResnetBlock
+from ..pipeline import Condition, Stats
+from ..sampling.chain import clip_windows, next_motion
+from ..sampling.guidance import Branch, branches, combine, one_pass
+from ..sampling.sampler import Callback, Subject
+from ..sampling.schedule import NoiseSchedule
+from ..sampling.solvers import build_solver
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What a branch is conditioned on, before any projection."""
+
+    branch: Branch
+    portrait: Tensor
+    features: ReferenceFeatures  #: rows: the portrait, then the motion frames
+    identity: Tensor | None  #: tokens, (1, T, d)
+    audio: Tensor  #: tokens, (frames, T, d)
+    face: Tensor | None  #: (1, c, frames, h, w)
+    masks: Any
+
+
+class ReferencePipeline:
+    """Samples and decodes like `Pipeline`, for chained clips and DDIM."""
+
+    def __init__(self, networks: Networks, info: CheckpointInfo) -> None:
+        self.networks, self.info, self.config = networks, info, networks.config
+        self.schedule = NoiseSchedule(self.config.schedule)
+        self.stats = Stats()
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        cond: Condition,
+        mode: str,
+        steps: int,
+        ref_cfg: float,
+        audio_cfg: float,
+        seed: int = 0,
+        callback: Callback | None = None,
+    ) -> Iterator[Tensor]:
+        """As `Pipeline.sample`; the callback counts the steps of each clip by itself."""
+        config, subject, self.stats = self.config, cond.subject, Stats()
+        used = one_pass(ref_cfg, audio_cfg) if mode == "fast" else branches(ref_cfg, audio_cfg)
+        generator = torch.Generator().manual_seed(seed)
+        motion = subject.portrait[:, None].expand(-1, config.motion_frames, -1, -1, -1)
+        for start in range(0, cond.frames, config.clip_frames):
+            audio = clip_windows(cond.features, start, config.clip_frames, config.condition.audio_window)
+            inputs = [_inputs(self.networks, subject, motion, audio, branch) for branch in used]
+            solver = build_solver(self.schedule, steps)
+            shape = (1, config.clip_frames, *subject.portrait.shape[1:])
+            x = torch.randn(shape, generator=generator).to(subject.portrait.device)
+            for done, t in enumerate(solver.timesteps, start=1):
+                guided = combine([_predict(self.networks, self.schedule, x, t, one) for one in inputs], used)
+                if callback:
+                    callback(done, steps, self.schedule.to_x0(x, guided, t)[0])
+                x = solver.step(guided, t, x)
+            if start + config.clip_frames < cond.frames:
+                motion = next_motion(self.networks, x)
+            self.stats.clips += 1
+            self.stats.nfe += steps * len(used)
+            yield x[0, : cond.frames - start]
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """As `Pipeline.decode`, one picture at a time."""
+        return torch.cat([self.networks.vae.decode(one.to(self.networks.dtype)).float() for one in latents.split(1)])
+
+
+def to_host(frames: Tensor) -> Tensor:
+    """As `to_uint8`, but what is copied are the floats."""
+    return to_uint8(frames.cpu())
+
+
+def _inputs(networks: Networks, subject: Subject, motion: Tensor, audio: Tensor, branch: Branch) -> _Inputs:
+    device = subject.portrait.device
+    frames, hidden = audio.shape[1], torch.tensor([branch.drop_reference], device=device)
+    tokens = networks.image_tokens(subject.identity, hidden)
+    audio = audio.to(device, networks.dtype)
+    audio_tokens = (audio.flatten(2, 3) if networks.audioproj is None else networks.audioproj(audio))[0]
+    face = None
+    if networks.face_locator is not None:
+        # The published code repeats the picture, not the feature.
+        picture = subject.face_box.to(networks.dtype).repeat(frames, 1, 1, 1)
+        face = rearrange(networks.face_locator(picture), "f c h w -> 1 c f h w")
+    return _Inputs(
+        branch=branch,
+        portrait=subject.portrait,
+        features=networks.reference_features(subject.portrait, motion, tokens),
+        identity=tokens,
+        audio=torch.zeros_like(audio_tokens) if branch.drop_audio else audio_tokens,
+        face=torch.zeros_like(face) if face is not None and branch.drop_reference else face,
+        masks=subject.masks,
+    )
+
+
+def _predict(networks: Networks, schedule: NoiseSchedule, x: Tensor, t: int, inputs: _Inputs) -> Tensor:
+    """v or noise of one branch, (1, frames, c, h, w) float32, as `Networks.predict`."""
+    timesteps = torch.full((1,), t, device=x.device)
+    std = networks.config.residual_std
+    if not std:
+        return _unet(networks, x, timesteps, inputs)
+    alpha, sigma = schedule.alpha_sigma(timesteps)
+    sees_portrait = torch.tensor([not inputs.branch.drop_reference], device=x.device)
+    seen = precondition.network_input(x, inputs.portrait, alpha, sigma, std, sees_portrait)
+    output = _unet(networks, seen, timesteps, inputs)
+    return precondition.velocity(output, x, inputs.portrait, alpha, sigma, std, sees_portrait)
+
+
+def _unet(networks: Networks, x: Tensor, timesteps: Tensor, inputs: _Inputs) -> Tensor:
+    unet, branch, frames = networks.denoising_unet, inputs.branch, x.shape[1]
+    scales = torch.tensor([branch.scales], device=x.device)
+    control = None if unet.cfg_tokens is None else unet.cfg_tokens(scales)
+    time = unet.time(timesteps, networks.dtype).repeat(frames, 1)
+    if unet.audio_time_embedding is not None:
+        time = time + unet.audio_time_embedding(inputs.audio.flatten(1))
+    if unet.scale_embedding is not None:
+        time = time + unet.scale_embedding(scales)
+
+    video = rearrange(x, "b f c h w -> b c f h w").to(networks.dtype).contiguous()
+    if unet.concat_reference:
+        portrait = repeat(inputs.portrait.to(video), "b c h w -> b c f h w", f=frames)
+        video = torch.cat([video, torch.zeros_like(portrait) if branch.drop_reference else portrait], dim=1)
+    hidden = _by_frame(unet.conv_in, video)
+    if inputs.face is not None:
+        hidden = hidden + inputs.face
+
+    skips = [hidden]
+    for i, block in enumerate(unet.down_blocks):
+        for j in range(len(block.resnets)):
+            hidden = _layer(block, j, f"down_blocks.{i}.attentions.{j}", i, hidden, time, control, inputs)
+            skips.append(hidden)
+        for downsample in block.downsamplers:
+            hidden = _by_frame(downsample, hidden)
+            skips.append(hidden)
+    deepest = len(unet.down_blocks) - 1
+    hidden = _layer(unet.mid_block, 0, "mid_block.attentions.0", deepest, hidden, time, control, inputs)
+    hidden = _resnet(unet.mid_block.resnets[1], hidden, time)
+    for i, block in enumerate(unet.up_blocks):
+        for j in range(len(block.resnets)):
+            hidden, name = torch.cat([hidden, skips.pop()], dim=1), f"up_blocks.{i}.attentions.{j}"
+            hidden = _layer(block, j, name, deepest - i, hidden, time, control, inputs)
+        for upsample in block.upsamplers:
+            hidden = _by_frame(upsample, hidden)
+    output = _by_frame(unet.conv_out, F.silu(_by_frame(unet.conv_norm_out, hidden)))
+    if unet.gated_output:
+        output = output[:, :-1] * output[:, -1:].sigmoid()
+    return rearrange(output.float(), "b c f h w -> b f c h w")
+
+
+def _by_frame(layer: Callable[[Tensor], Tensor], video: Tensor) -> Tensor:
+    """A layer for pictures on a video (b, c, f, h, w)."""
+    pictures = layer(rearrange(video, "b c f h w -> (b f) c h w").contiguous())
+    return rearrange(pictures, "(b f) c h w -> b c f h w", f=video.shape[2]).contiguous()
+
+
+def _layer(
+    block: UNetBlock,
+    j: int,
+    name: str,
+    level: int,
+    hidden: Tensor,
+    time: Tensor,
+    control: Tensor | None,
+    inputs: _Inputs,
+) -> Tensor:
+    hidden = _resnet(block.resnets[j], hidden, time)
+    if not block.attentions:
+        return hidden
+    bank = inputs.features[name]
+    hidden = _spatial(block.attentions[j], hidden, None if inputs.branch.drop_reference else bank[:1], control, inputs)
+    if block.audio_modules:
+        masks = None if inputs.masks is None else [mask.to(hidden) for mask in inputs.masks[level]]
+        hidden = _audio(block.audio_modules[j], hidden, inputs.audio, masks)
+    return _motion(block.motion_modules[j].temporal_transformer, hidden, bank[1:])
+
+
+def _resnet(block: ResnetBlock, video: Tensor, time: Tensor) -> Tensor:
+    hidden = _by_frame(block.conv1, F.silu(_by_frame(block.norm1, video)))
+    hidden = hidden + rearrange(block.time_emb_proj(F.silu(time)), "f c -> 1 c f 1 1")
+    hidden = _by_frame(block.conv2, F.silu(_by_frame(block.norm2, hidden)))
+    return hidden + (video if block.conv_shortcut is None else _by_frame(block.conv_shortcut, video))
+
+
+def _tokens(video: Tensor) -> Tensor:
+    return rearrange(video, "b c f h w -> (b f) (h w) c").contiguous()
+
+
+def _video(tokens: Tensor, like: Tensor) -> Tensor:
+    _, _, frames, height, _ = like.shape
+    return rearrange(tokens, "(b f) (h w) c -> b c f h w", f=frames, h=height).contiguous()
+
+
+def _cross(attention: nn.Module, tokens: Tensor, context: Tensor) -> Tensor:
+    return attention(tokens, attention.keys_values(context))
+
+
+def _spatial(
+    module: SpatialTransformer, video: Tensor, bank: Tensor | None, control: Tensor | None, inputs: _Inputs
+) -> Tensor:
+    block, frames = module.transformer_blocks[0], video.shape[2]
+    tokens = _tokens(_by_frame(module.proj_in, _by_frame(module.norm, video)))
+    normed = block.norm1(tokens)
+    context = normed if bank is None else torch.cat([normed, bank.repeat(frames, 1, 1)], dim=1)
+    tokens = tokens + _cross(block.attn1, normed, context)
+    if block.control is not None:
+        repeated = control.repeat(frames, 1, 1)
+        tokens = tokens + _cross(block.control.attn, block.control.norm(tokens), repeated)
+    if block.attn2 is not None:
+        repeated = inputs.identity.repeat(frames, 1, 1)
+        tokens = tokens + _cross(block.attn2, block.norm2(tokens), repeated)
+    tokens = tokens + block.ff(block.norm3(tokens))
+    return video + _by_frame(module.proj_out, _video(tokens, video))
+
+
+def _audio(module: AudioTransformer, video: Tensor, audio: Tensor, masks: list[Tensor] | None) -> Tensor:
+    block = module.transformer_blocks[0]
+    tokens = _tokens(_by_frame(module.proj_in, _by_frame(module.norm, video)))
+    if block.attn1 is not None:
+        normed = block.norm1(tokens)
+        tokens = tokens + _cross(block.attn1, normed, normed)
+    normed = block.norm2(tokens)
+    for index, region in enumerate(block.regions):
+        heard = _cross(block.get_submodule(f"attn2_{index}"), normed, audio)
+        if masks is not None:
+            heard = heard * masks[index]
+        tokens = tokens + _tokens(_by_frame(block.get_submodule(f"zero_conv_{region}"), _video(heard, video)))
+    tokens = tokens + block.ff(block.norm3(tokens))
+    return video + _by_frame(module.proj_out, _video(tokens, video))
+
+
+def _motion(module: TemporalTransformer, video: Tensor, before: Tensor) -> Tensor:
+    """`before`: the reference UNet's features of the motion frames, (motion_frames, hw, c)."""
+    motion_frames, height = len(before), video.shape[3]
+    whole = torch.cat([rearrange(before, "f (h w) c -> 1 c f h w", h=height), video], dim=2)
+    frames = whole.shape[2]
+    tokens = module.proj_in(rearrange(_by_frame(module.norm, whole), "b c f h w -> (b f) (h w) c"))
+    tokens = rearrange(tokens, "(b f) d c -> (b d) f c", f=frames).contiguous()
+    tokens = module.proj_out(module.transformer_blocks[0](tokens, 0))
+    output = rearrange(tokens, "(b h w) f c -> b c f h w", h=height, w=whole.shape[4]).contiguous()
+    return (whole + output)[:, :, motion_frames:].contiguous()
