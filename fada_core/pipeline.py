@@ -125,7 +125,8 @@ class Pipeline:
     def modes(self) -> tuple[str, ...]:
         """What this checkpoint can be asked for, the default first.
 
-        A student without control has its guidance distilled away (EchoMimic's accelerated weights): one pass, no scales.
+        A student without control has its guidance distilled away (EchoMimic's accelerated weights): one pass, and
+        no scales.
         """
         if self.info.role == "teacher":
             return ("teacher",)

@@ -31,7 +31,7 @@ class FADASampler(io.ComfyNode):
                     "mode",
                     options=["auto", *MODES],
                     default="auto",
-                    tooltip="auto: what the model is made for. teacher: all steps with full guidance, needs a teacher's "
+                    tooltip="auto: what the model is made for. teacher: all steps with full guidance, for a teacher's "
                     "checkpoint. balanced and fast: few steps, 4 and 12 times fewer evaluations, need a distilled "
                     "student's checkpoint. Tip: try balanced where fast looks soft.",
                 ),

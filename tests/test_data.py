@@ -117,6 +117,30 @@ def test_the_box_is_cut_out_and_boxes_move_along(tmp_path: Path) -> None:
     assert clip.mouth_boxes[0].tolist() == [32, 32, 96, 64]
 
 
+def test_face_and_identity_come_along(
+    encode: Encode, networks: Networks, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    film(tmp_path / "a.mp4")
+    face = torch.tensor([[8.0, 16.0, 40.0, 48.0], [16.0, 8.0, 48.0, 72.0]]).repeat(FRAMES // 2, 1)
+    save_file({"face": face, "mouth": face / 2}, tmp_path / "a.safetensors")
+    save_file({"identity": torch.arange(10.0)}, tmp_path / "who.safetensors")
+    clips = encode(manifest(tmp_path, row("a", boxes="a.safetensors", identity="who.safetensors"), row("b")))
+    a, b = clips[0], clips[1]
+    assert a.face.tolist() == [0.125, 0.125, 0.75, 1.0], "around all frames, cut at the picture's edge"
+    assert a.lips.tolist() == [0.0625, 0.0625, 0.375, 0.5625]
+    assert torch.equal(a.identity, torch.arange(10.0))
+    assert b.face is b.lips is b.identity is None
+
+    # Latents fit any model with these encoders; the identity only those that take ten numbers, or none at all.
+    unet, condition = replace(networks.config.unet, image_token_dim=8), networks.config.condition
+    other = Networks(replace(networks.config, unet=unet, condition=replace(condition, identity_dim=12, image_tokens=2)))
+    other.vae.load_state_dict(networks.vae.state_dict())
+    source = ManifestSet(tmp_path / "clips.jsonl", SIZE, FPS)
+    assert encode_clips(source, other, accelerator, tmp_path / "cache").bad == [
+        ("a", "its identity has 10 numbers where 12 are needed")
+    ]
+
+
 def test_bad_rows_are_left_out_and_named(encode: Encode, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     film(tmp_path / "a.mp4")
     film(tmp_path / "short.mp4", frames=5)
@@ -144,6 +168,7 @@ def test_bad_rows_are_left_out_and_named(encode: Encode, tmp_path: Path, caplog:
         "nan-boxes": {"boxes": "nan.safetensors"},
         "few-boxes": {"boxes": "few.safetensors"},
         "box-file": {"boxes": "text.mp4"},
+        "identity": {"identity": "few.safetensors"},
         "bbox": {"bbox": [0, 0, 500, 500]},
         "bbox-form": {"bbox": [0, 0, 5]},
         "pool": {"pool": "best"},
@@ -170,6 +195,7 @@ def test_bad_rows_are_left_out_and_named(encode: Encode, tmp_path: Path, caplog:
         "link": "outside",
         "nan-boxes": "NaN",
         "few-boxes": "(3, 4)",
+        "identity": "no embedding",
         "bbox": "64x64",
         "pool": "best",
         "nan-score": "yaw",

@@ -70,7 +70,7 @@ class AvatarSet:
 
     def read(self, index: int, *names: str) -> dict[str, Tensor]:
         """Whole tensors of one clip: frames (n, 3, s, s) uint8, portrait (3, s, s) uint8, waveform (samples,),
-        mouth_box and eyes_box (n, 4) pixels x0 y0 x1 y1, openness (n,)."""
+        mouth_box, eyes_box and face_box (n, 4) pixels x0 y0 x1 y1, openness (n,)."""
         with safe_open(self.path(index), "pt") as file:
             return {name: file.get_tensor(name) for name in names}
 
@@ -100,6 +100,9 @@ class AvatarSet:
     def fetch(self, index: int) -> RawClip:
         """The whole clip, for `samples.encode_clips`."""
         names = ["frames", "portrait", "waveform", "mouth_box", "eyes_box", "openness"]
+        with safe_open(self.path(index), "pt") as file:
+            if "face_box" in file.keys():  # noqa: SIM118 - sets that were rendered by early versions have none
+                names.append("face_box")
         clip = self.read(index, *names, *(["clean_frames"] if self.clean else []))
         return RawClip(
             pool=self.pool,
@@ -111,6 +114,7 @@ class AvatarSet:
             silent=bool(clip["openness"].max() == 0),
             mouth_boxes=clip["mouth_box"],
             eyes_boxes=clip["eyes_box"],
+            face_boxes=clip.get("face_box"),
             clean_frames=clip.get("clean_frames"),
         )
 
@@ -131,6 +135,7 @@ def _render(job: tuple[AvatarSet, int]) -> None:
         "waveform": torch.as_tensor(clip.waveform),
         "mouth_box": torch.as_tensor(truth["mouth_box"]).float(),
         "eyes_box": torch.as_tensor(truth["eyes_box"]).float(),
+        "face_box": torch.as_tensor(truth["face_box"]).float(),
         "openness": torch.as_tensor(truth["openness"]).float(),
     }
     if data.clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..models.audio_projection import window_features
+from .faces import Masks, face_inputs
 from .samples import ClipDataset, ClipSample
 
 MOTION_AS_PORTRAIT = 0.15  #: share of clips that go on from the portrait, as a video's first clip does
@@ -28,28 +30,52 @@ class ClipBatch:
     portrait: Tensor  #: latents, (batch, c, h, w)
     motion: Tensor  #: latents of the frames before, (batch, motion_frames, c, h, w), lightly noised
     audio: Tensor  #: features around each frame, (batch, frames, window, layers, dim)
+    # What follows is None where the model has no use for it.
+    identity: Tensor | None = None  #: face embeddings, (batch, identity_dim); zeros where unknown
+    face_box: Tensor | None = None  #: pictures of the face's box, (batch, 1, size, size) in 0..1
+    masks: Masks | None = None  #: of the audio regions, masks[level][region], (batch, h*w, 1) in 0..1
 
     def to(self, device: torch.device) -> ClipBatch:
-        return ClipBatch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+        return self._changed(self.ids, lambda value: value.to(device))
 
     def rows(self, order: Tensor) -> ClipBatch:
         """The samples in another order, (n,) indices."""
-        return ClipBatch(**{f.name: _picked(getattr(self, f.name), order) for f in fields(self)})
+        return self._changed([self.ids[i] for i in order.tolist()], lambda value: value[order])
+
+    def repeat(self, times: int) -> ClipBatch:
+        """All samples, then all again, `times` in all."""
+        return self._changed(self.ids * times, lambda value: value.repeat(times, *(1,) * (value.ndim - 1)))
+
+    @property
+    def face(self) -> dict[str, Any]:
+        """What `Networks.condition` takes besides portrait, motion and audio."""
+        return {"identity": self.identity, "face_box": self.face_box, "masks": self.masks}
+
+    def _changed(self, ids: list[str], change: Callable[[Tensor], Tensor]) -> ClipBatch:
+        tensors = {f.name: _each(getattr(self, f.name), change) for f in fields(self) if f.name != "ids"}
+        return ClipBatch(ids=ids, **tensors)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
-def _picked(value: Any, order: Tensor) -> Any:
-    return value[order] if isinstance(value, Tensor) else [value[i] for i in order.tolist()]
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same with every tensor in it changed, however deep."""
+    if isinstance(value, list):
+        return [_each(entry, change) for entry in value]
+    return None if value is None else change(value)
 
 
 def draw_batch(data: ClipDataset, config: ModelConfig, generators: list[torch.Generator]) -> ClipBatch:
     """One random clip for each generator."""
     rows = [_draw(data[int(torch.randint(len(data), (), generator=g))], config, g) for g in generators]
-    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "ids"}
-    return ClipBatch(ids=[row["ids"] for row in rows], **stacked)
+    return ClipBatch(
+        ids=[row.pop("ids") for row in rows], **{name: _joined([row[name] for row in rows]) for name in rows[0]}
+    )
+
+
+def _joined(values: list[Any]) -> Any:
+    """One row of each sample as one batch, however deep the tensors lie."""
+    if isinstance(values[0], list):
+        return [_joined(list(entries)) for entries in zip(*values, strict=True)]
+    return None if values[0] is None else torch.stack(values)
 
 
 def _draw(sample: ClipSample, config: ModelConfig, generator: torch.Generator) -> dict[str, Any]:
@@ -69,6 +95,10 @@ def _draw(sample: ClipSample, config: ModelConfig, generator: torch.Generator) -
         portrait = motion[-1]
         motion = portrait.expand_as(motion)
     noise = torch.randn(motion.shape, generator=generator)
+    identity = None
+    if config.condition.identity_dim:
+        identity = torch.zeros(config.condition.identity_dim) if sample.identity is None else sample.identity
+    face_box, masks = face_inputs(config, sample.face, sample.lips)
     clean = sample.latents if sample.target_latents is None else sample.target_latents
     return {
         "ids": sample.id,
@@ -78,4 +108,7 @@ def _draw(sample: ClipSample, config: ModelConfig, generator: torch.Generator) -
         "portrait": portrait,
         "motion": motion + MOTION_NOISE * level * noise,
         "audio": window_features(sample.audio, config.condition.audio_window)[clip],
+        "identity": identity,
+        "face_box": _each(face_box, lambda value: value[0]),
+        "masks": _each(masks, lambda value: value[0]),
     }

@@ -5,8 +5,9 @@
 
 `id`: letters, digits, - and _. `audio`: a sound file, or a video with sound (`video` itself, say). `bbox`: what to cut
 out of the picture, [x0, y0, x1, y1] in pixels; null or missing: all of it. `quality`: scores as `quality.overall` knows
-them. Optional: `boxes`, a safetensors file with `mouth` and `eyes`, (frames, 4) in the video's pixels. Entries of other
-names are ignored.
+them. Optional: `boxes`, a safetensors file with `mouth`, `eyes` and `face` (whichever are known), (frames, 4) in the
+video's pixels; `identity`, a safetensors file with the face's embedding `identity`, (d,), from the network whose
+embeddings the model was trained with. Entries of other names are ignored.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class ManifestSet:
         """See `samples.ClipSource`; the text changes with the entry and with the files that it names."""
         row = self._row(index)
         texts = [json.dumps(row, sort_keys=True)]
-        for name in ("video", "audio", "boxes"):
+        for name in ("video", "audio", "boxes", "identity"):
             if row.get(name) is not None:
                 facts = self._file(row, name).stat()
                 texts.append(f"{facts.st_size} {facts.st_mtime_ns}")
@@ -111,6 +112,7 @@ class ManifestSet:
         boxes = {}
         if row.get("boxes") is not None:
             boxes = {name: (value - corner) * scale for name, value in self._boxes(row, len(frames)).items()}
+        identity = None if row.get("identity") is None else self._identity(row)
         activity = row["quality"].get("speech")
         return RawClip(
             pool=row["pool"],
@@ -122,6 +124,8 @@ class ManifestSet:
             silent=(speech_activity(waveform) if activity is None else activity) < SILENT_SHARE,
             mouth_boxes=boxes.get("mouth"),
             eyes_boxes=boxes.get("eyes"),
+            face_boxes=boxes.get("face"),
+            identity=identity,
         )
 
     def _file(self, row: dict[str, Any], name: str) -> Path:
@@ -159,11 +163,7 @@ class ManifestSet:
         return torch.cat(frames), corner, self.size / side
 
     def _boxes(self, row: dict[str, Any], count: int) -> dict[str, Tensor]:
-        try:
-            with safe_open(self._file(row, "boxes"), "pt") as file:
-                boxes = {name: file.get_tensor(name) for name in ("mouth", "eyes") if name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise BadClipError(row["id"], f"its boxes cannot be read ({error})") from error
+        boxes = self._tensors(row, "boxes", ("mouth", "eyes", "face"))
         for name, value in boxes.items():
             if value.ndim != 2 or value.shape[1] != 4 or len(value) < count:
                 raise BadClipError(
@@ -172,6 +172,20 @@ class ManifestSet:
             if not value.isfinite().all():
                 raise BadClipError(row["id"], f"its {name} boxes hold NaN or infinite values")
         return {name: value[:count].float() for name, value in boxes.items()}
+
+    def _identity(self, row: dict[str, Any]) -> Tensor:
+        embedding = self._tensors(row, "identity", ("identity",)).get("identity")
+        if embedding is None or embedding.ndim != 1 or not embedding.isfinite().all():
+            raise BadClipError(row["id"], "its identity file has no embedding 'identity' of finite numbers, (d,)")
+        return embedding.float()
+
+    def _tensors(self, row: dict[str, Any], entry: str, names: Sequence[str]) -> dict[str, Tensor]:
+        """Those of the tensors `names` that the file of this entry has."""
+        try:
+            with safe_open(self._file(row, entry), "pt") as file:
+                return {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise BadClipError(row["id"], f"its {entry} cannot be read ({error})") from error
 
 
 def _parsed(line: bytes, where: str) -> dict[str, Any]:

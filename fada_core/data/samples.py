@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..errors import FadaError
 from ..models.networks import Networks
+from .faces import clip_box
 
 log = logging.getLogger("fada.data")
 
@@ -48,6 +49,9 @@ class ClipSample:
     audio: Tensor  #: audio features, (frames, layers, dim) float32
     weights: Tensor  #: of the loss, (frames, 1, h, w) float16; ones where no boxes are known
     silent: bool  #: nobody speaks in it
+    face: Tensor | None = None  #: its box over the whole clip, (4,) x0 y0 x1 y1 in parts of the picture; None: unknown
+    lips: Tensor | None = None
+    identity: Tensor | None = None  #: face embedding, (identity_dim,); None: unknown
 
 
 class ClipDataset(Protocol):
@@ -71,6 +75,8 @@ class RawClip:
     silent: bool
     mouth_boxes: Tensor | None = None  #: (n, 4) x0 y0 x1 y1
     eyes_boxes: Tensor | None = None
+    face_boxes: Tensor | None = None  #: silhouettes
+    identity: Tensor | None = None  #: face embedding, (d,)
     clean_frames: Tensor | None = None  #: see `ClipSample.target_latents`
 
 
@@ -142,7 +148,7 @@ def encode_clips(source: ClipSource, networks: Networks, accelerator: Accelerato
             facts = _cached_facts(path, digest)
             if facts is None:
                 facts = _encode(source.fetch(index), name, digest, path, networks, accelerator)
-            check_length(facts, networks)
+            check_facts(facts, networks)
             found.append((index, name, str(facts["pool"])))
         except BadClipError as error:
             bad.append((error.id, str(error)))
@@ -159,14 +165,18 @@ def encode_clips(source: ClipSource, networks: Networks, accelerator: Accelerato
     )
 
 
-def check_length(facts: dict[str, str | float | bool], networks: Networks) -> None:
+def check_facts(facts: dict[str, str | float | bool], networks: Networks) -> None:
     """
     Raises:
-        BadClipError: the clip has no room for the frames that the networks denoise together and those before them.
+        BadClipError: the clip has no room for the frames that the networks denoise together and those before them, or
+            the identity embedding of another network.
     """
     needed = networks.config.clip_frames + networks.config.motion_frames
     if facts["frames"] < needed:
         raise BadClipError(str(facts["id"]), f"it is too short, {facts['frames']} frames where {needed} are needed")
+    wanted, given = networks.config.condition.identity_dim, facts.get("identity", 0)
+    if wanted and given not in (0, wanted):
+        raise BadClipError(str(facts["id"]), f"its identity has {given} numbers where {wanted} are needed")
 
 
 def report_bad(bad: Sequence[tuple[str, str]], total: int) -> None:
@@ -226,10 +236,11 @@ def _encode(
         "quality": clip.quality,
         "silent": clip.silent,
         "frames": len(clip.frames),
+        "identity": 0 if clip.identity is None else len(clip.identity),
         "digest": digest,
         "encoders": path.parent.name,
     }
-    check_length(facts, networks)  # before the work
+    check_facts(facts, networks)  # before the work
     config = networks.config
     with torch.inference_mode(), accelerator.autocast():
         tensors = {
@@ -242,6 +253,13 @@ def _encode(
         if clip.clean_frames is not None:
             tensors["target_latents"] = _latents(clip.clean_frames, networks)
     tensors["weights"] = loss_weights(clip, config.size // config.vae.downscale).half()
+    size = clip.frames.shape[-1]
+    known = {
+        "face": clip_box(clip.face_boxes, size),
+        "lips": clip_box(clip.mouth_boxes, size),
+        "identity": clip.identity,
+    }
+    tensors |= {kind: value for kind, value in known.items() if value is not None}
     for kind, value in tensors.items():
         if not value.isfinite().all():
             raise BadClipError(name, f"its {kind} came out as NaN or infinite")

@@ -25,7 +25,7 @@ from .samples import (
     EncodedClips,
     Pool,
     build_sample,
-    check_length,
+    check_facts,
     encoder_fingerprint,
     report_bad,
 )
@@ -93,7 +93,7 @@ class ShardClips:
         bad = []
         for member in members:
             try:
-                check_length(member.facts, networks)
+                check_facts(member.facts, networks)
             except BadClipError as error:
                 bad.append((error.id, str(error)))
             else:

@@ -67,6 +67,7 @@ class _Student(nn.Module):
             drop_reference=scales[:, 0] == 0,
             drop_audio=scales[:, 1] == 0,
             scales=scales,
+            **batch.face,
         )
         alpha, sigma = schedule.alpha_sigma(t)
         return self.networks.predict(x_t, t, alpha, sigma, batch.portrait, conditioning)

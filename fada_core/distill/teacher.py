@@ -28,22 +28,28 @@ class GuidedTeacher:
 
     @torch.no_grad()
     def condition(self, batch: ClipBatch) -> Conditioning:
-        """Conditions of all base, then all ref, then all audio rows. Portraits and motion frames are read once."""
-        count, device = len(batch.latents), self.networks.device
-        features = self.networks.reference_features(batch.portrait, batch.motion, None)
-        drops = torch.tensor(BRANCHES, device=device).repeat_interleave(count, dim=0)
+        """Conditions of all base, then all ref, then all audio rows.
 
-        def thrice(value: Tensor) -> Tensor:
-            return value.repeat(3, *(1,) * (value.ndim - 1))
-
-        return self.networks.condition_features(
-            {name: thrice(rows) for name, rows in features.items()},
-            thrice(batch.portrait),
-            thrice(batch.motion),
-            None,
-            thrice(batch.audio),
+        Portraits and motion frames are read once; with identity tokens, once without and once with the identity.
+        """
+        networks, count = self.networks, len(batch.latents)
+        drops = torch.tensor(BRANCHES, device=networks.device).repeat_interleave(count, dim=0)
+        rows = batch.repeat(len(BRANCHES))
+        tokens = networks.image_tokens(rows.identity, drops[:, 0])
+        kinds = 1 if tokens is None else 2
+        seen = None if tokens is None else tokens[: kinds * count]
+        features = networks.reference_features(rows.portrait[: kinds * count], rows.motion[: kinds * count], seen)
+        parts = {name: value.chunk(kinds) for name, value in features.items()}
+        return networks.condition_features(
+            {name: torch.cat([part[0], part[-1], part[-1]]) for name, part in parts.items()},
+            rows.portrait,
+            rows.motion,
+            tokens,
+            rows.audio,
             drop_reference=drops[:, 0],
             drop_audio=drops[:, 1],
+            face_box=rows.face_box,
+            masks=rows.masks,
         )
 
     @torch.no_grad()

@@ -140,7 +140,7 @@ class Networks(nn.Module):
             face_latents=face,
             reference_latents=concatenated,
             scales=scales,
-            masks=masks,
+            masks=None if masks is None else [[_per_frame(mask, audio) for mask in level] for level in masks],
             region_weights=region_weights,
             plain_rows=plain_rows,
             hallo_compat=self.config.hallo_compat,
@@ -172,7 +172,7 @@ class Networks(nn.Module):
             identity: face embeddings, (batch, identity_dim), for presets with identity tokens; None: not known.
             face_box: pictures of the face's box, (batch, 1 or 3, size, size) in 0..1, for presets with a face locator.
             scales: guidance scales, ref_cfg and audio_cfg of each row, (batch, 2), for students.
-            masks: masks[level][region], each (1 or batch * frames, hw, 1) in 0..1; None: the whole picture.
+            masks: masks[level][region], each (1 or batch or batch * frames, hw, 1) in 0..1; None: the whole picture.
             region_weights: strength of each region's audio attention.
         """
         tokens = self.image_tokens(identity, drop_reference)
@@ -220,3 +220,9 @@ class Networks(nn.Module):
     def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         flat = self.denoising_unet(latents.flatten(0, 1).to(self.dtype), timesteps, conditioning)
         return flat.float().unflatten(0, latents.shape[:2])
+
+
+def _per_frame(mask: Tensor, audio: Tensor) -> Tensor:
+    """A mask of each batch row, (batch, hw, 1), as one of each frame; other masks are left as they are."""
+    batch, frames = audio.shape[:2]
+    return mask.repeat_interleave(frames, 0) if len(mask) == batch > 1 else mask

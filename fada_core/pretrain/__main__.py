@@ -49,11 +49,11 @@ class PretrainConfig:
     vae: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=1000, learning_rate=1.2e-3, max_grad_norm=1.0, weight_decay=0.0)
     )
-    teacher: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4600, learning_rate=8e-4))
+    teacher: LoopConfig = field(default_factory=lambda: LoopConfig(steps=5250, learning_rate=8e-4))
     mixed_precision: Literal["no", "bf16"] = "bf16"
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
-    sampling_steps: int = 10
+    sampling_steps: int = 6
     """Default that the checkpoint carries; more did not help the shipped model (docs/RESULTS.md)."""
     ref_cfg: float = 1.0
     """Default scale that the checkpoint carries."""

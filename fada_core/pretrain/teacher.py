@@ -23,6 +23,9 @@ HUBER_C = 0.02
 """Errors below this are squared, those above taken as they are (pseudo-Huber). Residuals to the portrait are
 heavy-tailed: squared, the few cells that move a lot outweigh the many whose stillness makes a picture clean."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.08, 0.10, 0.04  #: shares of samples; the first trains the base branch
+NOISY_SHARE, NOISY_FROM = 0.5, 0.6
+"""So many more samples come from the noisiest part of the schedule. There the speech alone tells the mouth what to do;
+with little noise x_t shows the mouth already. For the same reason errors are those of x_0: in v, late steps win."""
 
 
 class _Denoiser(nn.Module):
@@ -66,12 +69,18 @@ class TeacherTask:
         """Clips, (no reference, no audio) of each (batch, 2), noise as the latents, timesteps (batch,)."""
         batch = draw_batch(self.clips, self.config, generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
-        t = torch.cat([torch.randint(self.config.schedule.train_timesteps, (1,), generator=g) for g in generators])
+        t = torch.cat([self._timestep(g) for g in generators])
         # One number decides both: the first shares of it drop the reference, the last one the audio.
         kind = torch.cat([torch.rand(1, generator=g) for g in generators])
         drops = torch.stack([kind < DROP_BOTH + DROP_REFERENCE, (kind < DROP_BOTH) | (kind > 1 - DROP_AUDIO)], dim=1)
         order = kind.argsort()  # the networks take rows without reference first
         return batch.rows(order), drops[order], noise[order], t[order]
+
+    def _timestep(self, generator: torch.Generator) -> Tensor:
+        """(1,) uniform, but for the share that is drawn from the noisy end."""
+        total = self.config.schedule.train_timesteps
+        noisy = float(torch.rand((), generator=generator)) < NOISY_SHARE
+        return torch.randint(round(NOISY_FROM * total) if noisy else 0, total, (1,), generator=generator)
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         device = self.networks.device
@@ -80,8 +89,10 @@ class TeacherTask:
         batch, drops, noise, t = (value.to(device) for value in (batch, drops, noise, t))
         x_t = self.schedule.add_noise(batch.latents, noise, t)
         target = self.schedule.velocity(batch.latents, noise, t)
-        prediction = module(x_t, t, *self.schedule.alpha_sigma(t), batch, drops).float()
-        error = prediction - target
+        alpha, sigma = self.schedule.alpha_sigma(t)
+        prediction = module(x_t, t, alpha, sigma, batch, drops).float()
+        # sigma times the error of v is the error of x_0 (see distill/losses.py).
+        error = (prediction - target) * sigma[:, None, None, None, None]
         huber = (error.square() + HUBER_C**2).sqrt() - HUBER_C
         loss = (batch.weights * huber).mean() / batch.weights.mean()
         return {"loss": loss, "mse": error.detach().square().mean()}

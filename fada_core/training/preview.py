@@ -10,6 +10,7 @@ from einops import rearrange
 
 from .. import avatars
 from ..data.avatars import HELD_OUT_SEED
+from ..data.faces import clip_box, face_inputs
 from ..media.image import to_uint8
 from ..media.video import VideoWriter
 from ..models.networks import Networks
@@ -32,7 +33,12 @@ def preview_avatars(networks: Networks, folder: Path, step: int, ways: list[Samp
         clip = avatars.sample(HELD_OUT_SEED + index, "high", seconds, size=config.size, fps=config.fps)
         portrait = networks.vae.encode(clip.portrait[None].to(networks.device)).float()
         features = networks.audio_encoder.encode(clip.waveform.to(networks.device), len(clip.frames), config.fps)
-        subject = prepare_subject(networks, portrait)
+        face_box, masks = face_inputs(
+            config, *(clip_box(clip.truth[name], config.size) for name in ("face_box", "mouth_box"))
+        )
+        if face_box is not None:
+            face_box = face_box.to(networks.device)
+        subject = prepare_subject(networks, portrait, None, face_box, masks)
         videos.append(clip.frames.movedim(1, -1))
         for settings in ways:
             generator = torch.Generator().manual_seed(index)

@@ -1,0 +1,112 @@
+"""Is the fast way right, and how fast is it: checks with pass/fail lines, then the benchmark. Needs no network.
+
+python -m benchmarks.gpu_check             from the repository's folder; on a GPU also at Stable Diffusion 1.5's size
+
+Every way to compute makes the same chained video, several clips long, so that errors add up, and is compared with the
+plain way of published code (`fada_core.bench.reference`):
+
+- float32: the largest difference of two latents is at most 1e-4 (tiny; 1e-3 at SD 1.5's size) of the largest latent;
+- half precision: measured against the plain way in float32, the root mean square error of the video's latents is at
+  most 1.25 times as large as the plain way's own in that precision. The weights are random; what half precision costs
+  in pictures is a question for a trained model.
+
+The exit status is 1 if a check failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fada_core.bench.__main__ import PAPER, BenchConfig, run
+from fada_core.bench.models import Role, bench_config, make_job, random_pipeline
+from fada_core.bench.paths import build_path
+from fada_core.bench.report import device_name, markdown
+from fada_core.config import ModelConfig
+from fada_core.pipeline import default_device
+
+CLIPS = 4
+FLOAT32_BOUND = {"tiny": 1e-4, "sd15": 1e-3}
+HALF_BOUND = 1.25
+
+
+def video(config: ModelConfig, role: Role, mode: str, path: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Latents of the chained video, (frames, c, h, w) float32 on the CPU."""
+    pipe = random_pipeline(config, role, device, dtype)
+    cond = make_job(config, CLIPS).encode(pipe)
+    made = build_path(path, pipe).pipe
+    steps = 4 if mode == "teacher" else pipe.info.steps
+    return torch.cat([x.cpu() for x in made.sample(cond, mode, steps, PAPER.ref_cfg, PAPER.audio_cfg, seed=0)])
+
+
+def check(config: ModelConfig, mode: str, paths: list[str], device: torch.device, halves: list[torch.dtype]) -> bool:
+    """One line for every way and precision; whether all passed."""
+    role: Role = "teacher" if mode == "teacher" else "student"
+
+    def make(path: str, dtype: torch.dtype) -> Tensor:
+        gc.collect()  # the model before, whose compiled parts are a cycle
+        return video(config, role, mode, path, dtype, device)
+
+    exact = make("reference", torch.float32)
+    passed = True
+    for path in paths:
+        error = float((make(path, torch.float32) - exact).abs().max() / exact.abs().max())
+        passed &= _line(config, mode, path, torch.float32, error, FLOAT32_BOUND[config.name])
+    for dtype in halves:
+        plain = _rms(make("reference", dtype) - exact) / _rms(exact)
+        for path in paths:
+            error = _rms(make(path, dtype) - exact) / _rms(exact)
+            passed &= _line(config, mode, path, dtype, error, HALF_BOUND * plain)
+    return passed
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
+
+
+def _line(config: ModelConfig, mode: str, path: str, dtype: torch.dtype, error: float, bound: float) -> bool:
+    passed = error <= bound  # not so if it is NaN
+    name = str(dtype).removeprefix("torch.")
+    verdict = "pass" if passed else "FAIL"
+    sys.stdout.write(f"{verdict}  {config.name} {mode} {path} {name}: error {error:.2e}, bound {bound:.2e}\n")
+    sys.stdout.flush()
+    return passed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checks-only", action="store_true", help="leave out the benchmark")
+    only = parser.parse_args().checks_only
+    device = default_device()
+    gpu = device.type == "cuda"
+    paths = ["eager", "compile", "graph"] if gpu else ["eager"]
+    halves = [torch.bfloat16, torch.float16] if gpu else [torch.bfloat16]
+    sys.stdout.write(f"{device_name(device)}, torch {torch.__version__}\n")
+
+    # Convolutions in TF32, the default, have errors of 1e-3; the check is of the code, not of the number format.
+    torch.backends.cudnn.allow_tf32 = False
+    passed = True
+    for name in ("tiny", "sd15") if gpu else ("tiny",):
+        for mode in ("teacher", "fast"):
+            role: Role = "teacher" if mode == "teacher" else "student"
+            # Without a GPU the check is about equality only; a narrow model shows it in seconds.
+            config = bench_config(name, role) if gpu else bench_config(name, role, width=4, size=64)
+            passed &= check(config, mode, paths, device, halves)
+    torch.backends.cudnn.allow_tf32 = True
+
+    if not only:
+        asked = BenchConfig(modes=("teacher", "fast"), compare=",".join([*paths, "reference"]))
+        runs = [asked, replace(asked, preset="sd15")] if gpu else [replace(asked, width=4, size=64, repeats=2)]
+        for bench in runs:
+            sys.stdout.write(f"\n{markdown(*run(bench))}")
+            sys.stdout.flush()
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

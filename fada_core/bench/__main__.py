@@ -1,0 +1,204 @@
+"""Command: how fast sampling is on this machine, by mode, precision and way to compute; where the time goes.
+
+python -m fada_core.bench --preset tiny --modes teacher fast --compare eager,reference
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path as FilePath
+from typing import Literal
+
+import torch
+import tyro
+from torch.profiler import ProfilerActivity, profile
+from tqdm import tqdm
+
+from ..errors import FadaError
+from ..pipeline import MODES, Pipeline, default_device, default_dtype, load
+from ..sampling.sampler import SamplingSettings
+from .measure import Effort, Pass, count_tflop, peak_tflops, run_pass
+from .models import STEPS, Job, bench_config, make_job, random_pipeline
+from .paths import Path, build_path, parse_paths
+from .report import Row, make_row, markdown
+
+Mode = Literal["teacher", "balanced", "fast"]
+PAPER = SamplingSettings()  #: scales 2.0 and 6.5, at which guidance takes three branches
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Measure sampling: frames per second, time by stage, arithmetic and its share of the device's peak, memory."""
+
+    preset: Literal["tiny", "sd15"] = "tiny"
+    """Size of the networks, with random weights: they have no influence on the time."""
+    model: str | None = None
+    """Instead: a shipped model's name or a checkpoint; only the modes that it serves can be measured."""
+    modes: tuple[Mode, ...] = ()
+    """What to measure (default: all)."""
+    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ()
+    """Precisions of the networks (default: what suits the device)."""
+    compare: str = "eager"
+    """Ways to compute, with commas between them, measured in turn: eager, compile, graph (CUDA only), and reference,
+    the plain way of published code."""
+    steps: tuple[int, ...] = ()
+    """Denoising steps of a clip, at least 2: one number for all modes or one for each (default: teacher 25, student
+    6)."""
+    clips: int = 2
+    """Of one pass over the job."""
+    warmup: int = 1
+    """Passes before the measured ones, besides the one in which the arithmetic is counted."""
+    repeats: int = 3
+    """Measured passes; the ways to compute take turns."""
+    width: int = 1
+    """Divide the UNets' channels by this, for a preset that is too large for the machine."""
+    size: int | None = None
+    """Side of the picture in pixels (default: the preset's)."""
+    vae: Literal["kl", "taesd", "tiny"] | None = None
+    """Another kind of autoencoder than the preset's."""
+    device: Literal["cpu", "cuda", "mps", "xpu"] | None = None
+    """Where to compute (default: the accelerator, if there is one)."""
+    profile: FilePath | None = None
+    """Write a trace of one more pass of the first mode and way, for chrome://tracing or Perfetto."""
+    json: bool = False
+    """Print one line of JSON, a list of rows, in place of the table."""
+
+
+def efforts(config: BenchConfig, modes: Sequence[str]) -> list[Effort]:
+    """How each mode samples."""
+    if len(config.steps) not in (0, 1, len(modes)):
+        raise FadaError(f"--steps has {len(config.steps)} numbers for {len(modes)} modes; give one, or one for each.")
+    steps = config.steps * len(modes) if len(config.steps) == 1 else config.steps
+    steps = steps or tuple(STEPS["teacher" if mode == "teacher" else "student"] for mode in modes)
+    if min(steps) < 2:
+        raise FadaError("One step cannot be told from what precedes it; give --steps 2 or more.")
+    return [Effort(mode, count, PAPER.ref_cfg, PAPER.audio_cfg) for mode, count in zip(modes, steps, strict=True)]
+
+
+def run(config: BenchConfig) -> tuple[list[Row], torch.device]:
+    """All rows, and the device that they were measured on.
+
+    Raises:
+        FadaError: options that contradict each other, the device or the checkpoint; out of memory.
+    """
+    device = torch.device(config.device or default_device())
+    if device.type not in ("cpu", default_device().type):
+        raise FadaError(f"There is no device '{device}' on this machine; use '{default_device().type}'.")
+    paths = parse_paths(config.compare, device.type)
+    if min(config.clips, config.repeats) < 1 or config.warmup < 0:
+        raise FadaError("There is nothing to measure; --clips and --repeats have to be 1 or more, --warmup 0 or more.")
+    if config.model is not None and (config.width, config.size, config.vae) != (1, None, None):
+        raise FadaError("A checkpoint has its own width, size and autoencoder; leave these options out, or --model.")
+    rows: list[Row] = []
+    names = config.dtypes or (str(default_dtype(device)).removeprefix("torch."),)
+    for name in names:
+        peak = peak_tflops(device, getattr(torch, name))
+        for pipe, chosen in _pipelines(config, device, getattr(torch, name)):
+            ways = [build_path(path, pipe) for path in paths]
+            rows += _rows(config, pipe, chosen, ways, peak, None if rows else config.profile)
+            del pipe, ways  # two large models at once may not fit
+    return rows, device
+
+
+def _pipelines(
+    config: BenchConfig, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[Pipeline, list[Effort]]]:
+    """Every model that is needed, one after the other, with what it is asked for."""
+    if config.model is not None:
+        pipe = load(config.model, device, dtype)
+        if pipe.config.clip_overlap:
+            raise FadaError(f"'{config.model}' samples overlapping windows; the benchmark takes chained clips only.")
+        yield pipe, efforts(config, config.modes or pipe.modes)
+        return
+    asked = efforts(config, config.modes or tuple(MODES))
+    for role in ("teacher", "student"):
+        chosen = [effort for effort in asked if (effort.mode == "teacher") == (role == "teacher")]
+        if chosen:
+            model = bench_config(config.preset, role, config.width, config.size, config.vae)
+            yield random_pipeline(model, role, device, dtype), chosen
+
+
+def _rows(
+    config: BenchConfig,
+    pipe: Pipeline,
+    chosen: Sequence[Effort],
+    paths: Sequence[Path],
+    peak: tuple[float, str],
+    trace: FilePath | None,
+) -> Iterator[Row]:
+    job, model = make_job(pipe.config, config.clips), pipe.config
+    cond = job.encode(pipe)
+    for effort in chosen:
+        tflop = {
+            # Compiled or replayed, the arithmetic is the same, but cannot be seen any more.
+            name: count_tflop(build_path(name, pipe), cond, effort)
+            for name in {path.name if path.name == "reference" else "eager" for path in paths}
+        }
+        passes = _measure(config, pipe, paths, job, effort)
+        if trace is not None and effort is chosen[0]:
+            _profile(trace, pipe, paths[0], job, effort)
+        for path in paths:
+            yield make_row(
+                passes[path.name],
+                effort,
+                tflop["reference" if path.name == "reference" else "eager"],
+                peak,
+                preset=model.name if config.model is None else config.model,
+                path=path.name,
+                dtype=str(pipe.networks.dtype).removeprefix("torch."),
+                size=model.size,
+                fps=model.fps,
+                clip_frames=model.clip_frames,
+            )
+
+
+def _measure(
+    config: BenchConfig, pipe: Pipeline, paths: Sequence[Path], job: Job, effort: Effort
+) -> dict[str, list[Pass]]:
+    """The measured passes of every path. They take turns, so that a machine that slows down is unfair to nobody."""
+    passes: dict[str, list[Pass]] = {path.name: [] for path in paths}
+    rounds = product(range(-config.warmup, config.repeats), paths)
+    count = (config.warmup + config.repeats) * len(paths)
+    for index, path in tqdm(rounds, desc=effort.mode, total=count, mininterval=5):
+        done = run_pass(path, lambda: job.encode(pipe), job, effort)
+        if index >= 0:
+            passes[path.name].append(done)
+    return passes
+
+
+def _profile(target: FilePath, pipe: Pipeline, path: Path, job: Job, effort: Effort) -> None:
+    activities = [ProfilerActivity.CPU]
+    if pipe.networks.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with profile(activities=activities) as trace:
+        run_pass(path, lambda: job.encode(pipe), job, effort)
+    trace.export_chrome_trace(str(target))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 2 after a user's mistake."""
+    config = tyro.cli(
+        BenchConfig,
+        args=arguments,
+        prog="python -m fada_core.bench",
+        description=__doc__,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        rows, device = run(config)
+    except FadaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{json.dumps([asdict(row) for row in rows])}\n" if config.json else markdown(rows, device))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Measuring: time by stage, arithmetic, memory, and what the device could do at best."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from ..media.video import VideoWriter
+from ..pipeline import Condition
+from .models import Job
+from .paths import Path
+
+CLIP_STAGES = ("reference", "denoise", "decode", "copy", "write")
+"""Stages of a clip. reference: whatever a clip needs besides its denoising steps, which is mainly the reference UNet,
+keys and values, and where the model hands motion frames on as pictures, encoding them; copy: to bytes on the host;
+write: into an MP4."""
+
+_PEAKS = (  # TFLOP/s in half precision, dense; from the vendor's data sheets
+    ("H200", 989.0), ("H100 PCIe", 756.0), ("H100 NVL", 835.0), ("H100", 989.0), ("B200", 2250.0), ("A100", 312.0),
+    ("L40S", 362.0), ("L4", 121.0), ("A10G", 70.0), ("RTX 5090", 209.5), ("RTX 4090", 165.2), ("RTX 3090", 71.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How one way is asked to sample."""
+
+    mode: str
+    steps: int
+    ref_cfg: float
+    audio_cfg: float
+
+
+@dataclass(frozen=True)
+class ClipTimes:
+    """Seconds of one clip."""
+
+    stages: dict[str, float]  #: one entry for each of CLIP_STAGES
+    step: float  #: median of the clip's denoising steps
+
+    @property
+    def until_host(self) -> float:
+        """All but writing, which does not need the device."""
+        return sum(self.stages[name] for name in CLIP_STAGES if name != "write")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the whole job."""
+
+    encode: float  #: seconds, once a job
+    clips: list[ClipTimes]
+    nfe: int  #: of a clip, counted by the code
+    peak_memory_mb: float
+
+
+class Clock:
+    """Points in time on a device: events in its queue, so that measuring does not make the host wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def mark(self) -> Any:
+        if self._device.type == "cpu":
+            return time.perf_counter()
+        event = torch.Event(device=self._device.type, enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Between two marks, after `synchronize`."""
+        return end - start if self._device.type == "cpu" else start.elapsed_time(end) / 1000
+
+    def synchronize(self) -> None:
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
+
+
+def run_pass(path: Path, encode: Callable[[], Condition], job: Job, effort: Effort) -> Pass:
+    """Make the job's video once, as `generate` does, and take the times.
+
+    The first step of a clip also prepares its conditions. So the other steps' median counts for every step, and the
+    rest of the time until the clip's latents are there is the stage `reference`.
+
+    Args:
+        encode: the job's portrait and speech, encoded.
+    """
+    networks = path.pipe.networks
+    device, config = networks.device, networks.config
+    clock = Clock(device)
+    _reset_peak(device)
+    marks: list[tuple[list[Any], list[Any]]] = []
+    ticks: list[Any] = []
+    began = clock.mark()
+    cond = encode()
+    encoded = clock.mark()
+    clips = path.pipe.sample(
+        cond,
+        effort.mode,
+        effort.steps,
+        effort.ref_cfg,
+        effort.audio_cfg,
+        seed=0,
+        callback=lambda step, steps, latents: ticks.append(clock.mark()),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        target = FilePath(folder, "bench.mp4")
+        with VideoWriter(target, config.size, config.size, config.fps, job.speech) as writer:
+            bounds = [clock.mark()]
+            for latents in clips:
+                bounds.append(clock.mark())
+                frames = path.pipe.decode(latents)
+                bounds.append(clock.mark())
+                pictures = path.to_host(frames)
+                bounds.append(clock.mark())
+                writer.write(pictures)
+                bounds.append(clock.mark())
+                marks.append((bounds, ticks[-effort.steps :]))
+                bounds = [bounds[-1]]
+    clock.synchronize()
+    times = [_clip_times(clock, bounds, steps) for bounds, steps in marks]
+    return Pass(clock.seconds(began, encoded), times, path.pipe.stats.nfe_per_clip, _peak(device))
+
+
+def _clip_times(clock: Clock, bounds: Sequence[Any], ticks: Sequence[Any]) -> ClipTimes:
+    sampled, decode, copy, write = (clock.seconds(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+    steps = sorted(clock.seconds(a, b) for a, b in zip(ticks, ticks[1:], strict=False))
+    step = steps[len(steps) // 2]
+    # A step that the median does not stand for (a page fault, another process) must not make the rest negative.
+    denoise = min(step * len(ticks), sampled)
+    spans = (sampled - denoise, denoise, decode, copy, write)
+    return ClipTimes(dict(zip(CLIP_STAGES, spans, strict=True)), step)
+
+
+def count_tflop(path: Path, cond: Condition, effort: Effort) -> float:
+    """TFLOP (multiply and add are two) of one clip's matrix products, convolutions and attentions, decoding included.
+
+    Counted while the job's first clip is made, so a chain's second clip has as much.
+    """
+    cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    with FlopCounterMode(display=False, custom_mapping={cpu_attention: attention}) as counter:
+        clips = path.pipe.sample(cond, effort.mode, effort.steps, effort.ref_cfg, effort.audio_cfg, seed=0)
+        path.pipe.decode(next(clips))
+    return counter.get_total_flops() / 1e12
+
+
+def peak_tflops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
+    """What the device can do at best, TFLOP/s, and how this is known: "data sheet" or "matmul".
+
+    The data sheet for half precision on the GPUs listed above, since that is what others quote. For anything else the
+    best of some square matrix products, a bar that the machine itself has shown it can reach.
+    """
+    if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
+        name = torch.cuda.get_device_name(device)
+        for known, tflops in _PEAKS:
+            if known in name:
+                return tflops, "data sheet"
+    side = 512 if device.type == "cpu" else 8192
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    clock = Clock(device)
+    spans = []
+    for _ in range(8):
+        start = clock.mark()
+        a @ b
+        end = clock.mark()
+        clock.synchronize()
+        spans.append(clock.seconds(start, end))
+    return 2 * side**3 / min(spans) / 1e12, "matmul"
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        FilePath("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): the peak starts again from here
+
+
+def _peak(device: torch.device) -> float:
+    """MiB: of the device's memory on CUDA, else of the whole process; where it cannot be reset, since its start."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    if sys.platform == "linux":
+        status = FilePath("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+    import resource  # Unix only
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: bytes

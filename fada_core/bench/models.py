@@ -1,0 +1,90 @@
+"""What is measured: models of a preset's size, cut down where the machine is small, and a job for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import CheckpointInfo
+from ..config import ControlConfig, ModelConfig, preset
+from ..errors import FadaError
+from ..media.face import FaceRegion, find_face
+from ..models.audio import SAMPLE_RATE
+from ..models.networks import Networks
+from ..pipeline import Condition, Pipeline
+from ..sampling.sampler import SamplingSettings
+
+Role = Literal["teacher", "student"]
+STEPS = {"teacher": SamplingSettings().steps, "student": 6}
+"""Denoising steps of a clip, as in the paper: 25 x 3 branches against 6 x 3 or 6 x 1."""
+
+
+def bench_config(
+    name: str, role: Role, width: int = 1, size: int | None = None, vae: Literal["kl", "taesd", "tiny"] | None = None
+) -> ModelConfig:
+    """A preset as teacher or student.
+
+    Args:
+        width: the UNets' channels and norm groups are divided by it.
+        size: side of the picture in pixels; None: the preset's.
+        vae: kind of the autoencoder; None: the preset's.
+
+    Raises:
+        FadaError: the channels do not divide, or the size does not.
+    """
+    config = preset(name)
+    unet = config.unet
+    channels = [wide // width for wide in unet.block_out_channels]
+    groups = unet.norm_groups // width
+    whole = groups * width == unet.norm_groups and not any(wide % width for wide in unet.block_out_channels)
+    if not whole or any(wide % unet.num_heads for wide in channels):
+        raise FadaError(f"The channels of '{name}' do not divide by --width {width}; use a smaller power of two.")
+    return replace(
+        config,
+        size=config.size if size is None else size,
+        unet=replace(unet, block_out_channels=tuple(channels), norm_groups=groups),
+        control=ControlConfig(kind="tokens") if role == "student" else config.control,
+        vae=replace(config.vae, kind=vae or config.vae.kind),
+    )
+
+
+def random_pipeline(config: ModelConfig, role: Role, device: torch.device, dtype: torch.dtype) -> Pipeline:
+    """A pipeline with random weights, the same for every device and dtype.
+
+    No layer is silent, other than in a fresh model whose residual branches end in zeros: so two ways to compute the
+    same can be compared by their results.
+    """
+    networks = Networks(config, device=device, dtype=dtype).to(device).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in networks.named_parameters():
+        if parameter.ndim > 1:
+            # A little below 1 / fan in: activations keep their size through residual blocks.
+            draw = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(draw * (0.7 * parameter[0].numel() ** -0.5))
+        else:
+            parameter.fill_(float(name.endswith("weight")))
+    return Pipeline(networks, CheckpointInfo(role, steps=STEPS[role]))
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A portrait and speech, both noise: what they show has no influence on the time."""
+
+    image: Tensor  #: (1, 3, size, size) in -1..1
+    speech: Tensor  #: (samples,), whole clips
+    region: FaceRegion
+
+    def encode(self, pipe: Pipeline) -> Condition:
+        return pipe.encode(self.image, self.speech, region=self.region)
+
+
+def make_job(config: ModelConfig, clips: int) -> Job:
+    """A job of `clips` whole clips for a model; the face fills the middle of the portrait."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(1, 3, config.size, config.size, generator=generator) * 2 - 1
+    samples = int(clips * config.clip_frames / config.fps * SAMPLE_RATE)
+    low, high = config.size // 4, 3 * config.size // 4
+    return Job(image, 0.1 * torch.randn(samples, generator=generator), find_face(image, box=(low, low, high, high)))

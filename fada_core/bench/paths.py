@@ -1,0 +1,74 @@
+"""The ways to compute the same video that are compared."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..errors import FadaError
+from ..media.image import to_uint8
+from ..models.networks import Networks
+from ..pipeline import Pipeline
+from .reference import ReferencePipeline, to_host
+
+PATHS = {
+    "eager": "the networks as they are",
+    "compile": "denoising UNet and decoder through torch.compile",
+    "graph": "the denoising UNet's own kernels, replayed as a CUDA graph",
+    "reference": "the plain way of published code (`reference.py`)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """One way: what samples and decodes, and how frames reach the host."""
+
+    name: str
+    pipe: Pipeline | ReferencePipeline
+    to_host: Callable[[Tensor], Tensor]  #: (n, 3, h, w) in -1..1 -> (n, h, w, 3) bytes on the CPU
+
+
+def parse_paths(text: str, device_type: str) -> list[str]:
+    """Names from a list with commas.
+
+    Raises:
+        FadaError: an unknown name, a name twice, or a graph on a device without them.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in PATHS:
+            raise FadaError(f"There is no path '{name}' to compare; choose from {', '.join(PATHS)}.")
+        if names.count(name) > 1:
+            raise FadaError(f"The path '{name}' is there twice; name each one once.")
+    if "graph" in names and device_type != "cuda":
+        raise FadaError(f"The path 'graph' needs a CUDA device, not '{device_type}'; leave it out of --compare.")
+    return names
+
+
+def build_path(name: str, pipe: Pipeline) -> Path:
+    """The way called `name` for a loaded model, whose weights it shares."""
+    if name == "eager":
+        return Path(name, pipe, to_uint8)
+    networks = _twin(pipe.networks)
+    if name == "reference":
+        return Path(name, ReferencePipeline(networks, pipe.info), to_host)
+    if name == "graph":
+        networks.denoising_unet.compile(backend="cudagraphs", dynamic=False)
+    else:
+        networks.denoising_unet.compile(dynamic=False)
+        _decoder(networks).compile(dynamic=False)
+    return Path(name, Pipeline(networks, pipe.info), to_uint8)
+
+
+def _twin(networks: Networks) -> Networks:
+    """Modules of their own around the same weights, so that compiling one leaves the other alone."""
+    weights = [*networks.parameters(), *networks.buffers()]
+    return copy.deepcopy(networks, {id(weight): weight for weight in weights})
+
+
+def _decoder(networks: Networks) -> nn.Module:
+    """Whatever kind the autoencoder is, its decoder has that name."""
+    return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")

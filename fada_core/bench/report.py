@@ -1,0 +1,141 @@
+"""Rows of a benchmark, and the same as a table."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+import numpy as np
+import torch
+
+from .measure import CLIP_STAGES, Effort, Pass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mode, path and dtype. Times are medians over all clips of all repeats; `spread` has their quartiles."""
+
+    preset: str
+    mode: str
+    path: str
+    dtype: str
+    frames_per_s: float  #: of a clip from its conditions to bytes on the host; without encoding the job, and writing
+    ms_per_forward: float  #: a denoising step, divided by its evaluations (one a branch)
+    nfe: int  #: forward passes of the denoising UNet for one clip, per conditional branch, counted by the code
+    peak_memory_mb: float  #: MiB: of the device on CUDA, else of the process
+    tflop: float  #: of one clip, counted
+    peak_share: float  #: of the device's peak, while those frames are made
+    realtime_factor: float  #: seconds of work, writing included, for a second of video; below 1: faster than real time
+    stages_ms: dict[str, float]  #: encode (once a job), then those of a clip
+    spread: dict[str, tuple[float, float]]  #: lower and upper quartile of frames_per_s, ms_per_forward, every stage
+    steps: int
+    size: int  #: side of the picture, pixels
+    clip_frames: int
+    peak_tflops: float  #: the device's
+    peak_source: str  #: "data sheet" or "matmul"
+
+
+def make_row(
+    passes: Sequence[Pass],
+    effort: Effort,
+    tflop: float,
+    peak: tuple[float, str],
+    *,
+    preset: str,
+    path: str,
+    dtype: str,
+    size: int,
+    fps: float,
+    clip_frames: int,
+) -> Row:
+    """Median and quartiles of several passes over one job."""
+    clips = [clip for each in passes for clip in each.clips]
+    nfe = passes[0].nfe
+    values = {
+        "frames_per_s": [clip_frames / clip.until_host for clip in clips],
+        "ms_per_forward": [1000 * clip.step * effort.steps / nfe for clip in clips],
+        "encode": [1000 * each.encode for each in passes],
+        **{stage: [1000 * clip.stages[stage] for clip in clips] for stage in CLIP_STAGES},
+    }
+    quartiles = {name: np.percentile(found, (25, 50, 75)) for name, found in values.items()}
+    medians = {name: float(f"{middle:.4g}") for name, (_, middle, _) in quartiles.items()}
+    until_host = float(np.median([clip.until_host for clip in clips]))
+    whole = float(np.median([sum(clip.stages.values()) for clip in clips]))
+    return Row(
+        preset=preset,
+        mode=effort.mode,
+        path=path,
+        dtype=dtype,
+        frames_per_s=medians["frames_per_s"],
+        ms_per_forward=medians["ms_per_forward"],
+        nfe=nfe,
+        peak_memory_mb=round(max(each.peak_memory_mb for each in passes), 1),
+        tflop=float(f"{tflop:.4g}"),
+        peak_share=float(f"{tflop / until_host / peak[0]:.3g}"),
+        realtime_factor=float(f"{whole * fps / clip_frames:.4g}"),
+        stages_ms={stage: medians[stage] for stage in ("encode", *CLIP_STAGES)},
+        spread={name: (float(f"{low:.4g}"), float(f"{high:.4g}")) for name, (low, _, high) in quartiles.items()},
+        steps=effort.steps,
+        size=size,
+        clip_frames=clip_frames,
+        peak_tflops=float(f"{peak[0]:.4g}"),
+        peak_source=peak[1],
+    )
+
+
+def markdown(rows: Sequence[Row], device: torch.device) -> str:
+    """Device, table (median and quartiles; stages in ms a clip, encode in ms a job), and ratios within this run."""
+    first = rows[0]
+    columns = ("mode", "path", "dtype", "NFE", "frames/s", "real-time factor", "ms/forward", "encode", *CLIP_STAGES)
+    columns += ("TFLOP", "of peak", "peak MiB")
+    lines = [
+        f"{device_name(device)}, torch {torch.__version__}; {first.preset}, {first.size} px, clips of "
+        f"{first.clip_frames} frames; peak {_peaks(rows)}",
+        "",
+        f"| {' | '.join(columns)} |",
+        f"|---|---|---|{'---:|' * (len(columns) - 3)}",
+    ]
+    for row in rows:
+        cells = [row.mode, row.path, row.dtype, str(row.nfe), _cell(row.frames_per_s, row.spread["frames_per_s"])]
+        cells += [f"{row.realtime_factor:.3g}", _cell(row.ms_per_forward, row.spread["ms_per_forward"])]
+        cells += [f"{row.stages_ms[stage]:.3g}" for stage in ("encode", *CLIP_STAGES)]
+        cells += [f"{row.tflop:.3g}", f"{100 * row.peak_share:.1f} %", f"{row.peak_memory_mb:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_ratios(rows)]).rstrip() + "\n"
+
+
+def device_name(device: torch.device) -> str:
+    """The processor that did the work, for a person."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    if device.type == "cpu" and sys.platform == "linux":  # where that is only the architecture
+        described = FilePath("/proc/cpuinfo").read_text(encoding="utf-8")
+        name = next((line.split(":")[1].strip() for line in described.splitlines() if "model name" in line), name)
+    return f"{name} ({device.type}, {torch.get_num_threads()} threads)"
+
+
+def _cell(median: float, quartiles: tuple[float, float]) -> str:
+    return f"{median:.3g} ({quartiles[0]:.3g}-{quartiles[1]:.3g})"
+
+
+def _peaks(rows: Sequence[Row]) -> str:
+    found = {row.dtype: f"{row.peak_tflops:.3g} TFLOP/s in {row.dtype} ({row.peak_source})" for row in rows}
+    return ", ".join(found.values())
+
+
+def _ratios(rows: Sequence[Row]) -> list[str]:
+    """Frames per second of every row over those of the slowest kind beside it: the reference path, the teacher."""
+    by_key = {(row.mode, row.path, row.dtype): row for row in rows}
+    lines = []
+    for row in rows:
+        for key in ((row.mode, "reference", row.dtype), ("teacher", row.path, row.dtype)):
+            other = by_key.get(key)
+            if other is not None and other is not row:
+                ours, theirs = (f"{each.mode}, {each.path}" for each in (row, other))
+                ratio = row.frames_per_s / other.frames_per_s
+                lines.append(f"- {ours} : {theirs}, {row.dtype}: {ratio:.2f} x frames/s")
+    return lines

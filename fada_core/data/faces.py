@@ -1,0 +1,52 @@
+"""The face in a clip as the networks are told of it: from boxes that hold for all sizes to pictures and masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..media.face_masks import Box, attention_masks, face_picture
+
+Masks = list[list[Tensor]]
+"""masks[level][region], each (rows, h*w, 1) in 0..1."""
+
+
+def clip_box(boxes: Tensor | None, size: int) -> Tensor | None:
+    """One box, (4,) x0 y0 x1 y1 in parts of the picture, around those of all frames, (n, 4) in its pixels.
+
+    The face of a whole clip, as in Hallo's training data: it says where the face may be, not where it goes. None where
+    no frame has the face in the picture.
+    """
+    if boxes is None:
+        return None
+    shares = torch.cat([boxes[:, :2].amin(0), boxes[:, 2:].amax(0)]).float() / size
+    x0, y0, x1, y1 = shares.clamp(0, 1).tolist()
+    return torch.tensor([x0, y0, x1, y1]) if x0 < x1 and y0 < y1 else None
+
+
+def face_inputs(config: ModelConfig, face: Tensor | None, lips: Tensor | None) -> tuple[Tensor | None, Masks | None]:
+    """The face locator's picture, (1, 1, size, size) in 0..1, and the masks of the audio regions, each (1, h*w, 1);
+    None what the model has no use for.
+
+    Args:
+        face, lips: their boxes, (4,) in parts of the picture; None: not known, which makes it the whole picture.
+    """
+    size, face_box, masks = config.size, None, None
+    if config.condition.face_locator:
+        face_box = torch.ones(1, 1, size, size)
+        if face is not None:
+            face_box = face_picture(_in_pixels(face, size), size, size, size)
+    if config.unet.audio_regions > 1:
+        cells = size // config.vae.downscale
+        sides = [cells >> level for level in range(len(config.unet.block_out_channels))]
+        if face is None or lips is None:
+            masks = [[torch.ones(1, side * side, 1)] * config.unet.audio_regions for side in sides]
+        else:
+            known = attention_masks(_in_pixels(face, size), _in_pixels(lips, size), size, size, sides)
+            masks = [regions[: config.unet.audio_regions] for regions in known]
+    return face_box, masks
+
+
+def _in_pixels(box: Tensor, size: int) -> Box:
+    return Box(*(box * size).tolist())

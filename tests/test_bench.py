@@ -1,0 +1,133 @@
+"""The benchmark: the plain way makes the same video, the arithmetic is counted, rows and errors are as documented."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fada_core.bench.__main__ import main
+from fada_core.bench.measure import CLIP_STAGES, ClipTimes, Effort, Pass, count_tflop
+from fada_core.bench.models import bench_config, make_job, random_pipeline
+from fada_core.bench.paths import build_path, parse_paths
+from fada_core.bench.report import make_row, markdown
+from fada_core.config import ControlConfig
+from tests.test_sampling import IDENTITY, SMALL
+
+CPU = torch.device("cpu")
+NARROW = ["--width", "4", "--size", "64", "--steps", "2", "--repeats", "1", "--warmup", "0", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("config", [SMALL, IDENTITY], ids=["small", "with_identity"])
+@pytest.mark.parametrize("mode", ["teacher", "balanced", "fast"])
+def test_the_plain_way_makes_the_same_video(config, mode):
+    role = "teacher" if mode == "teacher" else "student"
+    if role == "student":
+        config = replace(config, control=ControlConfig("tokens", 2, 16))
+    pipe = random_pipeline(config, role, CPU, torch.float32)
+    cond = make_job(config, 2).encode(pipe)
+    plain = build_path("reference", pipe).pipe
+    ours, theirs = (torch.cat(list(each.sample(cond, mode, 2, 2.0, 6.5, seed=0))) for each in (pipe, plain))
+    assert ours.shape == theirs.shape == (8, 16, 8, 8)
+    assert (ours - theirs).abs().max() <= 1e-4 * ours.abs().max()
+    assert pipe.stats.nfe_per_clip == plain.stats.nfe_per_clip == (2 if mode == "fast" else 6)
+    torch.testing.assert_close(plain.decode(ours), pipe.decode(ours), atol=1e-5, rtol=0)
+
+
+def test_every_input_reaches_the_output_of_random_weights():
+    """Else the comparison above would compare nothing."""
+    pipe = random_pipeline(IDENTITY, "teacher", CPU, torch.float32)
+    job = make_job(IDENTITY, 1)
+    speech, image = replace(job, speech=job.speech.flip(0)), replace(job, image=job.image.flip(3))
+    first, *others = (
+        next(pipe.sample(each.encode(pipe), "teacher", 2, 2.0, 6.5, seed=0)) for each in (job, speech, image)
+    )
+    assert all((first - other).abs().max() > 1e-3 for other in others)
+
+
+def test_arithmetic_is_counted():
+    """Linear in the steps and the branches; attention included; the plain way does more of it."""
+    pipe = random_pipeline(SMALL, "teacher", CPU, torch.float32)
+    cond = make_job(SMALL, 1).encode(pipe)
+
+    def count(path: str, steps: int, scale: float) -> float:
+        return count_tflop(build_path(path, pipe), cond, Effort("teacher", steps, scale, scale))
+
+    one, two, three = (count("eager", steps, 1.0) for steps in (2, 3, 4))
+    assert two - one == pytest.approx(three - two) and two > one > 0
+    assert count("eager", 3, 2.0) - count("eager", 2, 2.0) > 1.5 * (two - one)  # one more branch
+    assert count("reference", 2, 1.0) > one
+    query, key = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 7, 4)
+
+    class Attends:
+        """As much of a pipeline as is counted, with a known answer."""
+
+        def sample(self, *_, **__):
+            yield torch.nn.functional.scaled_dot_product_attention(query, key, key)
+
+        def decode(self, latents):
+            return latents
+
+    path = replace(build_path("eager", pipe), pipe=Attends())
+    assert count_tflop(path, cond, Effort("teacher", 2, 1.0, 1.0)) == pytest.approx(2 * 2 * (2 * 5 * 7 * 4) / 1e12)
+
+
+def test_a_row_has_medians_and_quartiles():
+    stages = [dict.fromkeys(CLIP_STAGES, seconds) for seconds in (0.1, 0.2, 0.3)]
+    passes = [Pass(0.5, [ClipTimes(times, 0.05) for times in stages], 18, memory) for memory in (100.0, 90.0)]
+    facts = {"preset": "tiny", "path": "eager", "dtype": "float32", "size": 64, "fps": 25.0, "clip_frames": 4}
+    row = make_row(passes, Effort("balanced", 6, 2.0, 6.5), 0.4, (2.0, "matmul"), **facts)
+    assert row.frames_per_s == 5 and row.realtime_factor == pytest.approx(5 * 0.2 * 25 / 4)
+    assert row.ms_per_forward == pytest.approx(50 * 6 / 18, rel=1e-3)
+    assert row.spread["denoise"] == (125, 275) and row.stages_ms["encode"] == 500
+    assert row.peak_memory_mb == 100 and row.peak_share == pytest.approx(0.4 / 0.8 / 2)
+    plain = replace(row, path="reference", frames_per_s=2.0)
+    assert "balanced, eager : balanced, reference, float32: 2.50 x" in markdown([row, plain], CPU)
+
+
+def test_the_command_prints_rows(capsys, tmp_path):
+    trace = tmp_path / "traces" / "fast.json"
+    arguments = ["--modes", "fast", "--compare", "eager,reference", "--clips", "1", "--profile", str(trace), "--json"]
+    assert main([*arguments, *NARROW]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    ours, plain = json.loads(lines[0])
+    wanted = ("preset", "mode", "path", "dtype", "frames_per_s", "ms_per_forward", "nfe", "peak_memory_mb", "tflop")
+    assert {*wanted, "peak_share"} <= set(ours) == set(plain)
+    assert (ours["preset"], ours["mode"], ours["path"], ours["dtype"]) == ("tiny", "fast", "eager", "float32")
+    assert plain["path"] == "reference" and ours["nfe"] == plain["nfe"] == 2
+    assert all(ours[name] > 0 for name in wanted[4:])
+    assert set(ours["stages_ms"]) == {"encode", *CLIP_STAGES}
+    assert json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--compare", "eager,fastest"], "'fastest'"),
+        (["--compare", "eager,eager"], "twice"),
+        (["--compare", "graph"], "needs a CUDA device"),
+        (["--steps", "1"], "--steps 2"),
+        (["--modes", "fast", "--steps", "4", "6"], "2 numbers for 1 modes"),
+        (["--width", "5"], "--width 5"),
+        (["--repeats", "0"], "--repeats"),
+        (["--model", "tiny", "--width", "2"], "--model"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(arguments, says, capsys):
+    assert main([*arguments, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and says in error and len(error.splitlines()) == 1
+
+
+def test_paths_are_known():
+    assert parse_paths("eager, compile,graph", "cuda") == ["eager", "compile", "graph"]
+
+
+def test_sd15_cut_down_keeps_its_structure():
+    config = bench_config("sd15", "student", width=8, size=128, vae="taesd")
+    assert config.unet.block_out_channels == (40, 80, 160, 160) and config.unet.norm_groups == 4
+    assert config.unet.audio_regions == 3 and config.condition.identity_dim == 512
+    assert (config.size, config.vae.kind, config.control.kind) == (128, "taesd", "tokens")
