@@ -96,7 +96,8 @@ def test_a_sample_of_real_footage(encode: Encode, tmp_path: Path) -> None:
     assert (a.id, a.pool, a.quality, a.silent, a.target_latents) == ("a", "high", 1.0, False, None)
     assert (b.pool, b.quality) == ("moderate", pytest.approx(0.4))
     assert (a.latents.shape, a.latents.dtype) == ((FRAMES, 16, 8, 8), torch.float16)
-    assert torch.equal(a.portrait, a.latents[0])
+    # Encoded alone and among others, which may differ in the last bit.
+    torch.testing.assert_close(a.portrait, a.latents[0], atol=1e-3, rtol=2e-3)
     assert (a.audio.shape, a.audio.dtype) == ((FRAMES, 1, 160), torch.float32)
     assert (a.weights.shape, a.weights.dtype) == ((FRAMES, 1, 8, 8), torch.float16)
     assert (b.weights == 1).all()

@@ -45,6 +45,7 @@ def save_state(
     return path
 
 
+@torch.no_grad()
 def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMAModel) -> int:
     """Restore what `save_state` wrote, in place; returns the number of steps done."""
     with safe_open(path, "pt") as file:
@@ -54,10 +55,15 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, 
     if _shapes(model) != _shapes(module.state_dict()):
         raise FadaError(f"{path} belongs to a training of other networks; choose another --out or delete the file.")
     module.load_state_dict(model)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:
+                # The fused optimiser walks through memory: moments need their parameter's layout (channels_last).
+                value = torch.empty_like(parameter).copy_(value)
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for index, shadow in enumerate(ema.shadow_params):
