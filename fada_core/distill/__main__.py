@@ -78,11 +78,15 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
     student.denoising_unet.gradient_checkpointing = config.gradient_checkpointing
     if accelerator.mixed_precision != "no" and accelerator.device.type != "cpu":
         half = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float16
-        for part in (frozen.reference_unet, frozen.denoising_unet, frozen.audioproj):
-            part.to(half)
+        for name, part in frozen.named_children():
+            if name not in ("vae", "audio_encoder"):
+                part.to(half)
     o = config.objective
+    # What the student is used with unasked: the teacher's defaults, as far as they are within its ranges.
+    ref_cfg = min(max(teacher_info.ref_cfg, o.ref_cfg[0]), o.ref_cfg[1])
+    audio_cfg = min(max(teacher_info.audio_cfg, o.audio_cfg[0]), o.audio_cfg[1])
     ways = [
-        SamplingSettings(steps=o.steps, ref_cfg=teacher_info.ref_cfg, audio_cfg=teacher_info.audio_cfg, one_pass=one)
+        SamplingSettings(steps=o.steps, ref_cfg=ref_cfg, audio_cfg=audio_cfg, one_pass=one)
         for one in ((True, False) if o.corners < 1 else (False,))
     ]
 
@@ -117,8 +121,8 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
     info = CheckpointInfo(
         role="student",
         steps=o.steps,
-        ref_cfg=teacher_info.ref_cfg,
-        audio_cfg=teacher_info.audio_cfg,
+        ref_cfg=ref_cfg,
+        audio_cfg=audio_cfg,
         scale_ranges=(o.ref_cfg, o.audio_cfg),
         license=teacher_info.license,
         training=facts,

@@ -37,7 +37,12 @@ class _Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, batch: ClipBatch, drops: Tensor) -> Tensor:
         conditioning = self.networks.condition(
-            batch.portrait, batch.motion, batch.audio, drop_reference=drops[:, 0], drop_audio=drops[:, 1]
+            batch.portrait,
+            batch.motion,
+            batch.audio,
+            drop_reference=drops[:, 0],
+            drop_audio=drops[:, 1],
+            **batch.face,
         )
         return self.networks.predict(x_t, t, alpha, sigma, batch.portrait, conditioning)
 
