@@ -12,6 +12,7 @@ import json
 import re
 import tempfile
 from collections import Counter
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def update() -> None:
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return schema_texts(tmp_path_factory.mktemp("input"))
+    # In a process of its own: the pack registers its folders at its first import, and other tests have theirs.
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(schema_texts, (tmp_path_factory.mktemp("input"),))
 
 
 def test_english_is_what_the_schemas_say(texts):
