@@ -276,5 +276,6 @@ def _latents(frames: Tensor, networks: Networks) -> Tensor:
     parts = []
     for part in frames.split(_ENCODED_AT_ONCE):
         images = part.to(networks.device).to(dtype) / 127.5 - 1
-        parts.append(networks.vae.encode(images.contiguous(memory_format=torch.channels_last)).half().cpu())
-    return torch.cat(parts)
+        # Halved at the end: autocast on the CPU joins no float16.
+        parts.append(networks.vae.encode(images.contiguous(memory_format=torch.channels_last)).float().cpu())
+    return torch.cat(parts).half()
