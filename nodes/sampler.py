@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..fada_core.pipeline import MODES, SCALE_RANGE
 from ..fada_core.sampling.solvers import SOLVERS
-from .types import CATEGORY, ConditionType, FadaCondition, FadaModel, ModelType, to_latent, to_preview
+from .types import CATEGORY, ConditionType, FadaCondition, FadaModel, ModelType, advanced, to_latent, to_preview
 
 
 class FADASampler(io.ComfyNode):
@@ -82,6 +82,27 @@ class FADASampler(io.ComfyNode):
                     tooltip="Compute the predictions that guidance compares at once. Off: a third of the memory, "
                     "slower, same result. Tip: turn it off when memory runs out.",
                 ),
+                io.Float.Input(
+                    "guidance_from",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Where in the schedule, from 0 (clean) to 1 (noise), the two scales begin to apply. Tip: 0.2 "
+                    "leaves the last steps unguided: one evaluation each.",
+                    **advanced(io.Float.Input),
+                ),
+                io.Float.Input(
+                    "guidance_to",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Where in the schedule the two scales stop to apply; 1 is where it begins, in noise.",
+                    **advanced(io.Float.Input),
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -102,6 +123,8 @@ class FADASampler(io.ComfyNode):
         seed: int,
         solver: str,
         batch_branches: bool,
+        guidance_from: float = 0.0,
+        guidance_to: float = 1.0,
     ) -> io.NodeOutput:
         pipeline = model.ready()
         bar = comfy.utils.ProgressBar(1)
@@ -119,6 +142,7 @@ class FADASampler(io.ComfyNode):
             seed,
             solver,
             report,
+            guidance_interval=(guidance_from, guidance_to),
             batch_branches=batch_branches,
         )
         latents = torch.cat([clip.cpu() for clip in clips])

@@ -17,8 +17,11 @@ from torch import Tensor
 
 from ..fada_core.errors import FadaError
 from ..fada_core.media.audio import SAMPLE_RATE, from_waveform
+from ..fada_core.media.face import FaceRegion
+from ..fada_core.media.face_paste import PasteBack
 from ..fada_core.media.video import VideoWriter
-from .types import CATEGORY, Audio, FadaModel, ModelType, from_images, from_latent, to_preview
+from .encode import single
+from .types import CATEGORY, Audio, FadaModel, ModelType, RegionType, from_images, from_latent, to_preview
 
 FORMATS = ["mp4", "webm", "gif", "png"]
 DEFAULT_FPS = 25.0
@@ -26,7 +29,7 @@ CHUNK = 16  #: frames that are written at once
 
 
 class FADAVideoCombine(io.ComfyNode):
-    """IMAGE or LATENT, AUDIO -> file, VIDEO."""
+    """IMAGE or LATENT, AUDIO, IMAGE, FADA_REGION -> file, VIDEO."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -73,6 +76,13 @@ class FADAVideoCombine(io.ComfyNode):
                     optional=True,
                     tooltip="The sound. Left open: the speech that latents come with, or none for frames.",
                 ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The portrait that went into FADA Encode: each frame is put back into it while it is "
+                    "written, so long videos of large pictures take no more memory. Needs region.",
+                ),
+                RegionType.Input("region", optional=True, tooltip="From FADA Encode: where in image the frames go."),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="The file, for other video nodes (not png).")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -88,7 +98,12 @@ class FADAVideoCombine(io.ComfyNode):
         format: str,
         model: FadaModel | None = None,
         audio: Audio | None = None,
+        image: Tensor | None = None,
+        region: FaceRegion | None = None,
     ) -> io.NodeOutput:
+        if (image is None) != (region is None):
+            raise FadaError("To put the frames back into a picture, connect both image and region; else neither.")
+        paste = None if region is None else PasteBack(single(image), region)
         if isinstance(frames, Tensor):
             chunks, count = _split_images(frames), len(frames)
             height, width = frames.shape[1:3]
@@ -99,6 +114,9 @@ class FADAVideoCombine(io.ComfyNode):
             chunks, count = _decode(model, frames), len(frames["samples"])
             height = width = model.pipeline.config.size
             own = frames.get("fada", {"fps": model.pipeline.config.fps, "audio": None})
+        if paste is not None:
+            height, width = region.height, region.width
+            chunks = (paste(frame) for chunk in chunks for frame in chunk.split(1))  # may be many times larger
         sound, rate = _sound(audio or own["audio"])
 
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
