@@ -145,24 +145,18 @@ def test_table_says_what_was_not_measured_everywhere() -> None:
 
 
 def test_sweep(files: Files, data: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One curve a mode for each scale; fast stays within the range that it was distilled for."""
-    monkeypatch.setattr("fada_core.evaluate.sweep.AUDIO_SCALES", (1.0, 12.0))
-    monkeypatch.setattr("fada_core.evaluate.sweep.REF_SCALES", (1.0, 2.0))
+    """One curve a mode for each scale, over the range that fast was distilled for."""
+    monkeypatch.setattr("fada_core.evaluate.sweep.POINTS", 2)
     monkeypatch.setattr("fada_core.evaluate.sweep.METRICS", {"flicker": "flicker & co", "odd": "odd"})
     config = both(files, steps=(1,))
     sweep([data], plan(config, load_pipelines(config)), 0, tmp_path)
     found = json.loads((tmp_path / "sweep.json").read_text())["closed"]
-    assert {mode: list(line) for mode, line in found["audio_cfg"].items()} == {
-        "teacher": ["1.0", "12.0"],
-        "fast": ["1.0"],
-    }
-    assert {mode: list(line) for mode, line in found["ref_cfg"].items()} == dict.fromkeys(
-        ("teacher", "fast"), ["1.0", "2.0"]
-    )
-    assert found["ref_cfg"]["teacher"]["2.0"]["nfe_per_clip"]["mean"] == 3
+    for scale, ends in (("audio_cfg", ["1.0", "10.0"]), ("ref_cfg", ["1.0", "3.0"])):
+        assert {mode: list(line) for mode, line in found[scale].items()} == dict.fromkeys(("teacher", "fast"), ends)
+    assert found["ref_cfg"]["teacher"]["3.0"]["nfe_per_clip"]["mean"] == 3
     assert found["truth"]["flicker"]["n"] == 2
     svg = (tmp_path / "closed-audio_cfg.svg").read_text()
-    assert svg.startswith("<svg") and svg.count("<polyline") == 2 and svg.count("<circle") == 3
+    assert svg.startswith("<svg") and svg.count("<polyline") == 2 and svg.count("<circle") == 4
     assert "flicker &amp; co" in svg and "odd: not measured" in svg and "nan" not in svg
     with pytest.raises(FadaError, match="teacher and fast"):
         config = both(files, modes=("balanced",))

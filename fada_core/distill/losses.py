@@ -17,7 +17,7 @@ from torch import Tensor
 
 Space = Literal["eps", "v", "x0"]
 Penalty = Literal["mse", "huber"]
-HUBER_C = 0.001  #: LCM's and PCM's value (Luo et al. 2310.04378; Wang et al. 2405.18407)
+HUBER_C = 0.001  #: LCM's and PCM's value for SD 1.5 (Luo et al. 2310.04378; Wang et al. 2405.18407)
 
 
 def space_factor(alpha: Tensor, sigma: Tensor, space: Space) -> Tensor:
@@ -46,6 +46,7 @@ def sample_losses(
     *,
     space: Space = "v",
     penalty: Penalty = "mse",
+    huber_c: float = HUBER_C,
     snr_gamma: float = 0.0,
 ) -> Tensor:
     """One loss a sample, (batch,) float32.
@@ -56,9 +57,10 @@ def sample_losses(
         alpha, sigma: the schedule's amplitudes, (batch,).
         space: where errors are taken.
         penalty: `mse`, or `huber`: sqrt(d^2 + c^2) - c (pseudo-Huber).
+        huber_c: c, about the error up to which `huber` is square.
         snr_gamma: above 0, weigh by `min_snr_weight`.
     """
     error = (prediction.float() - target.float()) * space_factor(alpha, sigma, space)[:, None, None, None, None]
-    cells = error.square() if penalty == "mse" else (error.square() + HUBER_C**2).sqrt() - HUBER_C
+    cells = error.square() if penalty == "mse" else (error.square() + huber_c**2).sqrt() - huber_c
     losses = (weights * cells).flatten(1).mean(1) / weights.flatten(1).mean(1)
     return losses * min_snr_weight(alpha, sigma, space, snr_gamma) if snr_gamma else losses

@@ -15,7 +15,7 @@ from ..data.batches import ClipBatch, draw_batch
 from ..data.samples import ClipDataset
 from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
-from .losses import Penalty, Space, sample_losses
+from .losses import HUBER_C, Penalty, Space, sample_losses
 from .mixer import Mixer, Terms
 from .mixer import Strategy as MixerStrategy
 from .strategies import StepStrategy
@@ -37,6 +37,8 @@ class Objective:
     """Teacher steps within one of the student's, for phased and trajectory."""
     space: Space = "v"
     penalty: Penalty = "mse"
+    huber_c: float = HUBER_C
+    """Error up to which the penalty huber is square."""
     snr_gamma: float = 0.0
     """Above 0: min-SNR weighting with this limit."""
     mixer: MixerStrategy = "confidence"
@@ -143,9 +145,8 @@ class DistillTask:
         alpha, sigma = self.schedule.alpha_sigma(t)
 
         def measure(a: Tensor, b: Tensor) -> Tensor:
-            return sample_losses(
-                a, b, batch.weights, alpha, sigma, space=o.space, penalty=o.penalty, snr_gamma=o.snr_gamma
-            )
+            shape = {"space": o.space, "penalty": o.penalty, "huber_c": o.huber_c, "snr_gamma": o.snr_gamma}
+            return sample_losses(a, b, batch.weights, alpha, sigma, **shape)
 
         distill, gt = measure(prediction, target), measure(prediction, truth)
         terms = Terms(

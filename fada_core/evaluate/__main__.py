@@ -27,7 +27,7 @@ from .runs import Run, Summary, evaluate
 from .sweep import sweep
 
 Mode = Literal["teacher", "balanced", "fast"]
-PAPER = SamplingSettings()  #: 25 steps, scales 2.0 and 6.5
+TEACHER_STEPS = SamplingSettings().steps  #: the paper's 25
 QUICK_VIDEOS, QUICK_SECONDS = 3, 1.44
 
 
@@ -52,10 +52,10 @@ class EvaluateConfig:
     steps: tuple[int, ...] = ()
     """Denoising steps of a clip: one number for all modes or one for each (default: for teacher 25, the paper's
     protocol; for balanced and fast the checkpoint's)."""
-    ref_cfg: float = PAPER.ref_cfg
-    """Guidance towards the portrait, in all modes; the default is the paper's."""
-    audio_cfg: float = PAPER.audio_cfg
-    """Guidance towards the speech, in all modes; the default is the paper's."""
+    ref_cfg: float | None = None
+    """Guidance towards the portrait, in all modes (default: what --model is used with; the paper has 2.0)."""
+    audio_cfg: float | None = None
+    """Guidance towards the speech, in all modes (default: what --model is used with; the paper has 6.5)."""
     solver: Literal["ddim", "dpm++", "unipc"] = "ddim"
     seed: int = 0
     """Of the start noise; the same for all modes."""
@@ -106,9 +106,12 @@ def plan(config: EvaluateConfig, pipes: dict[str, Pipeline]) -> list[Run]:
     if len(config.steps) not in (0, 1, len(pipes)):
         raise FadaError(f"--steps has {len(config.steps)} numbers for {len(pipes)} modes; give one, or one for each.")
     steps = config.steps * len(pipes) if len(config.steps) == 1 else config.steps
-    usual = [PAPER.steps if mode == "teacher" else pipe.info.steps for mode, pipe in pipes.items()]
+    usual = [TEACHER_STEPS if mode == "teacher" else pipe.info.steps for mode, pipe in pipes.items()]
+    _, usual_scales = read_info(config.model)
+    ref_cfg = usual_scales.ref_cfg if config.ref_cfg is None else config.ref_cfg
+    audio_cfg = usual_scales.audio_cfg if config.audio_cfg is None else config.audio_cfg
     return [
-        Run(mode, pipe, mode, count, config.ref_cfg, config.audio_cfg, config.solver)
+        Run(mode, pipe, mode, count, ref_cfg, audio_cfg, config.solver)
         for (mode, pipe), count in zip(pipes.items(), steps or usual, strict=True)
     ]
 

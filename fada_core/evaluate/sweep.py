@@ -6,15 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..checkpoint import CheckpointInfo
 from ..errors import FadaError
 from .cases import EvaluationSet
 from .plots import line_plots
 from .report import to_json
 from .runs import TRUTH, Run, Summary, evaluate
 
-AUDIO_SCALES = (1.0, 2.5, 4.5, 6.5, 8.5, 10.0)
-REF_SCALES = (1.0, 1.5, 2.0, 2.5, 3.0)
+POINTS = 5  #: of a curve, evenly over the range of the scale
 COMPARED = ("teacher", "fast")  #: which the paper compares
+PAPER = CheckpointInfo("teacher")  #: ref_cfg 1 to 3, audio_cfg 1 to 10
 METRICS = {
     "lips_r": "lips correlation",
     "frechet_clips": "Fréchet distance of clips",
@@ -31,8 +32,8 @@ def sweep(sets: Iterable[EvaluationSet], runs: Sequence[Run], seed: int, folder:
     """Evaluate every scale; write sweep.json and one SVG for each set and scale into `folder`.
 
     Args:
-        runs: one for each mode, with the scales at which the other is held; fast is asked only for scales that it has
-            been distilled for.
+        runs: one for each mode, with the scales at which the other is held. All are asked for the scales that fast has
+            been distilled for; without it, for those of the paper's figures.
 
     Returns:
         {set: {run: {metric: {mean, ci95, n}}}}; runs are named "mode ref_cfg audio_cfg".
@@ -42,19 +43,17 @@ def sweep(sets: Iterable[EvaluationSet], runs: Sequence[Run], seed: int, folder:
     """
     points: dict[str, Run] = {}  # by name; where the two curves cross, one run serves both
     curves: dict[str, dict[str, dict[float, str]]] = {"audio_cfg": {}, "ref_cfg": {}}
-    for run in runs:
-        if run.mode not in COMPARED:
-            continue
-        for scale, values in (("audio_cfg", AUDIO_SCALES), ("ref_cfg", REF_SCALES)):
-            low, high = run.pipe.info.scale_ranges[scale == "audio_cfg"]
-            for value in values:
-                if run.mode == "fast" and not low <= value <= high:
-                    continue
+    compared = [run for run in runs if run.mode in COMPARED]
+    ranges = next((run.pipe.info for run in compared if run.mode == "fast"), PAPER).scale_ranges
+    for run in compared:
+        for scale, (low, high) in zip(("ref_cfg", "audio_cfg"), ranges, strict=True):
+            for index in range(POINTS):
+                value = low + (high - low) * index / (POINTS - 1)
                 point = replace(run, **{scale: value})
                 point = replace(point, name=f"{run.mode} {point.ref_cfg:g} {point.audio_cfg:g}")
                 points[point.name] = point
                 curves[scale].setdefault(run.name, {})[value] = point.name
-    if not points:
+    if not compared:
         raise FadaError("The sweep compares the modes teacher and fast; give at least one of them with --modes.")
     folder.mkdir(parents=True, exist_ok=True)
     results, plotted = {}, {}
