@@ -89,8 +89,8 @@ class FADASampler(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     optional=True,
-                    tooltip="Where in the schedule, from 0 (clean) to 1 (noise), the two scales begin to apply. Tip: 0.2 "
-                    "leaves the last steps unguided: one evaluation each.",
+                    tooltip="Where in the schedule, from 0 (clean) to 1 (noise), the two scales begin to apply. Tip: "
+                    "0.2 leaves the last steps unguided, one evaluation each.",
                     **advanced(io.Float.Input),
                 ),
                 io.Float.Input(
@@ -100,7 +100,7 @@ class FADASampler(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     optional=True,
-                    tooltip="Where in the schedule the two scales stop to apply; 1 is where it begins, in noise.",
+                    tooltip="Up to where in the schedule the two scales apply; 1 is where the work begins, in noise.",
                     **advanced(io.Float.Input),
                 ),
             ],
