@@ -69,9 +69,10 @@ class Mixer(nn.Module):
                 the mean of both), so that neither term wins by its scale.
             grad_norm: as constant, after each mean loss is scaled so that both have the same gradient at the last layer
                 (VQGAN, Esser et al. 2012.09841, section 3.1), for the whole batch alike.
-            confidence: lambda = sigmoid(logit(share) - error_slope log(r / mean r) + quality_slope (1 - 2 quality)),
-                within 0.1..0.9, where r is the teacher's own error on the sample: a teacher that errs on it is out of
-                its domain, so follow the ground truth; data of low quality are a poor truth, so follow the teacher.
+            confidence: lambda = sigmoid(logit(share) - error_slope log(r / mean r) - quality_slope (q - mean q)),
+                within 0.1..0.9, where r is the teacher's own error on the sample and q the quality of its data: a
+                teacher that errs more than it usually does is out of its domain, so follow the ground truth; data worse
+                than the others are a poor truth, so follow the teacher.
         share: lambda where nothing speaks for either side, 0..1.
     """
 
@@ -88,7 +89,7 @@ class Mixer(nn.Module):
         super().__init__()
         self.strategy, self.share = strategy, share
         self.error_slope, self.quality_slope = error_slope, quality_slope
-        names = {"ratio": ("distill", "gt"), "confidence": ("teacher_error",)}.get(strategy, ())
+        names = {"ratio": ("distill", "gt"), "confidence": ("teacher_error", "quality")}.get(strategy, ())
         self.means = nn.ModuleDict({name: RunningMeans(train_timesteps) for name in names})
 
     @torch.no_grad()
@@ -98,8 +99,9 @@ class Mixer(nn.Module):
             means.update(getattr(terms, name), terms.timesteps, accelerator)
         lam = torch.full_like(terms.distill, self.share)
         if self.strategy == "confidence":
-            surprise = (terms.teacher_error / self.means["teacher_error"](terms.timesteps)).clamp(min=1e-6).log()
-            score = lam.logit() - self.error_slope * surprise + self.quality_slope * (1 - 2 * terms.quality)
+            usual_error, usual_quality = (self.means[name](terms.timesteps) for name in ("teacher_error", "quality"))
+            surprise = (terms.teacher_error / usual_error).clamp(min=1e-6).log()
+            score = lam.logit() - self.error_slope * surprise - self.quality_slope * (terms.quality - usual_quality)
             lam = score.sigmoid().clamp(*self.limits)
         scale_distill = scale_gt = torch.ones_like(lam)
         if self.strategy == "ratio":
