@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fada_core.checkpoint import CheckpointInfo, save_checkpoint
+from fada_core.checkpoint import CheckpointInfo, read_info, save_checkpoint
 from fada_core.config import ControlConfig
 from fada_core.distill.student import make_student
 from fada_core.errors import FadaError
 from fada_core.evaluate.__main__ import EvaluateConfig, load_pipelines, plan, run
+from fada_core.evaluate.ablation import AblationConfig
+from fada_core.evaluate.ablation import run as compare_variants
 from fada_core.evaluate.cases import Case, EvaluationSet
 from fada_core.evaluate.footage import FootageConfig, fvd_features, inception_features, sync_pipeline, sync_scores
 from fada_core.evaluate.frechet import frame_features
@@ -142,6 +144,31 @@ def test_table_says_what_was_not_measured_everywhere() -> None:
         {"open": {"fast": {"flicker": r, "lips_r": r | {"n": 1, "ci95": math.nan}}, "truth": {"flicker": r}}}
     )
     assert "| lips_r | 0.500 (n 1) |  |" in text and "| flicker | 0.500 ± 0.250 | 0.500 ± 0.250 |" in text
+
+
+def test_variants_trained_alike_and_compared(files: Files, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    config = AblationConfig(
+        out=tmp_path,
+        teacher=files.teacher,
+        variants=("naive", "embedding"),
+        steps=1,
+        clips=4,
+        mixed_precision="no",
+        videos=1,
+        seconds=0.96,
+        teacher_videos=False,
+    )
+    results = compare_variants(config)
+    names = ["truth", "naive balanced", "naive fast", "embedding balanced", "embedding fast"]
+    assert [list(runs) for runs in results.values()] == [names, names]
+    facts = [read_info(tmp_path / name / "student.safetensors") for name in ("naive", "embedding")]
+    assert [list(info.training["clips"]) for _, info in facts] == [["high"], ["high", "moderate"]]
+    assert [model.control.kind for model, _ in facts] == ["tokens", "embedding"]
+    table = (tmp_path / "results.md").read_text()
+    assert "| open, 1 videos | nfe_per_clip |" in table and "| naive fast | 6 |" in table
+    with pytest.raises(FadaError, match="no variant 'other'"):
+        compare_variants(replace(config, variants=("other",)))
 
 
 def test_sweep(files: Files, data: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

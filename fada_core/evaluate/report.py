@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .runs import Summary
@@ -32,20 +32,36 @@ def markdown(results: Mapping[str, Mapping[str, Summary]]) -> str:
 
     `n` is said where fewer videos than the set has could be measured.
     """
-    parts = []
+    tables = []
     for name, modes in results.items():
         metrics = sorted({metric for summary in modes.values() for metric in summary}, key=_ORDER.index)
-        videos = max(value["n"] for summary in modes.values() for value in summary.values())
-        lines = [
-            f"| {name}, {videos:g} videos | {' | '.join(modes)} |",
-            f"|---|{'---:|' * len(modes)}",
-            *(
-                f"| {metric} | {' | '.join(_cell(summary.get(metric), videos) for summary in modes.values())} |"
-                for metric in metrics
-            ),
-        ]
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+        videos = _videos(modes)
+        rows = {m: [_cell(summary.get(m), videos) for summary in modes.values()] for m in metrics}
+        tables.append(_table(f"{name}, {videos:g} videos", list(modes), rows))
+    return "\n".join(tables)
+
+
+def markdown_by_run(results: Mapping[str, Mapping[str, Summary]], metrics: Sequence[str]) -> str:
+    """The same turned, for many runs: a row for each run, a column for each of `metrics`."""
+    tables = []
+    for name, runs in results.items():
+        videos = _videos(runs)
+        rows = {run: [_cell(summary.get(m), videos) for m in metrics] for run, summary in runs.items()}
+        tables.append(_table(f"{name}, {videos:g} videos", metrics, rows))
+    return "\n".join(tables)
+
+
+def _videos(runs: Mapping[str, Summary]) -> float:
+    return max(value["n"] for summary in runs.values() for value in summary.values())
+
+
+def _table(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    lines = [
+        f"| {corner} | {' | '.join(columns)} |",
+        f"|---|{'---:|' * len(columns)}",
+        *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _cell(value: dict[str, float] | None, videos: float) -> str:
