@@ -113,13 +113,22 @@ def _out_of_memory(advice: str) -> Iterator[None]:
 
 
 class Pipeline:
-    """A loaded model. `networks` may be moved between calls; each call works where they are."""
+    """A loaded model. `networks` may be moved between calls; each call works where they are.
 
-    def __init__(self, networks: Networks, info: CheckpointInfo) -> None:
+    Args:
+        device: where to work, for networks whose layers fetch their weights from elsewhere (ComfyUI's, offloaded).
+    """
+
+    def __init__(self, networks: Networks, info: CheckpointInfo, device: torch.device | None = None) -> None:
         self.networks, self.info = networks.eval(), info
+        self._device = device
         self.config = networks.config
         self.schedule = NoiseSchedule(self.config.schedule)
         self.stats = Stats()
+
+    @property
+    def device(self) -> torch.device:
+        return self._device or self.networks.device
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -183,7 +192,7 @@ class Pipeline:
                 "give another identity model, or none."
             )
         frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
-        networks, device = self.networks, self.networks.device
+        networks, device = self.networks, self.device
         with _out_of_memory("use a device with more of it, or the CPU"):
             size = self.config.size
             square = to_square(image, size) if region is None else crop(image, region, size)
@@ -284,7 +293,7 @@ class Pipeline:
         callback: Callback | None,
         stats: Stats,
     ) -> Iterator[Tensor]:
-        subject = _moved(cond.subject, self.networks.device)
+        subject = _moved(cond.subject, self.device)
         chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback)
         advice = "close what else uses it, or use a smaller model"
         if settings.batch_branches:
@@ -306,13 +315,13 @@ class Pipeline:
         """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32, `batch` of them at a time."""
         networks = self.networks
         with _out_of_memory("decode fewer frames at a time (lower batch)"):
-            parts = latents.to(networks.device, networks.dtype).split(batch)
+            parts = latents.to(self.device, networks.dtype).split(batch)
             return torch.cat([networks.vae.decode(part).float() for part in parts])
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Tensor:
         """Rough frames, as `decode`, of unfinished latents (n, c, h, w); a fraction of its cost."""
-        return preview(self.networks, latents.to(self.networks.device))
+        return preview(self.networks, latents.to(self.device))
 
 
 def _scale(name: str, value: float, limits: tuple[float, float]) -> float:

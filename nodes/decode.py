@@ -9,7 +9,8 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from .types import CATEGORY, FadaModel, ModelType, from_latent, to_images
+from .model import FadaModel
+from .types import CATEGORY, ModelType, from_latent, to_images
 
 
 class FADADecode(io.ComfyNode):
@@ -32,7 +33,7 @@ class FADADecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: FadaModel, latent: dict[str, Any]) -> io.NodeOutput:
-        pipeline = model.ready()
+        pipeline = model.for_decoding()
         clips = from_latent(pipeline, latent).split(pipeline.config.clip_frames)
         bar = comfy.utils.ProgressBar(len(clips))
         images = []

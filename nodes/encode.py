@@ -14,12 +14,12 @@ from ..fada_core.media.face import MARGIN, FaceRegion, find_face
 from ..fada_core.media.face_detect import installed_detector, load_detector
 from ..fada_core.media.face_identity import identity_embedding
 from .load_model import FOLDER
+from .model import FadaModel
 from .types import (
     CATEGORY,
     Audio,
     ConditionType,
     FadaCondition,
-    FadaModel,
     ModelType,
     RegionType,
     advanced,
@@ -121,7 +121,7 @@ class FADAEncode(io.ComfyNode):
         identity = None
         if identity_model != NONE:
             identity = identity_embedding(portrait, region, _file(_identity_models(), identity_model))
-        pipeline = model.ready()
+        pipeline = model.for_encoding()
         condition = pipeline.encode(portrait, speech, region=region, identity=identity)
         return io.NodeOutput(FadaCondition(condition, audio), condition.frames, float(pipeline.config.fps), region)
 

@@ -15,7 +15,8 @@ from comfy_api.latest import io
 from ..fada_core.checkpoint import load_checkpoint, shipped_models
 from ..fada_core.errors import FadaError
 from ..fada_core.pipeline import Pipeline
-from .types import CATEGORY, FadaModel, ModelType
+from .model import FadaModel
+from .types import CATEGORY, ModelType
 
 FOLDER = "fada"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -35,6 +36,7 @@ OPERATIONS = SimpleNamespace(
     Conv2d=comfy.ops.manual_cast.Conv2d,
     GroupNorm=comfy.ops.manual_cast.GroupNorm,
     LayerNorm=comfy.ops.manual_cast.LayerNorm,
+    Embedding=comfy.ops.manual_cast.Embedding,
 )
 """Layers that also look for a stop at every call."""
 
@@ -102,5 +104,7 @@ class FADALoadModel(io.ComfyNode):
         dtype = PRECISIONS.get(precision) or management.unet_dtype(
             load_device, supported_dtypes=[torch.bfloat16, torch.float16, torch.float32]
         )
+        if dtype not in PRECISIONS.values():  # ComfyUI's options for 8 bit: these networks compute in what they store
+            dtype = management.unet_manual_cast(dtype, load_device) or torch.float32
         networks, info = load_checkpoint(_path(model), device=offload_device, dtype=dtype, operations=OPERATIONS)
-        return io.NodeOutput(FadaModel(Pipeline(networks, info), load_device, offload_device))
+        return io.NodeOutput(FadaModel(Pipeline(networks, info, load_device), load_device, offload_device))

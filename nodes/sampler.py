@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..fada_core.pipeline import MODES, SCALE_RANGE
 from ..fada_core.sampling.solvers import SOLVERS
-from .types import CATEGORY, ConditionType, FadaCondition, FadaModel, ModelType, advanced, to_latent, to_preview
+from .model import FadaModel
+from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, to_latent, to_preview
 
 
 class FADASampler(io.ComfyNode):
@@ -126,7 +127,7 @@ class FADASampler(io.ComfyNode):
         guidance_from: float = 0.0,
         guidance_to: float = 1.0,
     ) -> io.NodeOutput:
-        pipeline = model.ready()
+        pipeline = model.for_sampling()
         bar = comfy.utils.ProgressBar(1)
 
         def report(step: int, total: int, latents: Tensor) -> None:

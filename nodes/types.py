@@ -1,4 +1,4 @@
-"""What travels between the nodes: the loaded model, the condition, and FADA's form of ComfyUI's LATENT."""
+"""What travels between the nodes: the condition, and FADA's form of ComfyUI's LATENT."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..fada_core.errors import FadaError
 from ..fada_core.pipeline import Condition, Pipeline
@@ -23,43 +21,6 @@ RegionType = io.Custom("FADA_REGION")  # a FaceRegion
 
 Audio = dict[str, Any]
 """ComfyUI's AUDIO: `waveform` (1, channels, samples) float32, `sample_rate` in Hz."""
-
-_FEATURE_MAPS = 30
-"""Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
-third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes."""
-
-
-class FADANetworks(nn.Module):
-    """What ComfyUI moves between devices. It sets attributes (`device`, ...) that the networks shall not get."""
-
-    def __init__(self, networks: nn.Module) -> None:
-        super().__init__()
-        self.networks = networks
-
-
-class FadaModel:
-    """A pipeline whose networks ComfyUI keeps in memory as it does with its own models."""
-
-    def __init__(self, pipeline: Pipeline, load_device: torch.device, offload_device: torch.device) -> None:
-        self._pipeline = pipeline
-        self._patcher = ModelPatcher(FADANetworks(pipeline.networks), load_device, offload_device)
-
-    def ready(self) -> Pipeline:
-        """The pipeline, with its networks on the device that they run on. To be asked for before every use."""
-        config, dtype = self._pipeline.config, self._pipeline.networks.dtype
-        cells = (config.size // config.vae.downscale) ** 2
-        rows = 3 * (config.clip_frames + config.motion_frames)
-        maps = rows * cells * config.unet.block_out_channels[0] * dtype.itemsize
-        # In full: the autoencoder and the audio encoder have layers that ComfyUI cannot cast one by one.
-        comfy.model_management.load_models_gpu(
-            [self._patcher], memory_required=_FEATURE_MAPS * maps, force_full_load=True
-        )
-        return self._pipeline
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """The pipeline, wherever its networks are."""
-        return self._pipeline
 
 
 def advanced(kind: type[io.Input]) -> dict[str, bool]:

@@ -21,7 +21,8 @@ from ..fada_core.media.face import FaceRegion
 from ..fada_core.media.face_paste import PasteBack
 from ..fada_core.media.video import VideoWriter
 from .encode import single
-from .types import CATEGORY, Audio, FadaModel, ModelType, RegionType, from_images, from_latent, to_preview
+from .model import FadaModel
+from .types import CATEGORY, Audio, ModelType, RegionType, from_images, from_latent, to_preview
 
 FORMATS = ["mp4", "webm", "gif", "png"]
 DEFAULT_FPS = 25.0
@@ -167,6 +168,6 @@ def _split_images(images: Tensor) -> Iterator[Tensor]:
 
 
 def _decode(model: FadaModel, latent: dict[str, Any]) -> Iterator[Tensor]:
-    pipeline = model.ready()
+    pipeline = model.for_decoding()
     for chunk in from_latent(pipeline, latent).split(CHUNK):
         yield pipeline.decode(chunk)

@@ -1,0 +1,96 @@
+"""A loaded model whose networks ComfyUI keeps in memory, moves and partly offloads as it does with its own."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from ..fada_core.pipeline import Pipeline
+
+_FEATURE_MAPS = 30
+"""Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
+third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes."""
+_PICTURE_MAPS = 4  #: the same for the autoencoder, in maps of the picture's size
+_PICTURE_CHANNELS = {"tiny": 64, "taesd": 64, "kl": 256}  #: of such a map, at most
+_DECODED = 8  #: pictures that `Pipeline.decode` makes at once
+
+
+class FADANetworks(nn.ModuleDict):
+    """What ComfyUI moves between devices. It sets attributes (`device`, ...) that the networks shall not get."""
+
+
+class FADAUNets(FADANetworks):
+    """What runs in every step, and what prepares its conditions. These classes' names are what ComfyUI logs."""
+
+
+class FADAVAE(FADANetworks):
+    """The autoencoder."""
+
+
+class FADAAudioEncoder(FADANetworks):
+    """The audio encoder."""
+
+
+class FadaModel:
+    """A pipeline whose networks are three models to ComfyUI, each loaded when it is used.
+
+    Networks made of ComfyUI's casting layers may stay in part where they were offloaded to; each layer then fetches its
+    weights for the call. Those of diffusers and transformers cannot, and are loaded in full.
+    """
+
+    def __init__(self, pipeline: Pipeline, load_device: torch.device, offload_device: torch.device) -> None:
+        self._pipeline = pipeline
+        parts = dict(pipeline.networks.named_children())
+        groups = FADAVAE({"vae": parts.pop("vae")}), FADAAudioEncoder({"audio_encoder": parts.pop("audio_encoder")})
+        self._vae, self._audio_encoder, self._unets = (
+            ModelPatcher(group, load_device, offload_device) for group in (*groups, FADAUNets(parts))
+        )
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline, wherever its networks are."""
+        return self._pipeline
+
+    def for_encoding(self) -> Pipeline:
+        """The pipeline, ready to encode. Like the next two: to be asked for before every use."""
+        return self._ready([self._unets, self._vae, self._audio_encoder], max(self._step(), self._pictures(1)))
+
+    def for_sampling(self) -> Pipeline:
+        """The pipeline, ready to sample and to show previews: both may need the autoencoder."""
+        return self._ready([self._unets, self._vae], self._step() + self._pictures(1))
+
+    def for_decoding(self) -> Pipeline:
+        """The pipeline, ready to decode."""
+        return self._ready([self._vae], self._pictures(_DECODED))
+
+    def _step(self) -> int:
+        """Memory for the activations of one denoising step, in bytes."""
+        config, dtype = self._pipeline.config, self._pipeline.networks.dtype
+        cells = (config.size // config.vae.downscale) ** 2
+        rows = 3 * (config.clip_frames + config.motion_frames)
+        return _FEATURE_MAPS * rows * cells * config.unet.block_out_channels[0] * dtype.itemsize
+
+    def _pictures(self, count: int) -> int:
+        """Memory for the activations of the autoencoder, in bytes."""
+        config, dtype = self._pipeline.config, self._pipeline.networks.dtype
+        return _PICTURE_MAPS * count * config.size**2 * _PICTURE_CHANNELS[config.vae.kind] * dtype.itemsize
+
+    def _ready(self, patchers: list[ModelPatcher], memory: int) -> Pipeline:
+        used = [patcher for patcher in patchers if any(True for _ in patcher.model.parameters())]
+        partly = [patcher for patcher in used if _castable(patcher.model)]
+        whole = [patcher for patcher in used if patcher not in partly]
+        # The latter come last: to make room for them ComfyUI may offload layers of the former, not the other way round.
+        if partly:
+            room = sum(weight.nbytes for patcher in whole for weight in patcher.model.parameters())
+            comfy.model_management.load_models_gpu(partly, memory_required=memory + room)
+        if whole:
+            comfy.model_management.load_models_gpu(whole, memory_required=memory, force_full_load=True)
+        return self._pipeline
+
+
+def _castable(networks: nn.Module) -> bool:
+    """Whether every layer with weights is one that ComfyUI can leave on another device."""
+    layers = (layer for layer in networks.modules() if any(True for _ in layer.parameters(recurse=False)))
+    return all(hasattr(layer, "comfy_cast_weights") for layer in layers)
