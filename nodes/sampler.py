@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
-import comfy.model_management
-import comfy.utils
+from typing import Any
+
 import torch
 from comfy_api.latest import io
-from torch import Tensor
+from server import PromptServer
 
-from ..fada_core.pipeline import MODES, SCALE_RANGE
+from ..fada_core.pipeline import MODES, SCALE_RANGE, Stats
 from ..fada_core.sampling.solvers import SOLVERS
 from .model import FadaModel
-from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, to_latent, to_preview
+from .preview import ClipPreview
+from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, to_latent
+
+AUTO = "auto"
+GUIDED = ("teacher", "balanced")  #: modes that compute the guidance, from up to three predictions
+
+
+def _guided_inputs() -> list[io.Input]:
+    """What only these modes have."""
+    return [
+        io.Boolean.Input(
+            "batch_branches",
+            default=True,
+            optional=True,
+            tooltip="Compute the predictions that guidance compares at once. Off: a third of the memory, "
+            "slower, same result. Tip: turn it off when memory runs out.",
+            **advanced(io.Boolean.Input),
+        ),
+        io.Float.Input(
+            "guidance_from",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="Where in the schedule, from 0 (clean) to 1 (noise), the two scales begin to apply. Tip: "
+            "0.2 leaves the last steps unguided, one evaluation each.",
+            **advanced(io.Float.Input),
+        ),
+        io.Float.Input(
+            "guidance_to",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="Up to where in the schedule the two scales apply; 1 is where the work begins, in noise.",
+            **advanced(io.Float.Input),
+        ),
+    ]
 
 
 class FADASampler(io.ComfyNode):
@@ -28,10 +67,12 @@ class FADASampler(io.ComfyNode):
             inputs=[
                 ModelType.Input("model", tooltip="From FADA Load Model; the one that encoded the condition."),
                 ConditionType.Input("cond", tooltip="From FADA Encode."),
-                io.Combo.Input(
+                io.DynamicCombo.Input(
                     "mode",
-                    options=["auto", *MODES],
-                    default="auto",
+                    options=[
+                        io.DynamicCombo.Option(name, _guided_inputs() if name in GUIDED else [])
+                        for name in [AUTO, *MODES]
+                    ],
                     tooltip="auto: what the model is made for. teacher: all steps with full guidance, for a teacher's "
                     "checkpoint. balanced and fast: few steps, 4 and 12 times fewer evaluations, need a distilled "
                     "student's checkpoint. Tip: try balanced where fast looks soft.",
@@ -44,14 +85,13 @@ class FADASampler(io.ComfyNode):
                     tooltip="Denoising steps for each clip. 0: the model's own number (the paper's teacher: 25). Tip: "
                     "10 are enough for a first look.",
                 ),
-                io.Float.Input(
-                    "ref_cfg",
-                    default=0.0,
-                    min=low,
-                    max=high,
-                    step=0.1,
-                    tooltip="How strongly the portrait guides the picture. 0: the model's own value (the paper: 2.0). "
-                    "1: no guidance. Tip: lower it if colours get harsh.",
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Of the start noise. The same seed on the same machine gives the same video.",
                 ),
                 io.Float.Input(
                     "audio_cfg",
@@ -62,13 +102,14 @@ class FADASampler(io.ComfyNode):
                     tooltip="How strongly the speech guides the lips. 0: the model's own value (the paper: 6.5). 1: no "
                     "guidance. Tip: raise it if the mouth moves too little.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the start noise. The same seed on the same machine gives the same video.",
+                io.Float.Input(
+                    "ref_cfg",
+                    default=0.0,
+                    min=low,
+                    max=high,
+                    step=0.1,
+                    tooltip="How strongly the portrait guides the picture. 0: the model's own value (the paper: 2.0). "
+                    "1: no guidance. Tip: lower it if colours get harsh.",
                 ),
                 io.Combo.Input(
                     "solver",
@@ -77,39 +118,13 @@ class FADASampler(io.ComfyNode):
                     tooltip="How a step is taken. ddim: the paper's. Tip: dpm++ and unipc need fewer steps for the "
                     "same picture.",
                 ),
-                io.Boolean.Input(
-                    "batch_branches",
-                    default=True,
-                    tooltip="Compute the predictions that guidance compares at once. Off: a third of the memory, "
-                    "slower, same result. Tip: turn it off when memory runs out.",
-                ),
-                io.Float.Input(
-                    "guidance_from",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Where in the schedule, from 0 (clean) to 1 (noise), the two scales begin to apply. Tip: "
-                    "0.2 leaves the last steps unguided, one evaluation each.",
-                    **advanced(io.Float.Input),
-                ),
-                io.Float.Input(
-                    "guidance_to",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Up to where in the schedule the two scales apply; 1 is where the work begins, in noise.",
-                    **advanced(io.Float.Input),
-                ),
             ],
             outputs=[
                 io.Latent.Output(
                     display_name="latent", tooltip="The whole video, with its sound: for FADA Video Combine or Decode."
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -117,34 +132,36 @@ class FADASampler(io.ComfyNode):
         cls,
         model: FadaModel,
         cond: FadaCondition,
-        mode: str,
+        mode: dict[str, Any],
         steps: int,
-        ref_cfg: float,
-        audio_cfg: float,
         seed: int,
+        audio_cfg: float,
+        ref_cfg: float,
         solver: str,
-        batch_branches: bool,
-        guidance_from: float = 0.0,
-        guidance_to: float = 1.0,
     ) -> io.NodeOutput:
         pipeline = model.for_sampling()
-        bar = comfy.utils.ProgressBar(1)
-
-        def report(step: int, total: int, latents: Tensor) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(step, total, to_preview(pipeline.preview(latents[-1:])))
-
-        clips = pipeline.sample(
-            cond.condition,
-            None if mode == "auto" else mode,
-            steps or None,
-            ref_cfg or None,
-            audio_cfg or None,
-            seed,
-            solver,
-            report,
-            guidance_interval=(guidance_from, guidance_to),
-            batch_branches=batch_branches,
-        )
-        latents = torch.cat([clip.cpu() for clip in clips])
+        with ClipPreview(pipeline) as preview:
+            clips = pipeline.sample(
+                cond.condition,
+                None if mode["mode"] == AUTO else mode["mode"],
+                steps or None,
+                ref_cfg or None,
+                audio_cfg or None,
+                seed,
+                solver,
+                preview,
+                guidance_interval=(mode.get("guidance_from", 0.0), mode.get("guidance_to", 1.0)),
+                batch_branches=mode.get("batch_branches", True),
+            )
+            latents = torch.cat([clip.cpu() for clip in clips])
+        if cls.hidden is not None:  # of the ComfyUI that runs this
+            PromptServer.instance.send_progress_text(_summary(pipeline.stats), cls.hidden.unique_id)
         return io.NodeOutput(to_latent(pipeline, latents, cond.audio))
+
+
+def _summary(stats: Stats) -> str:
+    """What the node shows when it is done."""
+    return (
+        f"{stats.frames} frames in {stats.seconds:.1f} s: {stats.frames / stats.seconds:.1f} frames/s, "
+        f"{stats.nfe_per_clip} NFE a clip"
+    )

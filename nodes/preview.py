@@ -1,0 +1,77 @@
+"""A moving picture of what is being sampled, in the node that samples it."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+import time
+from types import TracebackType
+
+import comfy.model_management
+import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+from ..fada_core.pipeline import Pipeline
+from .types import to_preview
+
+_STRIDE = 2  #: every second frame is shown
+
+
+class ClipPreview:
+    """Progress bar and preview of a sampling; a context manager.
+
+    ComfyUI shows single pictures, so a thread sends one after the other: the clip, as far as it is known, plays in its
+    own speed, over and over. New pictures are made once the last ones have been played, so that steps which take
+    milliseconds are not held up.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._bar = comfy.utils.ProgressBar(1)
+        self._interval = _STRIDE / pipeline.config.fps
+        self._pictures: list[tuple[str, Image.Image, int]] = []
+        self._due = 0.0  # when the next pictures are wanted
+        self._changed, self._over = threading.Event(), threading.Event()
+        # The context says which node of which prompt the pictures are for.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._play,), daemon=True)
+
+    def __enter__(self) -> ClipPreview:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._changed.set()
+        self._thread.join()
+
+    def __call__(self, step: int, steps: int, latents: Tensor) -> None:
+        """The callback of `Pipeline.sample`. Raises what ComfyUI raises at a stop."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._bar.update_absolute(step, steps)
+        now = time.monotonic()
+        if now < self._due:
+            return
+        frames = self._pipeline.preview(latents[::_STRIDE])
+        self._pictures = [to_preview(frame) for frame in frames.split(1)]
+        self._due = now + self._interval * len(self._pictures)
+        self._changed.set()
+
+    def _play(self) -> None:
+        self._changed.wait()
+        while not self._over.is_set():
+            self._changed.clear()
+            for picture in itertools.cycle(self._pictures):
+                try:
+                    self._bar.update_absolute(self._bar.current, self._bar.total, picture)
+                except comfy.model_management.InterruptProcessingException:
+                    # The stop is for the sampler: asking takes it back, so say it again.
+                    comfy.model_management.interrupt_current_processing()
+                    return
+                self._over.wait(self._interval)
+                if self._changed.is_set():
+                    break
