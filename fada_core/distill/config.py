@@ -34,7 +34,7 @@ class DistillConfig:
 
     out: Path
     """Folder for states, logs, previews and, at the end, student.safetensors; start again to resume."""
-    teacher: str = "tiny"
+    teacher: str = "tiny-teacher"
     """A shipped model's name or a teacher checkpoint."""
     data: str = "avatars"
     """`avatars`, a manifest (.jsonl) or a folder of shards (.tar)."""

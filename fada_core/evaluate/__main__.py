@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..checkpoint import read_info
+from ..checkpoint import read_info, shipped_models
 from ..errors import FadaError
 from ..pipeline import MODES, Pipeline, load
 from ..sampling.sampler import SamplingSettings
@@ -38,7 +38,7 @@ class EvaluateConfig:
     model: str = "tiny"
     """A shipped model's name or a checkpoint: a student, for the modes balanced and fast, or a teacher."""
     teacher: str | None = None
-    """The teacher's checkpoint, where --model is a student."""
+    """The teacher's checkpoint, where --model is a student (default: for a shipped student NAME, NAME-teacher)."""
     modes: tuple[Mode, ...] = ()
     """What to compare (default: all that the checkpoints serve)."""
     sets: tuple[Literal["closed", "open"], ...] = ("closed", "open")
@@ -77,11 +77,14 @@ def load_pipelines(config: EvaluateConfig) -> dict[str, Pipeline]:
     Raises:
         FadaError: a mode without checkpoint, a checkpoint of the wrong role, or two that make different videos.
     """
+    teacher, shipped = config.teacher, f"{config.model}-teacher"
+    if teacher is None and shipped in shipped_models():
+        teacher = shipped
     by_role: dict[str, str] = {}
-    for name in (config.model, config.teacher):
+    for name in (config.model, teacher):
         if name is not None:
             role = read_info(name)[1].role
-            if name == config.teacher and role != "teacher":
+            if name == teacher and role != "teacher":
                 raise FadaError(f"--teacher is '{name}', which is a {role}; give a teacher's checkpoint.")
             if role in by_role:
                 raise FadaError(f"'{by_role[role]}' and '{name}' are both teachers; give --model a student.")

@@ -54,7 +54,7 @@ class AblationConfig:
 
     out: Path
     """Folder for the trainings, results.json and results.md."""
-    teacher: str = "tiny"
+    teacher: str = "tiny-teacher"
     """A shipped model's name or a teacher checkpoint."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     steps: int = 300

@@ -1,0 +1,89 @@
+"""Command: a picture of what the two guidance scales do: the same frames of one avatar's video, a row for each setting.
+
+python -m fada_core.evaluate.strip --out scales.png
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+import tyro
+from einops import rearrange
+from PIL import Image, ImageDraw, ImageFont
+
+from .. import avatars
+from ..data.avatars import HELD_OUT_SEED
+from ..errors import FadaError
+from ..media.image import to_uint8
+from ..pipeline import load
+from .cases import Case
+from .runs import Run, generate
+
+LABEL_WIDTH = 132  #: pixels at the left of each row
+
+
+@dataclass(frozen=True)
+class StripConfig:
+    """Draw one avatar speaking at different guidance scales."""
+
+    out: Path
+    """The picture, .png or .jpg."""
+    model: str = "tiny"
+    """A shipped model's name or a checkpoint."""
+    mode: str = "fast"
+    ref_cfg: tuple[float, ...] = ()
+    """Reference scales to show, at the usual audio scale (default: the ends of the trained range)."""
+    audio_cfg: tuple[float, ...] = ()
+    """Audio scales to show, at the usual reference scale (default: both ends of the trained range and the middle)."""
+    seed: int = HELD_OUT_SEED + 7
+    """Which avatar; no training has seen those from 1 000 000 on."""
+    seconds: float = 2.0
+    frames: int = 10
+    """Shown of the video, evenly spaced."""
+
+
+def strip(config: StripConfig) -> np.ndarray:
+    """Rows of frames, the true ones first, with what they are on their left: (height, width, 3) uint8."""
+    pipe = load(config.model)
+    model, info = pipe.config, pipe.info
+    (low_ref, high_ref), (low_audio, high_audio) = info.scale_ranges
+    refs = config.ref_cfg or (low_ref, high_ref)
+    audios = config.audio_cfg or (low_audio, (low_audio + high_audio) / 2, high_audio)
+    scales = [(info.ref_cfg, audio) for audio in audios] + [(ref, info.audio_cfg) for ref in refs]
+
+    clip = avatars.sample(config.seed, "high", config.seconds, size=model.size, fps=model.fps)
+    waveform = torch.as_tensor(clip.waveform)
+    case = Case(clip.portrait, waveform, clip.clean_frames.float() / 127.5 - 1, lambda _: {})
+    shown = torch.linspace(0, len(case.frames) - 1, config.frames).round().long()
+    rows = [_row("drawn", to_uint8(case.frames[shown]).numpy())]
+    for ref_cfg, audio_cfg in scales:
+        run = Run("", pipe, config.mode, info.steps, ref_cfg, audio_cfg)
+        frames, _ = generate(run, case, 0)
+        rows.append(_row(f"ref {ref_cfg:g}\naudio {audio_cfg:g}", to_uint8(frames[shown]).numpy()))
+    return np.concatenate(rows)
+
+
+def _row(text: str, frames: np.ndarray) -> np.ndarray:
+    label = Image.new("RGB", (LABEL_WIDTH, frames.shape[1]), "white")
+    draw = ImageDraw.Draw(label)
+    draw.multiline_text((12, frames.shape[1] // 2), text, "black", ImageFont.load_default(20), "lm", spacing=8)
+    return np.concatenate([np.asarray(label), rearrange(frames, "n h w c -> h (n w) c")], axis=1)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    config = tyro.cli(StripConfig, prog="python -m fada_core.evaluate.strip", description=__doc__)
+    try:
+        iio.imwrite(config.out, strip(config))
+    except FadaError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
