@@ -1,6 +1,7 @@
-"""Command: a portrait and a recording become a talking video.
+"""Command: a portrait and a recording become a talking video; or a list of such jobs, shared by several processes.
 
 python -m fada_core.generate --image portrait.png --audio speech.wav --out talking.mp4
+accelerate launch -m fada_core.generate --jobs jobs.jsonl
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -19,12 +20,14 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
+from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from . import __version__
 from .errors import FadaError
+from .jobs import Accepted, Job, read_jobs, run_jobs
 from .media.audio import load_audio
 from .media.face import FaceRegion, crop, find_face
 from .media.face_detect import installed_detector, load_detector
@@ -38,16 +41,10 @@ SHEET_COLUMNS, SHEET_ROWS = 6, 3
 MODEL_FOLDER = Path("models", "fada")  #: where a face detector is looked for, besides the checkpoint's folder
 
 
-@dataclass(frozen=True)
-class GenerateConfig:
-    """Make a talking video from a portrait and a recording of speech."""
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How videos are made."""
 
-    image: Path
-    """The portrait: head and shoulders, facing the camera."""
-    audio: Path
-    """The recording: any file with sound."""
-    out: Path
-    """The video: .mp4, .webm or .gif; without a suffix, a folder of PNG frames and audio.wav."""
     model: str = "tiny"
     """A shipped model's name, or the path of a checkpoint."""
     mode: Literal["teacher", "balanced", "fast"] | None = None
@@ -82,10 +79,50 @@ class GenerateConfig:
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
     paste_back: bool = False
     """Put the animated square back into the portrait: the video has the portrait's size."""
+    json: bool = False
+    """Print one line of JSON for each video and nothing else to stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(Settings):
+    """Make a talking video from a portrait and a recording of speech."""
+
+    image: Path
+    """The portrait: head and shoulders, facing the camera."""
+    audio: Path
+    """The recording: any file with sound."""
+    out: Path
+    """The video: .mp4, .webm or .gif; without a suffix, a folder of PNG frames and audio.wav."""
     sheet: Path | None = None
     """Also write a picture of the portrait and of frames from the whole video."""
-    json: bool = False
-    """Print one line of JSON and nothing else to stdout."""
+
+
+PATHS = ("image", "audio", "out", "sheet")  #: settings of a job that are paths
+JOB: Accepted = {
+    **dict.fromkeys(PATHS, str),
+    "mode": str,
+    "steps": int,
+    "ref_cfg": (int, float),
+    "audio_cfg": (int, float),
+    "seed": int,
+    "start": (int, float),
+    "duration": (int, float),
+    "face_box": list,
+    "paste_back": bool,
+}
+"""What a job of a list may say of itself; the rest is the same for all, so that the model is loaded once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsConfig(Settings):
+    """Make many talking videos. Start again to go on: what is done, as the results say, is not done again.
+
+    Under `accelerate launch` the processes share the list, each on a GPU of its own.
+    """
+
+    jobs: Path
+    """A file with one JSON object a line: image, audio, out, and any of sheet, mode, steps, ref_cfg, audio_cfg, seed,
+    start, duration, face_box, paste_back. Paths are relative to it. Results go to NAME.results.jsonl beside it."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +142,14 @@ class Report:
     seed: int
 
 
-def generate(config: GenerateConfig, check: Callable[[], None] | None = None) -> Report:
+def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pipe: Pipeline | None = None) -> Report:
     """Make the video, clip by clip, in memory that does not grow with its length; progress goes to stderr.
 
     However it ends, the frames finished until then are in a playable file.
 
     Args:
         check: called after every denoising step; whatever it raises ends the work.
+        pipe: to work with, in place of one that is loaded as `config` says.
 
     Raises:
         FadaError: any of the user's mistakes that portrait, recording, checkpoint, options and output can hold.
@@ -119,7 +157,7 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None) ->
     _check_outputs(config)
     portrait = load_image(config.image)
     speech = load_audio(config.audio, config.start, config.duration)
-    pipe = load(config.model, config.device, config.dtype and getattr(torch, config.dtype))
+    pipe = pipe or open_pipeline(config)
     size, fps = pipe.config.size, pipe.config.fps
     origin = {"comment": f"generated by FADA {__version__}, model {pipe.config.name}, seed {config.seed}"}
     region = _region(config, portrait)
@@ -173,27 +211,62 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None) ->
     )
 
 
+def open_pipeline(settings: Settings) -> Pipeline:
+    """The model that the settings ask for, where and how precisely they say."""
+    return load(settings.model, settings.device, settings.dtype and getattr(torch, settings.dtype))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 2 after a user's mistake, 128 + signal after Ctrl-C or SIGTERM."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    many = any(argument.partition("=")[0] == "--jobs" for argument in arguments)
     config = tyro.cli(
-        GenerateConfig,
+        JobsConfig if many else GenerateConfig,
         args=arguments,
         prog="python -m fada_core.generate",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     stop = _Stop()
+
+    def tell(report: Report) -> None:
+        sys.stdout.write(f"{json.dumps(asdict(report)) if config.json else _sentence(report)}\n")
+        sys.stdout.flush()
+
     try:
         with stop:
-            report = generate(config, stop.check)
+            if isinstance(config, JobsConfig):
+                return 0 if _do_jobs(config, tell, stop.check) else 2
+            tell(generate(config, stop.check))
     except FadaError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"stopped; the clips finished until then, if any, are in {config.out}\n")
+        where = "their files" if isinstance(config, JobsConfig) else str(config.out)
+        sys.stderr.write(f"stopped; the clips finished until then, if any, are in {where}\n")
         return 128 + stop.number
-    sys.stdout.write(f"{json.dumps(asdict(report)) if config.json else _sentence(report)}\n")
     return 0
+
+
+def _do_jobs(config: JobsConfig, tell: Callable[[Report], None], check: Callable[[], None]) -> bool:
+    """This process's share of a list; returns whether all of it succeeded."""
+    folder = config.jobs.parent
+    jobs = read_jobs(config.jobs, JOB, ("image", "audio", "out"))
+    shared = {f.name: getattr(config, f.name) for f in fields(Settings)}
+
+    def work() -> Callable[[Job], dict[str, object]]:
+        state = PartialState()
+        pipe = open_pipeline(replace(config, device=str(state.device)) if state.num_processes > 1 else config)
+
+        def make(job: Job) -> dict[str, object]:
+            paths = {name: folder / job[name] for name in PATHS if name in job}
+            report = generate(GenerateConfig(**shared | job | paths), check, pipe)
+            tell(report)
+            return asdict(report)
+
+        return make
+
+    return run_jobs(config.jobs, jobs, work)
 
 
 def _region(config: GenerateConfig, portrait: Tensor) -> FaceRegion:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -291,3 +292,51 @@ def test_no_room_for_the_video(run: Run, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     refused(result, "out.mp4")
     assert decoded_frames(tmp_path / "out.mp4") > 0
+
+
+# --- a list of jobs ---------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_done_once_and_failures_written_down(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = {"image": str(folder / "portrait.png"), "audio": str(folder / "speech.wav")}
+    listed = [shared | {"out": "a.mp4", "seed": 1}, shared | {"out": "b.gif", "audio": "gone.wav"}]
+    path, results = tmp_path / "jobs.jsonl", tmp_path / "jobs.results.jsonl"
+    path.write_text("".join(json.dumps(job) + "\n\n" for job in listed))
+    command = ["--jobs", str(path), "--model", str(folder / "model.safetensors"), "--device", "cpu", "--json"]
+
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert [json.loads(line)["seed"] for line in told.out.splitlines()] == [1]
+    first, second = [json.loads(line) for line in results.read_text().splitlines()]
+    assert first["job"] == listed[0] and first["report"]["frames"] == decoded_frames(tmp_path / "a.mp4")
+    assert second["job"] == listed[1] and "gone.wav" in second["error"]
+    assert not (tmp_path / "b.gif").exists()
+
+    made = (tmp_path / "a.mp4").stat().st_mtime_ns
+    results.write_text(results.read_text() + '{"job": {"out": "c')  # a crash
+    path.write_text("".join(json.dumps(job) + "\n" for job in (listed[0], shared | {"out": "b.gif"})))
+    assert main(command) == 0
+    assert (tmp_path / "a.mp4").stat().st_mtime_ns == made
+    assert len(capsys.readouterr().out.splitlines()) == 1 and (tmp_path / "b.gif").is_file()
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("nonsense", "Line 1 of .* is not JSON"),
+        ("[1]", "is no object"),
+        ('{"image": "a.png", "audio": "b.wav"}', "does not say out"),
+        ('{"image": "a", "audio": "b", "out": "c", "model": "d"}', "has 'model'"),
+        ('{"image": "a", "audio": "b", "out": "c", "steps": "many"}', 'steps is "many"'),
+        ('{"image": "a", "audio": "b", "out": "c", "seed": true}', "seed is true"),
+    ],
+)
+def test_mistakes_in_a_list_of_jobs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(line)
+    assert main(["--jobs", str(path)]) == 2
+    assert re.search(message, capsys.readouterr().err)
