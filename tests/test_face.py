@@ -435,6 +435,9 @@ def test_identity_of_a_network_that_the_user_brings(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(ARCFACE[:40])
     with pytest.raises(FadaError, match="no ArcFace network"):
         identity_embedding(image, region, tmp_path / "broken.onnx")
+    (tmp_path / "wide.onnx").write_bytes(ARCFACE.replace(b"\x08\x70", b"\x08\x60"))  # wants 96 pixels
+    with pytest.raises(FadaError, match="no ArcFace network"):
+        identity_embedding(image, region, tmp_path / "wide.onnx")
 
 
 def test_identity_needs_a_file_and_a_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

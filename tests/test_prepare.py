@@ -19,6 +19,7 @@ from fada_core.data.manifest import ManifestSet
 from fada_core.data.samples import encode_clips
 from fada_core.data.shards import ShardClips
 from fada_core.errors import FadaError
+from fada_core.media.face import FaceRegion
 from fada_core.media.face_detect import Face, face_of_box
 from fada_core.media.face_masks import Box
 from fada_core.media.video import VideoWriter, probe, read_video
@@ -28,6 +29,7 @@ from fada_core.prepare.clips import Settings, make_clips
 from fada_core.prepare.footage import Analysis, CutFinder, analyse, frames_at, sound_of
 from fada_core.prepare.measures import Thresholds, light, load_syncnet, yaw
 from fada_core.prepare.tracks import cut_up, find_tracks
+from tests.test_face import ARCFACE
 
 FPS, SIZE = 25.0, 64
 LOOSE = Thresholds(face_pixels=10, face_pixels_least=0, face=0.1, speech=0, sharpness=0, brightness=0)
@@ -205,6 +207,42 @@ def test_a_clip_follows_its_face(tmp_path: Path) -> None:
     assert not clip.silent
 
 
+def test_the_identity_of_each_clips_first_frame(tmp_path: Path) -> None:
+    """It is asked with the picture that the data set takes for the portrait, and with the face's place in it."""
+    film(tmp_path / "a.mp4", pictures(30), sound=tone(1.2))
+    seen: list[tuple[torch.Tensor, FaceRegion]] = []
+
+    def embed(image: torch.Tensor, region: FaceRegion) -> torch.Tensor:
+        seen.append((image, region))
+        return torch.full((1, 5), float(len(seen)))
+
+    out = tmp_path / "out"
+    record = make_clips(tmp_path, "a.mp4", out, SETTINGS, find_white, embed=embed)
+    assert [row["identity"] == row["boxes"] for row in record.rows] == [True, True]
+    for number, (image, region) in enumerate(seen):
+        white = find_white(((image[0].permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8))[0]
+        assert white.box.x0 == pytest.approx(20 + number * 15, abs=1)  # the second clip starts 15 frames later
+        assert np.array(region.points) == pytest.approx(np.array(white.points), abs=2)
+    (out / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in record.rows))
+    clips = ManifestSet(out / "m.jsonl", SIZE, FPS)
+    assert [clips.fetch(i).identity.tolist() for i in range(2)] == [[1.0] * 5, [2.0] * 5]  # type: ignore[union-attr]
+    blind = make_clips(tmp_path, "a.mp4", out, SETTINGS, embed=embed)
+    assert [row["identity"] for row in blind.rows] == [None, None], "nobody knows where the face is"
+
+
+def test_identity_through_the_whole_command(footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "arcface.onnx").write_bytes(ARCFACE)
+    (tmp_path / "face.task").touch()
+    monkeypatch.setattr("fada_core.prepare.__main__.load_detector", lambda path: find_white)
+    models = {"face_model": tmp_path / "face.task", "identity_model": tmp_path / "arcface.onnx"}
+    prepare(settings_for(footage, **models))
+    clip = ManifestSet(footage / "out" / "manifest.jsonl", SIZE, FPS).fetch(0)
+    assert clip.identity is not None
+    assert clip.identity.shape == (3,)
+    assert clip.identity.mean() > clip.portrait.float().mean() / 127.5 - 1, "of the white face, not of all the picture"
+
+
 def test_a_syncnet_decides_about_pools(tmp_path: Path) -> None:
     film(tmp_path / "a.mp4", pictures(20), sound=tone(0.8))
     out = tmp_path / "out"
@@ -312,5 +350,8 @@ def test_mistakes_are_named(footage: Path, tmp_path: Path, capsys: pytest.Captur
         prepare(settings_for(footage, face_model=tmp_path / "none.task"))
     with pytest.raises(FadaError, match=r"syncnet_v2.model and sfd_face.pth"):
         load_syncnet(tmp_path / "syncnet_v2.model", tmp_path / "sfd_face.pth", "cpu")
-    with pytest.raises(FadaError, match="min_seconds"):
-        prepare(PrepareConfig(footage, tmp_path / "out", min_seconds=3, max_seconds=2))
+    for shortest, longest in ((3, 2), (0.001, 0.001)):
+        with pytest.raises(FadaError, match="min_seconds"):
+            prepare(PrepareConfig(footage, tmp_path / "out", min_seconds=shortest, max_seconds=longest))
+    with pytest.raises(FadaError, match="give face_model too"):
+        prepare(settings_for(footage, identity_model=tmp_path / "arcface.onnx"))

@@ -81,7 +81,10 @@ def load_detector(path: str | Path) -> Detector:
         raise FadaError(f"There is no file '{path}'; give the path of a face detector's model.")
     if importlib.util.find_spec(kind.library) is None:
         raise FadaError(f"'{path.name}' needs the library {kind.library}; run: pip install {kind.package}")
-    return kind.load(path)
+    try:
+        return kind.load(path)
+    except ImportError as error:  # installed, but for another Python or with another library missing
+        raise FadaError(f"The library {kind.library} cannot be loaded ({error}); install it again.") from error
 
 
 def installed_detector(folders: Iterable[str | Path]) -> Path | None:

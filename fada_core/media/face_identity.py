@@ -8,6 +8,7 @@ portraits: the likeness then comes from the reference network alone.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,6 +23,10 @@ _SIDE = 112  #: pixels of an aligned face
 _TEMPLATE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """Where eyes, nose and mouth corners lie in an aligned face (ArcFace, arXiv 1801.07698)."""
 _CROP = 512  #: pixels of the square that the face is aligned from
+
+Embedder = Callable[[Tensor, FaceRegion], Tensor]
+"""From a picture, (1, 3, h, w) in -1..1, and the face's region in it to the embedding, (1, dim) float32, not normalised
+(as Hallo takes it)."""
 
 
 def aligned_face(image: Tensor, region: FaceRegion) -> Tensor:
@@ -38,15 +43,12 @@ def aligned_face(image: Tensor, region: FaceRegion) -> Tensor:
     return F.grid_sample(square + 1, grid, mode="bilinear", align_corners=False) - 1
 
 
-def identity_embedding(image: Tensor, region: FaceRegion, path: str | Path) -> Tensor:
-    """The embedding of the portrait's face, (1, dim) float32, not normalised (as Hallo takes it).
-
-    Args:
-        image: the portrait, (1, 3, h, w) in -1..1.
-        path: of an ArcFace network, .onnx: (1, 3, 112, 112) RGB in -1..1 to (1, dim).
+def load_identity(path: str | Path) -> Embedder:
+    """The embedder of an ArcFace network, .onnx: (1, 3, 112, 112) RGB in -1..1 to (1, dim).
 
     Raises:
-        FadaError: no such file, not such a network, or onnxruntime is missing.
+        FadaError: no such file, not a network that onnxruntime can run, or onnxruntime is missing. Calling the result:
+            it is not such a network.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,17 +56,32 @@ def identity_embedding(image: Tensor, region: FaceRegion, path: str | Path) -> T
     if importlib.util.find_spec("onnxruntime") is None:
         raise FadaError("The identity embedding needs the library onnxruntime; run: pip install onnxruntime")
     import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+    wrong = f"'{path.name}' is no ArcFace network that works here; give another .onnx file."
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
+        raise FadaError(wrong) from error
+
+    def embed(image: Tensor, region: FaceRegion) -> Tensor:
         face = aligned_face(image, region)
-        embedding = session.run(None, {session.get_inputs()[0].name: face.numpy()})[0]
-    except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
-        raise FadaError(f"'{path.name}' is no ArcFace network that works here; give another .onnx file.") from error
-    if embedding.ndim != 2 or len(embedding) != 1:
-        raise FadaError(f"'{path.name}' gives numbers of the shape {embedding.shape}, not one embedding; give another.")
-    return torch.from_numpy(embedding).float()
+        try:
+            embedding = session.run(None, {session.get_inputs()[0].name: face.numpy()})[0]
+        except (errors.Fail, errors.InvalidArgument, errors.RuntimeException, ValueError) as error:  # other inputs
+            raise FadaError(wrong) from error
+        if embedding.ndim != 2 or len(embedding) != 1:
+            raise FadaError(
+                f"'{path.name}' gives numbers of the shape {embedding.shape}, not one embedding; give another."
+            )
+        return torch.from_numpy(embedding).float()
+
+    return embed
+
+
+def identity_embedding(image: Tensor, region: FaceRegion, path: str | Path) -> Tensor:
+    """The embedding of one portrait by the network at `path`; see `load_identity` and `Embedder`."""
+    return load_identity(path)(image, region)
 
 
 def _similarity(source: Points, target: Points) -> Tensor:

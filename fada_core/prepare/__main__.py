@@ -28,6 +28,7 @@ from ..data.shards import write_shards
 from ..errors import FadaError
 from ..media.face import MARGIN
 from ..media.face_detect import Detector, load_detector
+from ..media.face_identity import Embedder, load_identity
 from .clips import Record, Settings, digest, make_clips, name_of
 from .measures import SyncNet, Thresholds, load_syncnet
 from .report import write_report
@@ -59,6 +60,8 @@ class PrepareConfig:
     """Room around the face on each side, as a part of its longer side."""
     detect_every: int = 5
     """Frames from one look for faces to the next."""
+    identity_model: Path | None = None
+    """An ArcFace network as .onnx: store the embedding of each clip's face, for models with identity tokens (Hallo)."""
     syncnet: Path | None = None
     """syncnet_v2.model, with sfd_face.pth in the same folder: measure how well lips and sound agree."""
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -120,19 +123,20 @@ def prepare(config: PrepareConfig) -> list[Record]:
 
 
 def _check(config: PrepareConfig) -> None:
-    if not 0 < config.min_seconds <= config.max_seconds:
-        raise FadaError("min_seconds has to be above 0, and max_seconds no less than it; correct one of them.")
     if config.size < 32 or config.size % 2 or config.fps <= 0 or config.detect_every < 1 or config.workers < 1:
         raise FadaError("size has to be even and at least 32, fps above 0, detect_every and workers at least 1.")
+    if not 1 / config.fps <= config.min_seconds <= config.max_seconds:
+        raise FadaError("min_seconds has to be a frame or more, and max_seconds no less than it; correct one of them.")
+    if config.identity_model is not None and config.face_model is None:
+        raise FadaError("identity_model needs to know where the face is; give face_model too.")
     if not 0 <= config.test_share <= 1:
         raise FadaError(f"test_share is {config.test_share:g}; give a part between 0 and 1.")
 
 
 def _settings(config: PrepareConfig) -> Settings:
     names = ("size", "fps", "min_seconds", "max_seconds", "margin", "detect_every", "test_share", "thresholds")
-    models = {
-        name: None if (path := getattr(config, name)) is None else str(path) for name in ("face_model", "syncnet")
-    }
+    files = {name: getattr(config, name) for name in ("face_model", "syncnet", "identity_model")}
+    models = {name: None if path is None else str(path) for name, path in files.items()}
     return Settings(**{name: getattr(config, name) for name in names}, **models)
 
 
@@ -154,9 +158,9 @@ def _made(config: PrepareConfig, settings: Settings, videos: Sequence[str]) -> I
     """Records as they are finished, in any order."""
     config.out.mkdir(parents=True, exist_ok=True)
     if config.workers == 1:
-        detector, sync = _tools(settings)
+        tools = _tools(settings)
         for video in videos:
-            yield make_clips(config.videos, video, config.out, settings, detector, sync)
+            yield make_clips(config.videos, video, config.out, settings, *tools)
         return
     # Spawned: the detectors' and torch's threads do not survive a fork.
     count = min(config.workers, max(1, len(videos)))
@@ -169,7 +173,8 @@ def _made(config: PrepareConfig, settings: Settings, videos: Sequence[str]) -> I
                 job.cancel()
 
 
-_worker_tools: tuple[Detector | None, SyncNet | None] = (None, None)
+_Tools = tuple[Detector | None, SyncNet | None, Embedder | None]
+_worker_tools: _Tools = (None, None, None)
 
 
 def _start_worker(settings: Settings) -> None:
@@ -182,13 +187,14 @@ def _in_worker(folder: Path, video: str, out: Path, settings: Settings) -> Recor
     return make_clips(folder, video, out, settings, *_worker_tools)
 
 
-def _tools(settings: Settings) -> tuple[Detector | None, SyncNet | None]:
+def _tools(settings: Settings) -> _Tools:
     detector = None if settings.face_model is None else load_detector(settings.face_model)
+    embed = None if settings.identity_model is None else load_identity(settings.identity_model)
     if settings.syncnet is None:
-        return detector, None
+        return detector, None, embed
     weights = Path(settings.syncnet)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return detector, load_syncnet(weights, weights.with_name("sfd_face.pth"), device)
+    return detector, load_syncnet(weights, weights.with_name("sfd_face.pth"), device), embed
 
 
 def _shards(config: PrepareConfig) -> None:

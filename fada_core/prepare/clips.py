@@ -1,4 +1,4 @@
-"""One video to its clips on disk: squares with sound, boxes and masks beside them, scores, the manifest's entries."""
+"""One video to its clips on disk: squares with sound, the face beside them, scores, the manifest's entries."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ..errors import FadaError
 from ..media.audio import SAMPLE_RATE
 from ..media.face import FaceRegion, find_face
 from ..media.face_detect import Detector, Face
+from ..media.face_identity import Embedder
 from ..media.face_masks import MASK_SIDE, Box
 from ..media.image import to_square
 from ..media.video import VideoWriter
@@ -47,6 +48,7 @@ class Settings:
     thresholds: Thresholds
     face_model: str | None
     syncnet: str | None
+    identity_model: str | None = None
 
 
 @dataclass
@@ -85,6 +87,7 @@ def make_clips(
     settings: Settings,
     detector: Detector | None = None,
     sync: SyncNet | None = None,
+    embed: Embedder | None = None,
 ) -> Record:
     """Write all clips of `folder`/`video` under `out`/clips; memory does not grow with the video's length (its sound,
     230 MB an hour, aside).
@@ -110,7 +113,8 @@ def make_clips(
         for number, track in enumerate(tracks):
             name = f"{name_of(video)}-{number:04d}"
             try:
-                writers.append(_Clip(name, track, analysis.width, analysis.height, out / "clips", sound, settings))
+                size = analysis.width, analysis.height
+                writers.append(_Clip(name, track, *size, out / "clips", sound, settings, embed))
             except FadaError as error:  # a face of a few pixels
                 record.dropped.append({"id": name, "reason": str(error), "quality": {}})
         _write(path, writers, settings.fps)
@@ -156,9 +160,18 @@ class _Clip:
     """One clip while it is written, and what is known of it then."""
 
     def __init__(
-        self, name: str, track: Track, width: int, height: int, folder: Path, sound: Tensor, settings: Settings
+        self,
+        name: str,
+        track: Track,
+        width: int,
+        height: int,
+        folder: Path,
+        sound: Tensor,
+        settings: Settings,
+        embed: Embedder | None,
     ) -> None:
-        self.name, self.track, self._settings = name, track, settings
+        self.name, self.track, self._settings, self._embed = name, track, settings, embed
+        self._identity: Tensor | None = None
         self.video, self._wav, self._boxes = (folder / f"{name}.{kind}" for kind in ("mp4", "wav", "safetensors"))
         start, end = (round(frame / settings.fps * SAMPLE_RATE) for frame in (track.start, track.end))
         self._sound = sound[start:end]
@@ -178,6 +191,9 @@ class _Clip:
         cut = pixels[region.top : region.top + region.side, region.left : region.left + region.side]
         image = to_square(torch.from_numpy(cut).permute(2, 0, 1)[None].float() / 127.5 - 1, self._settings.size)
         self._writer.write(image)
+        if position == 0 and self._embed is not None and self.track.faces is not None:  # the data set's portrait
+            portrait = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+            self._identity = self._embed(portrait, replace(region, points=self.track.faces[0].points))[0]
         if position % _MEASURED == 0:
             face = None if self.track.faces is None else self._inside(self.track.faces[position].box)
             for name, value in light(image[0], face).items():
@@ -191,7 +207,8 @@ class _Clip:
             file.setframerate(SAMPLE_RATE)
             file.writeframes((self._sound.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes())
         if self.track.faces is not None:
-            save_file(self._face_tensors(self.track.faces), self._boxes)
+            known = {} if self._identity is None else {"identity": self._identity}
+            save_file(self._face_tensors(self.track.faces) | known, self._boxes)
 
     def delete(self) -> None:
         for path in (self.video, self._wav, self._boxes):
@@ -220,6 +237,7 @@ class _Clip:
             "start": round(self.track.start / self._settings.fps, 3),
             "bbox": None,
             "boxes": boxes,
+            "identity": None if self._identity is None else boxes,
         }
 
     def _inside(self, box: Box) -> Box:

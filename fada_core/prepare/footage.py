@@ -71,11 +71,11 @@ def sound_of(path: Path) -> Tensor:
     try:
         with av.open(str(path)) as container:
             seen = next((frame.time for frame in container.decode(video=0)), None) if container.streams.video else None
+        waveform = load_audio(path)
+        with av.open(str(path)) as container:
+            heard = next(container.decode(audio=0)).time
     except av.FFmpegError as error:
         raise FadaError(f"'{path.name}' cannot be read as a video ({error.strerror}); give another file.") from error
-    waveform = load_audio(path)
-    with av.open(str(path)) as container:
-        heard = next(container.decode(audio=0)).time
     late = round(((heard or 0.0) - (seen or 0.0)) * SAMPLE_RATE)
     return F.pad(waveform, (late, 0))  # a negative number cuts off
 
