@@ -58,11 +58,8 @@ class Stats:
     clips: int = 0
     frames: int = 0
     nfe: int = 0  #: forward passes of the denoising UNet per conditional branch, all clips
+    nfe_per_clip: int = 0  #: of one clip, the same for every one
     seconds: float = 0.0  #: spent sampling, without what the caller did between the clips
-
-    @property
-    def nfe_per_clip(self) -> int:
-        return self.nfe // self.clips if self.clips else 0  # the same for every clip
 
 
 def default_device() -> torch.device:
@@ -307,6 +304,7 @@ class Pipeline:
             stats.clips += 1
             stats.frames += clip.latents.shape[1]
             stats.nfe += clip.nfe
+            stats.nfe_per_clip = clip.nfe_per_clip
             stats.seconds += time.perf_counter() - start
             yield clip.latents[0]
 

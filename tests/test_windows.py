@@ -91,6 +91,7 @@ def test_staggered_steps_equal_one_step_after_the_other(
     torch.testing.assert_close(torch.cat([clip.latents for clip in clips], 1), whole, atol=1e-4, rtol=1e-4)
     windows = sum(len(window_starts(15, 4, 1, step)) for step in range(3))
     assert sum(clip.nfe for clip in clips) == windows * (1 if scale == 1 else 2)
+    assert {clip.nfe_per_clip for clip in clips} == {3 * (1 if scale == 1 else 2)}
 
 
 def test_scales_apply_in_their_interval_only(networks: Networks, subject: Subject) -> None:

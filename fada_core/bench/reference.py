@@ -93,7 +93,8 @@ class ReferencePipeline:
             if start + config.clip_frames < cond.frames:
                 motion = next_motion(self.networks, x)
             self.stats.clips += 1
-            self.stats.nfe += steps * len(used)
+            self.stats.nfe_per_clip = steps * len(used)
+            self.stats.nfe += self.stats.nfe_per_clip
             yield x[0, : cond.frames - start]
 
     @torch.inference_mode()

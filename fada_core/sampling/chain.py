@@ -84,10 +84,10 @@ def sample_chain(
             def report(done: int, steps: int, expected: Tensor, before: int = clip) -> None:
                 callback(before * steps + done, clips * steps, expected)
 
-        latents, nfe = sample_clip(networks, schedule, subject, motion, audio, settings, generator, report)
+        made = sample_clip(networks, schedule, subject, motion, audio, settings, generator, report)
         if clip + 1 < clips:
-            motion = next_motion(networks, latents)
-        yield Clip(latents[:, : total - start], nfe)
+            motion = next_motion(networks, made.latents)
+        yield made._replace(latents=made.latents[:, : total - start])
 
 
 def window_starts(frames: int, length: int, overlap: int, step: int) -> list[int]:
@@ -161,6 +161,7 @@ def sample_windows(
     starts = [window_starts(total, length, config.clip_overlap, step) for step in range(len(timesteps))]
     windows = sum(map(len, starts))
     done = nfe = 0
+    passes: dict[int, int] = {}  # timestep -> of one window
 
     def predict(t: int, x: Tensor, start: int) -> Tensor:
         nonlocal done, nfe
@@ -168,6 +169,7 @@ def sample_windows(
         guided = Guided(networks, schedule, subject, motion, audio, settings)
         prediction = guided.predict(x, t)
         done, nfe = done + 1, nfe + guided.nfe
+        passes[t] = guided.nfe
         if callback:
             callback(done, windows, schedule.to_x0(x, prediction, t)[0])
         return prediction
@@ -185,5 +187,5 @@ def sample_windows(
             clip = torch.cat(finished[:stride], 1)[:, : len(features) - yielded]
             del finished[:stride]
             if clip.shape[1]:
-                yield Clip(clip, nfe)
+                yield Clip(clip, nfe, sum(passes.values()))
                 yielded, nfe = yielded + clip.shape[1], 0

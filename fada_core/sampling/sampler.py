@@ -57,10 +57,12 @@ class Subject:
 
 
 class Clip(NamedTuple):
-    """Clean latents (1, frames, c, h, w) float32, and how many forward passes, counted per branch, they took."""
+    """Clean latents, and the forward passes that they took, counted per branch."""
 
-    latents: Tensor
-    nfe: int
+    latents: Tensor  #: (1, frames, c, h, w) float32
+    nfe: int  #: passes since the clip before
+    nfe_per_clip: int
+    """Passes of `clip_frames` frames through all steps: `nfe`, except where clips overlap and share passes."""
 
 
 @torch.no_grad()
@@ -112,7 +114,7 @@ def sample_clip(
         x = solver.step(prediction, t, x)
         if callback:
             callback(done, len(solver.timesteps), expected)
-    return Clip(x, guided.nfe)
+    return Clip(x, guided.nfe, guided.nfe)
 
 
 class Guided:
