@@ -5,11 +5,11 @@ The files have the published names at a small width, from the lists of the parit
 
 from __future__ import annotations
 
-import json
+import io
 import logging
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,114 +18,27 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from fada_core.checkpoint import load_checkpoint, read_info
-from fada_core.config import SD15, AudioEncoderConfig, ModelConfig, VAEConfig
+from fada_core.config import VAEConfig
 from fada_core.convert.__main__ import ConvertConfig, convert, main
 from fada_core.convert.files import read_tensors
 from fada_core.convert.writer import write_tensors
 from fada_core.errors import FadaError
-from fada_core.models.audio_encoder import build_audio_encoder
 from fada_core.models.vae import vae_weights
 from fada_core.pipeline import Pipeline
-from tests import test_parity_echomimic, test_parity_hallo
-from tests.recipe import draw_weights
-
-Tensors = dict[str, Tensor]
-
-
-def published(folder: Path) -> tuple[dict, dict[str, list[int]], Tensors]:
-    """Description, shapes and random tensors of a fixture's networks, under their published names."""
-    info, shapes = (json.loads((folder / f"{name}.json").read_text()) for name in ("info", "shapes"))
-    tensors = {}
-    for network, seed in info["seeds"].items():
-        own = {name.removeprefix(f"{network}."): s for name, s in shapes.items() if name.startswith(f"{network}.")}
-        tensors |= {f"{network}.{name}": value for name, value in draw_weights(own, seed).items()}
-        tables = [name for name in own if name.endswith("pos_encoder.pe")]
-        tensors |= {f"{network}.{name}": torch.randn(own[name]) for name in tables}
-    return info, shapes, tensors
-
-
-def part(tensors: Tensors, prefix: str) -> Tensors:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-@dataclass(frozen=True)
-class Download:
-    """A folder as its authors' instructions leave it."""
-
-    folder: Path
-    model: ModelConfig
-    tensors: Tensors
-
-    def convert(self, out: Path, dtype: str = "fp32", **options: object) -> Path:
-        options = {"src": self.folder, "out": out, "dtype": dtype, **options}
-        return convert(ConvertConfig(**options), self.model)
-
-
-def save_vae(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    save_file(AutoencoderTiny().state_dict(), folder / "diffusion_pytorch_model.safetensors")
-    return folder
-
-
-def openai_name(name: str) -> str:
-    """Whisper's encoder as its first release names it."""
-    for theirs, ours in (
-        ("embed_positions.weight", "positional_embedding"),
-        ("layers.", "blocks."),
-        ("self_attn_layer_norm", "attn_ln"),
-        ("final_layer_norm", "mlp_ln"),
-        ("self_attn.q_proj", "attn.query"),
-        ("self_attn.k_proj", "attn.key"),
-        ("self_attn.v_proj", "attn.value"),
-        ("self_attn.out_proj", "attn.out"),
-        ("fc1", "mlp.0"),
-        ("fc2", "mlp.2"),
-    ):
-        name = name.replace(theirs, ours)
-    return name
+from tests.public_models import Download, Tensors, part, save_vae, write_echomimic, write_hallo
 
 
 @pytest.fixture(scope="module")
 def hallo(tmp_path_factory: pytest.TempPathFactory) -> Download:
-    folder = tmp_path_factory.mktemp("pretrained_models")
-    info, shapes, tensors = published(test_parity_hallo.FIXTURE)
-    audio = AudioEncoderConfig(layers=info["config"]["audio_layers"], dim=info["config"]["audio_channels"])
-    model = replace(test_parity_hallo.small_config(info, shapes), audio=audio, vae=SD15.vae)
-    (folder / "hallo").mkdir()
-    torch.save(tensors, folder / "hallo" / "net.pth")
-    save_vae(folder / "sd-vae-ft-mse")
-    speech = folder / "wav2vec" / "wav2vec2-base-960h"
-    speech.mkdir(parents=True)
-    own = {f"wav2vec2.{name}": value for name, value in build_audio_encoder(audio).model.state_dict().items()}
-    own |= {"lm_head.weight": torch.zeros(32, audio.dim), "wav2vec2.masked_spec_embed": torch.zeros(audio.dim)}
-    save_file({name: value.contiguous() for name, value in own.items()}, speech / "model.safetensors")
-    return Download(folder, model, tensors)
+    return write_hallo(tmp_path_factory.mktemp("pretrained_models"))
 
 
 @pytest.fixture(scope="module")
 def echomimic(tmp_path_factory: pytest.TempPathFactory) -> Download:
-    folder = tmp_path_factory.mktemp("pretrained_weights")
-    info, shapes, tensors = published(test_parity_echomimic.FIXTURE)
-    model = test_parity_echomimic.small_config(info, shapes)
-    audio = replace(model.audio, layers=20)  # any number of tokens fits the networks; 20 are of one layer and its input
-    model = replace(model, vae=SD15.vae, audio=audio, condition=replace(model.condition, audio_tokens=20))
-    denoising = part(tensors, "denoising_unet.")
-    torch.save(part(tensors, "reference_unet."), folder / "reference_unet.pth")
-    torch.save(part(tensors, "face_locator."), folder / "face_locator.pth")
-    motion = {name: value for name, value in denoising.items() if "motion_modules" in name}
-    torch.save({name: value for name, value in denoising.items() if name not in motion}, folder / "denoising_unet.pth")
-    torch.save(motion, folder / "motion_module.pth")
-    torch.save({"module." + name: value for name, value in denoising.items()}, folder / "denoising_unet_acc.pth")
-    save_vae(folder / "sd-vae-ft-mse")
-    speech = {openai_name(name): value for name, value in build_audio_encoder(audio).model.state_dict().items()}
-    content = {"dims": {"n_mels": 80}, "model_state_dict": {f"encoder.{name}": v for name, v in speech.items()}}
-    (folder / "audio_processor").mkdir()
-    torch.save(content, folder / "audio_processor" / "whisper_tiny.pt")
-    return Download(folder, model, tensors)
+    return write_echomimic(tmp_path_factory.mktemp("pretrained_weights"))
 
 
 def assert_equal_networks(path: Path, tensors: Tensors) -> None:
@@ -259,6 +172,13 @@ def test_other_models_are_named(tmp_path: Path, file: str, names: list[str], wha
                 convert(ConvertConfig(src, tmp_path / "out.safetensors", family))
 
 
+def test_another_model_under_hallos_name(tmp_path: Path) -> None:
+    """It is named before anything is asked for that only a real conversion needs."""
+    write_foreign(tmp_path / "net.safetensors", ["lora_unet_mid_block.lora_up.weight"])
+    with pytest.raises(FadaError, match="This is a LoRA, not Hallo"):
+        convert(ConvertConfig(tmp_path, tmp_path / "out.safetensors"))
+
+
 def test_other_folders_are_named(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     with pytest.raises(FadaError, match="There is no"):
@@ -270,6 +190,15 @@ def test_other_folders_are_named(tmp_path: Path) -> None:
         convert(ConvertConfig(tmp_path, out, "echomimic"))
     with pytest.raises(FadaError, match="has to end in .safetensors"):
         convert(ConvertConfig(tmp_path, tmp_path / "out.pth"))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "net.pth.crdownload").touch()
+    with pytest.raises(FadaError, match="only an unfinished download, net.pth.crdownload; expected"):
+        convert(ConvertConfig(tmp_path / "more", out))
+    with pytest.raises(FadaError, match="net.pth.crdownload is an unfinished download"):
+        convert(ConvertConfig(tmp_path / "more" / "net.pth.crdownload", out))
+    (tmp_path / "more" / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    with pytest.raises(FadaError, match="more' is a StableDiffusionXLPipeline of diffusers; expected"):
+        convert(ConvertConfig(tmp_path / "more", out))
     (tmp_path / "pose_guider.pth").touch()
     with pytest.raises(FadaError, match="AniPortrait"):
         convert(ConvertConfig(tmp_path, out))
@@ -285,17 +214,27 @@ def test_files_that_are_not_whole(tmp_path: Path) -> None:
     torch.save(whole, tmp_path / "zip.pth")
     torch.save(whole, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     save_file(whole, tmp_path / "new.safetensors")
-    for name in ("zip.pth", "old.pth", "new.safetensors"):
+    for name in ("zip.pth", "new.safetensors", "old.pth"):
         path = tmp_path / name
         assert torch.equal(read_tensors(path)["a"], whole["a"])
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(FadaError, match=f"{name} is not a whole .*download it again"):
             read_tensors(path)
+    for place in range(2, 60):  # damaged in other ways: whatever unpickling makes of it
+        damaged = bytearray(content)
+        damaged[place] ^= 0x5A
+        (tmp_path / "old.pth").write_bytes(damaged)
+        try:
+            read_tensors(tmp_path / "old.pth")
+        except FadaError:
+            continue
+    torch.jit.save(torch.jit.script(nn.Linear(1, 1)), program := io.BytesIO())
     for content, match in (
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer"),
         (b"<!DOCTYPE html>", "web page"),
         (b"", "neither"),
+        (program.getvalue(), "TorchScript"),
         (pickle.dumps({"a": Code()}), "code besides weights"),
     ):
         (tmp_path / "net.pth").write_bytes(content)

@@ -22,10 +22,14 @@ from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.config import TINY
 from fada_core.media.image import load_image
 from fada_core.models.networks import Networks
+from tests.public_models import write_checkpoints
 from tests.small import SMALL
 
 ROOT = Path(__file__).parents[1]
-GRAPH = json.loads((ROOT / "workflows" / "api" / "talking_portrait.json").read_text())
+GRAPH, HALLO, ECHOMIMIC, PASTE_BACK = (
+    json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
+    for name in ("talking_portrait", "hallo_teacher", "echomimic_fast", "paste_back")
+)
 IDS = {
     "FADALoadModel",
     "FADALoadAudio",
@@ -111,6 +115,48 @@ def test_the_graph_makes_the_video(comfy, ran):
     assert (region.left, region.top, region.side) == (0, 5, 40)  # the middle of 40 x 50
     assert ran["FADASampler"][0]["samples"].shape == (FRAMES, 16, 4, 4)
     assert facts(comfy.base / "output/FADA/talking_00001_.mp4") == (FRAMES, 1)
+
+
+@pytest.fixture(scope="module")
+def public(comfy: SimpleNamespace) -> SimpleNamespace:
+    """The same with small public models in models/fada, under the names that the README's commands give them."""
+    write_checkpoints(comfy.base / "models/fada")
+    return comfy
+
+
+@pytest.mark.parametrize(
+    ("graph", "name", "fps", "nfe", "size"),
+    [
+        (HALLO, "hallo", 25, 10 * 2 + 2, (64, 64)),  # two branches for equal scales, the last two steps unguided
+        (ECHOMIMIC, "echomimic", 24, 6, (64, 64)),
+        (PASTE_BACK, "whole_portrait", 24, 6, (40, 50)),
+    ],
+    ids=["hallo", "echomimic", "paste-back"],
+)
+def test_graphs_of_the_public_models(public, graph, name, fps, nfe, size):
+    results = run_graph(public, graph, {"FADALoadAudio": {"duration": 0.25}})
+    frames = math.ceil(0.25 * fps)
+    path = public.base / f"output/FADA/{name}_00001_.mp4"
+    assert facts(path) == (frames, 1)
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        assert (video.average_rate, video.width, video.height) == (fps, *size)
+    assert results["4"][1:3] == (frames, fps)
+    assert results["1"][0].pipeline.stats.nfe_per_clip == nfe
+
+
+def test_the_video_is_pasted_back_while_it_is_written(comfy, ran):
+    image = torch.rand(1, 90, 70, 3, generator=torch.Generator().manual_seed(0))
+    region = encode(comfy, ran, image, face_box="40, 50, 60, 70")
+    latent, model = ran["FADASampler"][0], ran["FADALoadModel"][0]
+    inputs = {"fps": 0.0, "filename_prefix": "whole", "format": "png", "model": model, "image": image}
+    comfy.run("FADAVideoCombine", frames=latent, region=region, **inputs)
+    images = comfy.run("FADADecode", model=model, latent=latent)[0]
+    expected = comfy.run("FADAPasteBack", frames=images, image=image, region=region)[0]
+    for i, wanted in enumerate(expected):
+        with Image.open(comfy.base / f"output/whole_00001_/frame_{i:05}.png") as picture:
+            torch.testing.assert_close(torch.from_numpy(np.array(picture)) / 255, wanted, atol=0.51 / 255, rtol=0)
+    assert "connect both image and region" in message(comfy, "FADAVideoCombine", frames=latent, **inputs)
 
 
 def test_same_latents_as_the_pipeline(comfy, ran):

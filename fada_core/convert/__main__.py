@@ -30,6 +30,7 @@ from .sides import read_audio_encoder, read_vae
 from .writer import write_tensors
 
 log = logging.getLogger("fada.convert")
+_SIDES = ("vae.", "audio_encoder.")  # prefixes of what comes from elsewhere
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -78,12 +79,12 @@ def convert(config: ConvertConfig, model: ModelConfig | None = None) -> Path:
     for path, prefix in tqdm(files.items(), "reading", unit=" files", file=sys.stderr):
         tensors |= {f"{prefix}{key}": value for key, value in read_tensors(path).items()}
     tensors = without_dead(tensors, model)
+    wanted = _wanted(model)
+    check(tensors, {key: v for key, v in wanted.items() if not key.startswith(_SIDES)}, family.title)
 
     metadata: dict[str, str] = {}
     model, sides = _sides(config, folder, family, model, metadata)
-    with init_empty_weights(include_buffers=False):
-        wanted = Networks(model).state_dict()
-    check(tensors, {key: v for key, v in wanted.items() if not key.startswith(tuple(sides))}, family.title)
+    wanted = _wanted(model)
     for start, (title, found) in sides.items():
         check(found, {key: v for key, v in wanted.items() if key.startswith(start)}, f"this model's {title}")
         if not config.refer:
@@ -112,6 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _wanted(model: ModelConfig) -> dict[str, Tensor]:
+    """Names and shapes of all the model's tensors, without values."""
+    with init_empty_weights(include_buffers=False):
+        return Networks(model).state_dict()
+
+
 def _sides(
     config: ConvertConfig, folder: Path, family: Family, model: ModelConfig, metadata: dict[str, str]
 ) -> tuple[ModelConfig, dict[str, tuple[str, dict[str, Tensor]]]]:
@@ -130,8 +137,8 @@ def _sides(
     if config.refer:
         metadata["fada.vae"] = _beside(vae, config.out)
         metadata["fada.audio_encoder"] = _beside(audio_encoder, config.out)
-    sides = {"vae.": ("autoencoder", vae_tensors), "audio_encoder.": ("audio encoder", audio_tensors)}
-    return replace(model, vae=vae_config), sides
+    found = ("autoencoder", vae_tensors), ("audio encoder", audio_tensors)
+    return replace(model, vae=vae_config), dict(zip(_SIDES, found, strict=True))
 
 
 def _beside(path: Path, out: Path) -> str:

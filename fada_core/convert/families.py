@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..checkpoint import CheckpointInfo
 from ..config import ECHOMIMIC, SD15, ModelConfig
 from ..errors import FadaError
-from .files import find, identify, read_tensors, weight_files
+from .files import UNFINISHED, find, identify, read_tensors, weight_files
 
 log = logging.getLogger("fada.convert")
 _HALLO = replace(SD15, name="hallo", schedule=replace(SD15.schedule, previous_timestep="stride"))
@@ -110,12 +111,21 @@ def _files(family: Family, folder: Path) -> dict[Path, str]:
 def _wrong(src: Path, folder: Path, expected: str) -> FadaError:
     files = [src] if src.is_file() else weight_files(folder)
     if not files:
-        return FadaError(f"'{src}' holds no weights; expected {expected}.")
+        return FadaError(f"'{src}' {_without_weights(folder)}; expected {expected}.")
     telling = files if len(files) == 1 else [path for path in files if path.stem.startswith("denoising_unet")]
     if telling:
         return FadaError(f"'{telling[0].name}' is {identify(read_tensors(telling[0]))}; expected {expected}.")
     names = ", ".join(path.name for path in files[:4])
     return FadaError(f"'{src}' holds {names}{' ...' if len(files) > 4 else ''}; expected {expected}.")
+
+
+def _without_weights(folder: Path) -> str:
+    """What a folder is that has no weight file of its own."""
+    described = folder / "model_index.json"
+    if described.is_file():
+        return f"is a {json.loads(described.read_text()).get('_class_name')} of diffusers"
+    unfinished = [path.name for path in sorted(folder.iterdir()) if path.suffix in UNFINISHED]
+    return f"holds only an unfinished download, {unfinished[0]}" if unfinished else "holds no weights"
 
 
 def without_dead(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:

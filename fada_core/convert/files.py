@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from torch import Tensor
 from ..errors import FadaError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+UNFINISHED = (".part", ".crdownload", ".download", ".incomplete")  #: what browsers and downloaders append meanwhile
+_DAMAGED = (  # what unpickling damaged bytes was seen to raise, besides its own error
+    RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error
+)  # fmt: skip
 _WRAPPERS = ("state_dict", "model_state_dict", "params_ema", "params")  # entries that trainers put weights under
 
 
@@ -42,6 +47,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise FadaError(f"{path.name} is a web page, not weights; download the file itself.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    if path.suffix in UNFINISHED:
+        raise FadaError(f"{path.name} is an unfinished download; finish it.")
     if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise FadaError(f"{path.name} is neither a safetensors file nor a pickle of torch; download it again.")
     try:
@@ -52,7 +59,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 f"{path.name} holds code besides weights, which is not executed; get the weights as safetensors."
             ) from error
         raise FadaError(f"{path.name} is not a whole file; download it again.") from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except _DAMAGED as error:
+        if "TorchScript" in str(error):
+            raise FadaError(f"{path.name} is a program (TorchScript), not weights; get the weights.") from error
         raise FadaError(f"{path.name} is not a whole file; download it again.") from error
     return _unwrapped(path, content)
 
@@ -70,9 +79,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             if "fada.config" in (file.metadata() or {}):
                 raise FadaError(f"{path.name} is a FADA checkpoint already; use it as it is.")
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise FadaError(f"{path.name} is not a whole safetensors file; download it again.") from error
+    return _unwrapped(path, content)
 
 
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
@@ -90,7 +100,7 @@ def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 _FOREIGN = (  # a part of a name that gives a kind of file away, and what to call it; the first that is found counts
-    (("lora_up.", "lora_down.", ".lora_", ".lora.", "lora_A.", "lora_B."), "a LoRA"),
+    (("lora_up.", "lora_down.", ".lora_", ".lora.", "lora_A.", "lora_B.", ".hada_w1_", ".lokr_w1"), "a LoRA"),
     (("conditioner.embedders.", "label_emb.", "add_embedding."), "an SDXL checkpoint"),
     (("model.diffusion_model.",), "a Stable Diffusion checkpoint"),
     (("quantize.embedding.", "fuse_convs_dict.", "conv_first."), "a super-resolution network (Hallo2's is net_g.pth)"),
