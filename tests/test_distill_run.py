@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import time
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
 
 from fada_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fada_core.config import ControlConfig
@@ -22,12 +26,13 @@ from fada_core.distill.student import make_student, select_trainable
 from fada_core.distill.task import DistillTask, Objective
 from fada_core.distill.teacher import GuidedTeacher
 from fada_core.errors import FadaError
+from fada_core.models.networks import Networks
 from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.training import LoopConfig, train
 from fada_core.training.loop import sample_generators
 from fada_core.training.state import saved_states
 from tests.test_sampling import SMALL, make_networks
-from tests.test_training import assert_same_state, column
+from tests.test_training import assert_same_state, column, state_of
 
 LOOP = LoopConfig(steps=6, learning_rate=1e-3, warmup_steps=1, save_every=2, log_every=1, preview_every=100)
 
@@ -56,13 +61,18 @@ class Clips:
         )
 
 
+def write_weights(networks: Networks, folder: Path, step: int) -> None:
+    weights = {name: value.contiguous() for name, value in networks.state_dict().items()}
+    save_file(weights, folder / f"preview-{step:06d}.safetensors")
+
+
 def make_task(accelerator: Accelerator, batch: int, objective: Objective, slow: float = 0.0) -> DistillTask:
     frozen = make_networks(SMALL)
     torch.manual_seed(0)
     student = make_student(frozen, ControlConfig(kind="tokens", tokens=2, dim=16))
     select_trainable(student, "full")
     teacher = GuidedTeacher(frozen, NoiseSchedule(SMALL.schedule))
-    task = DistillTask(student, teacher, Clips(), batch, objective, accelerator, lambda *_: None)
+    task = DistillTask(student, teacher, Clips(), batch, objective, accelerator, write_weights)
     if slow:
         plain = task.losses
 
@@ -74,8 +84,13 @@ def make_task(accelerator: Accelerator, batch: int, objective: Objective, slow: 
     return task
 
 
-def distil(folder: Path, batch: int = 4, loop: LoopConfig = LOOP, slow: float = 0.0, **objective) -> DistillTask:
+def distil(
+    folder: Path, batch: int = 4, loop: LoopConfig = LOOP, slow: float = 0.0, sharded: bool = False, **objective
+) -> DistillTask:
     accelerator = Accelerator(cpu=True)
+    if sharded:  # accelerate does this on GPUs only; torch does it on CPUs, too
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
     task = make_task(accelerator, batch, Objective(**objective), slow)
     train(task, loop, folder, accelerator, float("inf"))
     return task
@@ -127,32 +142,81 @@ def test_a_killed_distillation_goes_on_exactly(tmp_path: Path) -> None:
     assert_same_state(tmp_path / "whole", tmp_path / "killed")
 
 
-def _distil_as_one_of_two(rank: int, port: int, folder: Path) -> None:
+def _distil_as_one_of_two(rank: int, port: int, folder: Path, options: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    distil(folder, batch=2, mixer="confidence")
+    distil(folder, batch=2, mixer="confidence", **options)
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    """The same global batch, shared by two gloo processes: the same losses, but for the order of additions."""
-    distil(tmp_path / "one", batch=4, mixer="confidence")
+def distil_as_two(folder: Path, **options) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = get_context("spawn")
-    both = [context.Process(target=_distil_as_one_of_two, args=(rank, port, tmp_path / "two")) for rank in (0, 1)]
+    both = [context.Process(target=_distil_as_one_of_two, args=(rank, port, folder, options)) for rank in (0, 1)]
     for process in both:
         process.start()
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
-    for name in ("loss", "distill", "gt", "lambda_mean"):
-        one, two = ([float(value) for value in column(tmp_path / side, name)] for side in ("one", "two"))
-        assert two == pytest.approx(one, rel=1e-3), name
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a distillation by one process."""
+    folder = tmp_path_factory.mktemp("one")
+    distil(folder, mixer="confidence")
+    return folder
+
+
+def assert_same_losses(folder: Path, alone: Path) -> None:
+    for name in ("loss", "distill", "gt", "lambda_mean", "grad_norm"):
+        here, there = ([float(value) for value in column(side, name)] for side in (folder, alone))
+        assert here == pytest.approx(there, rel=1e-3), name
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path, alone: Path) -> None:
+    """The same global batch, shared by two gloo processes: the same losses, but for the order of additions."""
+    distil_as_two(tmp_path)
+    assert_same_losses(tmp_path, alone)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a distillation by two processes with sharded parameters."""
+    folder = tmp_path_factory.mktemp("sharded")
+    distil_as_two(folder, sharded=True, loop=replace(LOOP, preview_every=3))
+    return folder
+
+
+def test_sharded_parameters_learn_the_same(sharded: Path, alone: Path) -> None:
+    """FSDP2 on two gloo processes; its states and what previews and checkpoints are made of are whole, as anyone's."""
+    assert_same_losses(sharded, alone)
+    ours, theirs = state_of(sharded), state_of(alone)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=3e-4, msg=name)
+    shown = [load_file(folder / f"preview-{LOOP.steps:06d}.safetensors") for folder in (sharded, alone)]
+    assert shown[0].keys() == shown[1].keys()
+    for name, value in shown[1].items():
+        torch.testing.assert_close(shown[0][name], value, rtol=0, atol=3e-4, msg=name)
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_runs_go_on_in_the_other_layout(tmp_path: Path, sharded: Path, alone: Path, back: bool) -> None:
+    """A run with sharded parameters, stopped halfway and gone on with by one process, and the other way round."""
+    folder = shutil.copytree(sharded if back else alone, tmp_path / "half")
+    saved_states(folder)[-1][1].unlink()
+    assert saved_states(folder)[-1][0] == 4
+    if back:
+        distil(folder, mixer="confidence")
+    else:
+        distil_as_two(folder, sharded=True)
+    assert_same_losses(folder, alone)
 
 
 # The command

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -139,6 +140,20 @@ def test_state_of_other_networks_is_refused(tmp_path: Path) -> None:
     other.module = FeedForward(4, 2)
     with pytest.raises(FadaError, match="other networks"):
         run(other, SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"fsdp_version": 1}, "needs FSDP2"), ({"fsdp_version": 2, "cpu_offload": True}, "cannot be offloaded")],
+)
+def test_other_ways_of_sharding_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    shared = Accelerator(cpu=True).state.__dict__
+    monkeypatch.setitem(shared, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setitem(shared, "fsdp_plugin", FullyShardedDataParallelPlugin(**options))
+    with pytest.raises(FadaError, match=message):
+        run(Regression(), SETTINGS, tmp_path)
 
 
 def test_learning_rate() -> None:

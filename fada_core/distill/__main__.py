@@ -103,6 +103,8 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
     )
     # float32 weights of the student and, for what is trained, gradient, two moments and EMA; the teacher's weights.
     held = parameters["all"] * 4 + parameters["trained"] * 16
+    if accelerator.is_fsdp2:
+        held /= accelerator.num_processes
     held += sum(p.numel() * p.element_size() for p in frozen.parameters())
     log.info("memory: %.2f GB for weights and optimiser, activations come on top", held / 1e9)
     marks = [round(share * (config.loop.steps - 1)) for share in (0, 0.25, 0.5, 0.75)]
@@ -147,7 +149,7 @@ def run(config: DistillConfig) -> Path | None:
     train(task, config.loop, config.out, accelerator, deadline)
     target = config.out / "student.safetensors"
     if accelerator.is_main_process:
-        networks = task.student
+        networks = task.module.networks
         if config.trainable == "lora":
             networks = copy.deepcopy(networks)
             merge_lora(networks)

@@ -103,7 +103,7 @@ class DistillTask:
         return "samples " + ", ".join(self.ids)
 
     def preview(self, folder: Path, step: int) -> None:
-        self.make_preview(self.student, folder, step)
+        self.make_preview(self.module.networks, folder, step)
 
     def draw_scales(self, generators: list[torch.Generator]) -> Tensor:
         """ref_cfg and audio_cfg of each sample, (batch, 2): at a corner, or uniform in their ranges."""

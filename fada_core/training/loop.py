@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +20,7 @@ from tqdm import tqdm
 
 from ..errors import FadaError
 from .log import TrainingLog
+from .sharding import fill, hollow_copy, prepare, shards, whole
 from .state import load_state, save_state, saved_states
 
 EXPLOSION_AFTER = 50  #: steps before the running mean of the loss says anything
@@ -66,7 +69,7 @@ class Task(Protocol):
         """Which samples the latest batch had, for the message of a training that went wrong."""
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write pictures of the present state (the module holds the EMA weights meanwhile)."""
+        """Write pictures of the present state (`self.module` is whole and holds the EMA weights meanwhile)."""
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
@@ -106,18 +109,18 @@ class _StopRequest:
 def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator, deadline: float) -> bool:
     """Train until `config.steps` or `time.monotonic()` passes `deadline`; resumes from the newest state in `folder`.
 
-    Leaves the EMA weights in `task.module`. Returns whether all steps are done. Raises FadaError when a loss is not
-    finite or explodes, naming the step, its samples and the last good state.
+    Leaves the EMA weights in `task.module`; sharded by FSDP2, it is another object afterwards, on the CPU and with
+    weights on the main process alone. Returns whether all steps are done. Raises FadaError when a loss is not finite or
+    explodes, naming the step, its samples and the last good state.
     """
     folder.mkdir(parents=True, exist_ok=True)
     task.module.to(accelerator.device)
-    groups = task.parameter_groups()
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-    optimizer = _optimizer(config, groups)
+    hollow = hollow_copy(task.module) if accelerator.is_fsdp2 else None
+    module, optimizer = prepare(accelerator, task.module, _optimizer(config, task.parameter_groups()))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    ema = EMAModel(shards(parameters), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     states = saved_states(folder)
-    first = load_state(states[-1][1], task.module, optimizer, ema) if states else 0
-    module, optimizer = accelerator.prepare(task.module, optimizer)
+    first = load_state(states[-1][1], task.module, optimizer.optimizer, ema) if states else 0
     progress = tqdm(
         total=config.steps, initial=first, desc=folder.name, disable=not accelerator.is_main_process, mininterval=5
     )
@@ -139,7 +142,7 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
             with accelerator.autocast():
                 losses = task.losses(module, step, sample_generators(config.seed, step, mine, task.batch))
             accelerator.backward(losses["loss"])
-            norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
+            norm = whole(accelerator.clip_grad_norm_(parameters, config.max_grad_norm))
             loss = float(losses["loss"].detach())
             exploded = config.explosion and step - first > EXPLOSION_AFTER and loss > config.explosion * usual
             if exploded or not torch.isfinite(norm):
@@ -152,27 +155,45 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
             usual = loss if step == first else 0.95 * usual + 0.05 * loss
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema.step(parameters)
+            ema.step(shards(parameters))
             step += 1
             progress.update()
             log.add(step, rate, {**losses, "grad_norm": norm}, write=step % config.log_every == 0)
-            if accelerator.is_main_process and step % config.save_every == 0:
-                save_state(folder, step, task.module, optimizer.optimizer, ema, config.keep_states)
+            if step % config.save_every == 0:
+                save_state(folder, step, task.module, optimizer.optimizer, ema, config.keep_states, accelerator)
                 saved = step
-            if accelerator.is_main_process and (step % config.preview_every == 0 or step == config.steps):
-                ema.store(parameters)
-                ema.copy_to(parameters)
-                task.module.eval()
-                with torch.inference_mode():
-                    task.preview(folder, step)
-                task.module.train()
-                ema.restore(parameters)
+            takes_part = accelerator.is_main_process or hollow is not None
+            if takes_part and (step % config.preview_every == 0 or step == config.steps):
+                with _averaged(task, ema, parameters, hollow, accelerator):
+                    if accelerator.is_main_process:
+                        with torch.inference_mode():
+                            task.preview(folder, step)
     progress.close()
-    if accelerator.is_main_process and step > saved:
-        save_state(folder, step, task.module, optimizer.optimizer, ema, config.keep_states)
-    ema.copy_to(parameters)
+    if step > saved:
+        save_state(folder, step, task.module, optimizer.optimizer, ema, config.keep_states, accelerator)
+    ema.copy_to(shards(parameters))
+    if hollow is not None:
+        task.module = fill(hollow, task.module, accelerator)
     task.module.eval()
     return step >= config.steps
+
+
+@contextmanager
+def _averaged(
+    task: Task, ema: EMAModel, parameters: list[Tensor], hollow: nn.Module | None, accelerator: Accelerator
+) -> Iterator[None]:
+    """Within, `task.module` has the EMA weights and is whole, on the main process. Sharded, all have to take part."""
+    trained = task.module
+    ema.store(shards(parameters))
+    ema.copy_to(shards(parameters))
+    if hollow is not None:
+        task.module = fill(hollow, trained, accelerator)
+        if accelerator.is_main_process:
+            task.module.to(accelerator.device)
+    task.module.eval()
+    yield
+    task.module = trained.train()
+    ema.restore(shards(parameters))
 
 
 def _optimizer(config: LoopConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
