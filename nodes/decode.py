@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from .model import FadaModel
-from .types import CATEGORY, ModelType, from_latent, to_images
+from .types import CATEGORY, ModelType, aliases, from_latent, to_images
 
 
 class FADADecode(io.ComfyNode):
@@ -22,6 +22,7 @@ class FADADecode(io.ComfyNode):
             node_id="FADADecode",
             display_name="FADA Decode",
             category=CATEGORY,
+            **aliases("latents to frames"),
             description="Decodes latents to frames, for those who want to work on them. All frames are in memory at "
             "once: for long videos connect the latents to FADA Video Combine instead.",
             inputs=[

@@ -23,6 +23,7 @@ from .types import (
     ModelType,
     RegionType,
     advanced,
+    aliases,
     from_images,
 )
 
@@ -30,7 +31,7 @@ AUTO, NONE = "auto", "none"
 
 
 class FADAEncode(io.ComfyNode):
-    """FADA_MODEL, IMAGE, AUDIO -> FADA_COND, INT, FLOAT, FADA_REGION."""
+    """FADA_MODEL, IMAGE, AUDIO -> FADA_COND, INT, FLOAT, FADA_REGION, IMAGE; lists, of one entry for each video."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -38,12 +39,14 @@ class FADAEncode(io.ComfyNode):
             node_id="FADAEncode",
             display_name="FADA Encode",
             category=CATEGORY,
-            description="Encodes who speaks and what is said, once for the whole video.",
+            **aliases("talking head", "lip sync", "face crop"),
+            description="Encodes who speaks and what is said, once for the whole video. Several portraits, several "
+            "recordings, or pairs of both make as many videos.",
             inputs=[
                 ModelType.Input("model", tooltip="From FADA Load Model."),
                 io.Image.Input(
                     "image",
-                    tooltip="The portrait: one picture of any size, facing the camera, mouth closed. A square around "
+                    tooltip="The portrait: a picture of any size, facing the camera, mouth closed. A square around "
                     "the face is animated. Tip: FADA Paste Back puts it back into the whole picture.",
                 ),
                 io.Audio.Input(
@@ -96,10 +99,19 @@ class FADAEncode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ConditionType.Output(display_name="cond", tooltip="For FADA Sampler."),
-                io.Int.Output(display_name="frames", tooltip="Frames of the finished video."),
-                io.Float.Output(display_name="fps", tooltip="The model's frames per second."),
-                RegionType.Output(display_name="region", tooltip="The square that is animated: for FADA Paste Back."),
+                ConditionType.Output(display_name="cond", tooltip="For FADA Sampler.", is_output_list=True),
+                io.Int.Output(display_name="frames", tooltip="Frames of the finished video.", is_output_list=True),
+                io.Float.Output(display_name="fps", tooltip="The model's frames per second.", is_output_list=True),
+                RegionType.Output(
+                    display_name="region",
+                    tooltip="The square that is animated: for FADA Paste Back or FADA Video Combine.",
+                    is_output_list=True,
+                ),
+                io.Image.Output(
+                    display_name="portrait",
+                    tooltip="The whole picture that the square is from: goes with region, also for several portraits.",
+                    is_output_list=True,
+                ),
             ],
         )
 
@@ -115,21 +127,44 @@ class FADAEncode(io.ComfyNode):
         face_model: str = AUTO,
         identity_model: str = NONE,
     ) -> io.NodeOutput:
-        portrait = single(image)
-        speech = from_waveform(audio["waveform"], audio["sample_rate"])
-        region = _region(portrait, mask, crop_margin, face_box, face_model)
-        identity = None
-        if identity_model != NONE:
-            identity = identity_embedding(portrait, region, _file(_identity_models(), identity_model))
         pipeline = model.for_encoding()
-        condition = pipeline.encode(portrait, speech, region=region, identity=identity)
-        return io.NodeOutput(FadaCondition(condition, audio), condition.frames, float(pipeline.config.fps), region)
+        made = []
+        for picture, recording, shape in _videos(image, audio, mask):
+            portrait = single(picture)
+            speech = from_waveform(recording["waveform"], recording["sample_rate"])
+            region = _region(portrait, shape, crop_margin, face_box, face_model)
+            identity = None
+            if identity_model != NONE:
+                identity = identity_embedding(portrait, region, _file(_identity_models(), identity_model))
+            condition = pipeline.encode(portrait, speech, region=region, identity=identity)
+            made.append(
+                (FadaCondition(condition, recording), condition.frames, float(pipeline.config.fps), region, picture)
+            )
+        return io.NodeOutput(*map(list, zip(*made, strict=True)))
+
+
+def _videos(image: Tensor, audio: Audio, mask: Tensor | None) -> list[tuple[Tensor, Audio, Tensor | None]]:
+    """Portrait, recording and mask of each video; what there is one of is for all of them."""
+    pictures = list(image.split(1))
+    recordings = [audio | {"waveform": waveform} for waveform in audio["waveform"].split(1)]
+    count = max(len(pictures), len(recordings))
+    if {len(pictures), len(recordings)} - {1, count}:
+        raise FadaError(
+            f"There are {len(pictures)} portraits and {len(recordings)} recordings; connect one of either, or as many."
+        )
+    masks = [None] if mask is None else list(mask.split(1))
+    if len(masks) not in (1, count):
+        raise FadaError(f"There are {len(masks)} masks for {count} videos; connect one, or as many.")
+    pictures, recordings, masks = (x * count if len(x) == 1 else x for x in (pictures, recordings, masks))
+    return list(zip(pictures, recordings, masks, strict=True))
 
 
 def single(image: Tensor) -> Tensor:
     """The one picture of an IMAGE, (1, 3, h, w) in -1..1."""
     if len(image) != 1:
-        raise FadaError(f"The portrait is a batch of {len(image)} pictures; connect a single one.")
+        raise FadaError(
+            f"The portrait is a batch of {len(image)} pictures; connect FADA Encode's portrait, which goes with region."
+        )
     return from_images(image)
 
 
@@ -139,8 +174,6 @@ def _region(portrait: Tensor, mask: Tensor | None, margin: float, box: str, mode
     if box.strip():
         return find_face(portrait, box=_numbers(box), margin=margin)
     if mask is not None:
-        if len(mask) != 1:
-            raise FadaError(f"The mask is a batch of {len(mask)}; connect a single one.")
         return find_face(portrait, mask=mask, margin=margin)
     if model == NONE:
         path = None

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..fada_core.errors import FadaError
 from ..fada_core.media.audio import SAMPLE_RATE, load_audio
-from .types import CATEGORY
+from .types import CATEGORY, aliases
 
 
 def input_path(name: str) -> str:
@@ -39,6 +39,7 @@ class FADALoadAudio(io.ComfyNode):
             node_id="FADALoadAudio",
             display_name="FADA Load Audio",
             category=CATEGORY,
+            **aliases("speech", "voice", "sound of a video"),
             description="Loads speech, or a part of it, from any file with sound, also from videos. 16 kHz mono, as "
             "the models hear it; for the full sound in the video connect ComfyUI's own Load Audio to Video Combine.",
             inputs=[

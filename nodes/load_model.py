@@ -16,7 +16,7 @@ from ..fada_core.checkpoint import load_checkpoint, shipped_models
 from ..fada_core.errors import FadaError
 from ..fada_core.pipeline import Pipeline
 from .model import FadaModel
-from .types import CATEGORY, ModelType
+from .types import CATEGORY, ModelType, aliases
 
 FOLDER = "fada"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -64,6 +64,7 @@ class FADALoadModel(io.ComfyNode):
             node_id="FADALoadModel",
             display_name="FADA Load Model",
             category=CATEGORY,
+            **aliases("talking head", "avatar", "lip sync", "hallo", "echomimic"),
             description="Loads a talking-portrait model: one that comes with FADA, or a file in models/fada.",
             inputs=[
                 io.Combo.Input(

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..fada_core.media.face import FaceRegion
 from ..fada_core.media.face_paste import FEATHER, PasteBack
 from .encode import single
-from .types import CATEGORY, RegionType, advanced, from_images, to_images, to_preview
+from .types import CATEGORY, RegionType, advanced, aliases, from_images, to_images, to_preview
 
 
 class FADAPasteBack(io.ComfyNode):
@@ -23,6 +23,7 @@ class FADAPasteBack(io.ComfyNode):
             node_id="FADAPasteBack",
             display_name="FADA Paste Back",
             category=CATEGORY,
+            **aliases("uncrop", "composite", "stitch"),
             description="Puts the animated square back into the whole portrait, with a soft edge. All frames are in "
             "memory at once, in the portrait's size.",
             inputs=[

@@ -12,7 +12,7 @@ from ..fada_core.pipeline import MODES, SCALE_RANGE, Stats
 from ..fada_core.sampling.solvers import SOLVERS
 from .model import FadaModel
 from .preview import ClipPreview
-from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, to_latent
+from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, aliases, to_latent
 
 AUTO = "auto"
 GUIDED = ("teacher", "balanced")  #: modes that compute the guidance, from up to three predictions
@@ -63,6 +63,7 @@ class FADASampler(io.ComfyNode):
             node_id="FADASampler",
             display_name="FADA Sampler",
             category=CATEGORY,
+            **aliases("talking head", "lip sync", "audio driven"),
             description="Makes the video's latents by diffusion. They are small, however long the audio is.",
             inputs=[
                 ModelType.Input("model", tooltip="From FADA Load Model; the one that encoded the condition."),

@@ -28,6 +28,11 @@ def advanced(kind: type[io.Input]) -> dict[str, bool]:
     return {"advanced": True} if "advanced" in inspect.signature(kind).parameters else {}
 
 
+def aliases(*words: str) -> dict[str, list[str]]:
+    """The argument with other words that find a node, where this version of ComfyUI knows it."""
+    return {"search_aliases": list(words)} if "search_aliases" in inspect.signature(io.Schema).parameters else {}
+
+
 @dataclass(frozen=True, eq=False)
 class FadaCondition:
     """An encoded job, and the sound that its video shall have."""

@@ -22,7 +22,7 @@ from ..fada_core.media.face_paste import PasteBack
 from ..fada_core.media.video import VideoWriter
 from .encode import single
 from .model import FadaModel
-from .types import CATEGORY, Audio, ModelType, RegionType, from_images, from_latent, to_preview
+from .types import CATEGORY, Audio, ModelType, RegionType, aliases, from_images, from_latent, to_preview
 
 FORMATS = ["mp4", "webm", "gif", "png"]
 DEFAULT_FPS = 25.0
@@ -38,6 +38,7 @@ class FADAVideoCombine(io.ComfyNode):
             node_id="FADAVideoCombine",
             display_name="FADA Video Combine",
             category=CATEGORY,
+            **aliases("save video", "export mp4", "webm", "gif"),
             description="Writes frames or latents and their sound to a video in the output folder, piece by piece: the "
             "memory it takes does not grow with the length, and what is written so far stays playable after a stop.",
             inputs=[

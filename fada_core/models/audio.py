@@ -8,8 +8,8 @@ from functools import cache
 import librosa
 import torch
 import torch.nn.functional as F
+import transformers  # its parts are imported at their first use, which takes seconds
 from torch import Tensor, nn
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ..config import AudioEncoderConfig
 from ..errors import FadaError
@@ -97,10 +97,10 @@ class Wav2Vec2Encoder(nn.Module):
         FadaError: another architecture than wav2vec2-base's, or a depth or width that contradicts `config`.
     """
 
-    def __init__(self, config: AudioEncoderConfig, wav2vec2: Wav2Vec2Config | None = None) -> None:
+    def __init__(self, config: AudioEncoderConfig, wav2vec2: transformers.Wav2Vec2Config | None = None) -> None:
         super().__init__()
         if wav2vec2 is None:
-            wav2vec2 = Wav2Vec2Config(
+            wav2vec2 = transformers.Wav2Vec2Config(
                 num_hidden_layers=config.layers,
                 hidden_size=config.dim,
                 intermediate_size=4 * config.dim,
@@ -116,7 +116,9 @@ class Wav2Vec2Encoder(nn.Module):
         self.config = config
         # Masking is for its own training; without it there is no embedding of masked rows among the weights.
         unmasked = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
-        self.model = Wav2Vec2Model(Wav2Vec2Config.from_dict({**wav2vec2.to_dict(), **unmasked}))
+        self.model = transformers.Wav2Vec2Model(
+            transformers.Wav2Vec2Config.from_dict({**wav2vec2.to_dict(), **unmasked})
+        )
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Wav2Vec2Encoder:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import diffusers  # its parts are imported at their first use, which takes seconds
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
 from ..config import VAEConfig
@@ -96,7 +96,7 @@ class StableDiffusionVAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.scale, self.shift = config.scaling_factor, config.shift_factor
-        self.kl = AutoencoderKL(
+        self.kl = diffusers.AutoencoderKL(
             in_channels=3,
             out_channels=3,
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -122,7 +122,7 @@ class TAESD(nn.Module):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        self.taesd = AutoencoderTiny(latent_channels=config.latent_channels)
+        self.taesd = diffusers.AutoencoderTiny(latent_channels=config.latent_channels)
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures `(n, 3, h, w)` in -1..1 to scaled latents `(n, 4, h/8, w/8)`."""

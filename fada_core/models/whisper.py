@@ -7,9 +7,8 @@ from functools import cache
 import librosa
 import torch
 import torch.nn.functional as F
+import transformers  # its parts are imported at their first use, which takes seconds
 from torch import Tensor, nn
-from transformers import WhisperConfig
-from transformers.models.whisper.modeling_whisper import WhisperEncoder as Transformer
 
 from ..config import AudioEncoderConfig
 from ..errors import FadaError
@@ -35,13 +34,15 @@ class WhisperEncoder(nn.Module):
         FadaError: a depth or width that contradicts `config`.
     """
 
-    def __init__(self, config: AudioEncoderConfig, whisper: WhisperConfig | None = None) -> None:
+    def __init__(self, config: AudioEncoderConfig, whisper: transformers.WhisperConfig | None = None) -> None:
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder as Transformer
+
         super().__init__()
         states, rest = divmod(config.layers, _AROUND)
         if rest or not states:
             raise FadaError(f"Whisper gives {_AROUND} rows of each hidden state, so layers cannot be {config.layers}.")
         if whisper is None:
-            whisper = WhisperConfig(
+            whisper = transformers.WhisperConfig(
                 d_model=config.dim,
                 encoder_layers=states - 1,
                 encoder_attention_heads=max(1, config.dim // 64),

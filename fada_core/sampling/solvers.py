@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+import diffusers  # its parts are imported at their first use, which takes seconds
 from torch import Tensor
 
 from ..errors import FadaError
@@ -37,7 +37,7 @@ class Multistep:
 
     def __init__(
         self,
-        kind: type[DPMSolverMultistepScheduler] | type[UniPCMultistepScheduler],
+        kind: type[diffusers.DPMSolverMultistepScheduler] | type[diffusers.UniPCMultistepScheduler],
         schedule: NoiseSchedule,
         steps: int,
     ) -> None:
@@ -72,7 +72,7 @@ def build_solver(schedule: NoiseSchedule, steps: int, name: str = "ddim") -> Sol
     if name == "ddim":
         return DDIM(schedule, steps)
     if name == "dpm++":
-        return Multistep(DPMSolverMultistepScheduler, schedule, steps)
+        return Multistep(diffusers.DPMSolverMultistepScheduler, schedule, steps)
     if name == "unipc":
-        return Multistep(UniPCMultistepScheduler, schedule, steps)
+        return Multistep(diffusers.UniPCMultistepScheduler, schedule, steps)
     raise FadaError(f"There is no solver '{name}'; choose one of {', '.join(SOLVERS)}.")

@@ -1,45 +1,61 @@
-"""Make workflows/talking_portrait.json and its picture from the API twin, in ComfyUI's real frontend.
+"""Make all workflows/*.json, their pictures and the blueprint from the API twins, in ComfyUI's real frontend.
 
-    python -m tests.frontend.make_workflow http://127.0.0.1:8188
+    COMFYUI_DIR=... COMFYUI_PYTHON=... python -m tests.frontend.make_workflow
 
-The server needs the pack, and portrait.png and speech.wav in its input folder; the graph is run once for the picture.
+starts that ComfyUI in a new folder, with a portrait and a sound that the avatars make. A graph whose model comes with
+FADA is run once, so that its picture shows the video; other models are empty files there, and only named.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
-from tests.comfy_browser import frontend
+from fada_core.checkpoint import shipped_models
+from tests.comfy_browser import Frontend, frontend
+from tests.comfy_server import ROOT, comfyui
+from tests.frontend.serve import stand_ins
 
-WORKFLOWS = Path(__file__).parents[2] / "workflows"
-NAME = "talking_portrait"
-COLUMNS = [[2], [1, 3], [4], [5], [6]]
+WORKFLOWS = ROOT / "workflows"
+BLUEPRINT = ROOT / "subgraphs" / "FADA portrait and audio to video.json"
+DEMO = ["-m", "fada_core.avatars", "--seed", "1000007", "--pool", "high", "--seconds", "2", "--out"]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url")
-    parser.add_argument("--seconds", type=float, default=300, help="longest time that the run may take")
-    arguments = parser.parse_args()
-    prompt = json.loads((WORKFLOWS / "api" / f"{NAME}.json").read_text())
-    with frontend(arguments.url.rstrip("/")) as page:
-        page.load_api(prompt, COLUMNS)
-        made, graph = page.serialise()
-        if made != prompt:
-            sys.stderr.write(f"the frontend changed the workflow:\n{json.dumps(made, indent=1)}\n")
-            return 1
-        ended = page.run(arguments.seconds)
-        problems = page.problems()
-        if not ended.startswith("execution_success") or problems:
-            sys.stderr.write("\n".join([ended, *problems, ""]))
-            return 1
-        (WORKFLOWS / f"{NAME}.json").write_text(json.dumps(graph, indent=1) + "\n")
-        page.picture(WORKFLOWS / f"{NAME}.jpg")
-    return 0
+def make(page: Frontend, name: str, prompt: dict[str, Any]) -> None:
+    """One graph and its picture; an AssertionError says what is wrong with it."""
+    page.load_api(prompt)
+    made, graph = page.serialise()
+    assert made == prompt, f"the frontend changed {name}:\n{json.dumps(made, indent=1)}"
+    if {node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "FADALoadModel"} <= {
+        *shipped_models()
+    }:
+        ended = page.run(600)
+        assert ended.startswith("execution_success"), f"{name}: {ended}"
+    assert not page.problems(), f"{name}: {page.problems()}"
+    (WORKFLOWS / f"{name}.json").write_text(json.dumps(graph, indent=1) + "\n")
+    page.picture(WORKFLOWS / f"{name}.jpg")
+
+
+def main() -> None:
+    prompts = {path.stem: json.loads(path.read_text()) for path in sorted((WORKFLOWS / "api").glob("*.json"))}
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        subprocess.run([sys.executable, *DEMO, str(base / "input")], cwd=ROOT, check=True)  # noqa: S603
+        stand_ins(base / "models" / "fada", list(prompts.values()))
+        with comfyui(base) as server:
+            for name, prompt in prompts.items():
+                with frontend(server.url) as page:
+                    make(page, name, prompt)
+            with frontend(server.url) as page:
+                page.load_api(prompts["talking_portrait"])
+                BLUEPRINT.parent.mkdir(exist_ok=True)
+                graph = page.blueprint(BLUEPRINT.stem)
+                BLUEPRINT.write_text(json.dumps(graph, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
