@@ -411,6 +411,15 @@ def test_a_broken_detector_is_named(tmp_path: Path, name: str, needs: str) -> No
 # Identity
 
 
+def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = ModuleType("mediapipe")  # without its parts, as half an installation is
+    module.__spec__ = ModuleSpec("mediapipe", None)
+    monkeypatch.setitem(sys.modules, "mediapipe", module)
+    (tmp_path / "face_landmarker.task").touch()
+    with pytest.raises(FadaError, match="mediapipe cannot be loaded"):
+        load_detector(tmp_path / "face_landmarker.task")
+
+
 def test_an_aligned_face_has_its_eyes_where_arcface_expects_them() -> None:
     points = ((110.0, 60.0), (150.0, 90.0), (115.0, 100.0), (80.0, 110.0), (110.0, 132.0))  # a head on its side
     image = -torch.ones(1, 3, 200, 260)
