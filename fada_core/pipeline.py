@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from .media.image import to_square
 from .models.audio import SAMPLE_RATE
 from .models.networks import Networks
 from .sampling.chain import sample_chain
+from .sampling.live import LiveClip, sample_live
 from .sampling.preview import preview
 from .sampling.sampler import Callback, Masks, SamplingSettings, Subject, prepare_subject
 from .sampling.schedule import NoiseSchedule
@@ -49,6 +51,13 @@ class Condition:
     def frames(self) -> int:
         """Frames of the finished video."""
         return len(self.features)
+
+
+class LiveFrames(NamedTuple):
+    """Frames, and what is heard while they are seen."""
+
+    frames: Tensor  #: (n, 3, size, size) in -1..1, float32
+    samples: Tensor  #: (samples,) float32, mono, 16 kHz
 
 
 @dataclass
@@ -173,14 +182,30 @@ class Pipeline:
                 f"The model '{self.config.name}' makes {self.config.fps:g} frames per second, not {fps:g}; "
                 f"use {self.config.fps:g} and change the finished video's rate if needed."
             )
-        if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel():
-            raise FadaError(f"The portrait has the shape {tuple(image.shape)}; give one RGB picture, (1, 3, h, w).")
         if audio.ndim != 1:
             raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give mono samples, (samples,).")
         if not len(audio):
             raise FadaError("The audio is empty, which makes 0 frames; give at least one sample.")
-        if not (image.isfinite().all() and audio.isfinite().all()):
-            raise FadaError("Portrait or audio has values that are not finite (NaN); check where they come from.")
+        if not audio.isfinite().all():
+            raise FadaError("The audio has values that are not finite (NaN); check where they come from.")
+        subject = self._subject(image, region, identity, face_box, masks)
+        frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
+        with _out_of_memory("use a device with more of it, or the CPU"):
+            features = self.networks.audio_encoder.encode(audio.float().to(self.device), frames, fps)
+        return Condition(self.config, subject, features)
+
+    def _subject(
+        self,
+        image: Tensor,
+        region: FaceRegion | None,
+        identity: Tensor | None,
+        face_box: Tensor | None = None,
+        masks: Masks | None = None,
+    ) -> Subject:
+        if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel():
+            raise FadaError(f"The portrait has the shape {tuple(image.shape)}; give one RGB picture, (1, 3, h, w).")
+        if not image.isfinite().all():
+            raise FadaError("The portrait has values that are not finite (NaN); check where they come from.")
         wanted = self.config.condition.identity_dim
         if identity is not None and identity.shape != (1, wanted):
             takes = f"embeddings of {wanted} numbers" if wanted else "no identity embedding"
@@ -188,7 +213,6 @@ class Pipeline:
                 f"The model '{self.config.name}' takes {takes}, this one has the shape {tuple(identity.shape)}; "
                 "give another identity model, or none."
             )
-        frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
         networks, device = self.networks, self.device
         with _out_of_memory("use a device with more of it, or the CPU"):
             size = self.config.size
@@ -199,9 +223,7 @@ class Pipeline:
             if masks is not None:
                 masks = [[mask.to(device, networks.dtype) for mask in level] for level in masks]
             extras = (None if x is None else x.to(device) for x in (identity, face_box))
-            subject = prepare_subject(networks, portrait, *extras, masks)
-            features = networks.audio_encoder.encode(audio.float().to(device), frames, fps)
-        return Condition(self.config, subject, features)
+            return prepare_subject(networks, portrait, *extras, masks)
 
     def _conditions(
         self, region: FaceRegion, face_box: Tensor | None, masks: Masks | None
@@ -252,6 +274,75 @@ class Pipeline:
         Raises:
             FadaError: the mode does not fit the checkpoint, a value is out of range, or out of memory.
         """
+        if cond.config != self.config:
+            raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
+        settings = self._settings(
+            mode, steps, ref_cfg, audio_cfg, solver, region_weights, guidance_interval, batch_branches
+        )
+        self.stats = Stats()
+        return self._clips(cond, settings, _generator(seed), callback, self.stats)
+
+    def stream(
+        self,
+        image: Tensor,
+        chunks: Iterable[Tensor],
+        *,
+        seed: int = 0,
+        lookahead: float = 0.2,
+        region: FaceRegion | None = None,
+        identity: Tensor | None = None,
+        **sampling: Any,
+    ) -> Iterator[LiveFrames]:
+        """Follow speech that arrives piece by piece, from a microphone or a voice synthesis; memory does not grow.
+
+        Frames come as soon as a clip's speech and a little beyond it are there. While nothing comes, the face rests.
+
+        Args:
+            image: (1, 3, h, w) in -1..1, as for `encode`; so are `region` and `identity`.
+            chunks: samples, (samples,) float mono 16 kHz, of any length; an empty one says that nothing comes for now,
+                and silence takes its place; their end ends the video.
+            lookahead: seconds of speech beyond its own audio that a clip waits for. The mel encoder needs 0.02 to make
+                what `sample` makes of the whole recording; encoders that hear a recording as a whole only come closer
+                to that the more they have.
+            sampling: mode, steps, ref_cfg, audio_cfg and others, as for `sample`.
+
+        Raises:
+            FadaError: as `encode` and `sample`; or a model that makes all its clips together.
+        """
+        settings = self._settings(**sampling)
+        subject = self._subject(image, region, identity)
+        self.stats = Stats()
+        live = sample_live(
+            self.networks, self.schedule, subject, _checked(chunks), settings, _generator(seed), lookahead
+        )
+        return self._live_frames(live, self.stats)
+
+    @torch.inference_mode()
+    def _live_frames(self, clips: Iterator[LiveClip], stats: Stats) -> Iterator[LiveFrames]:
+        while True:
+            with _out_of_memory("use a smaller model"):
+                clip = next(clips, None)
+            if clip is None:
+                return
+            stats.clips += 1
+            stats.frames += len(clip.latents)
+            stats.nfe += clip.nfe
+            stats.nfe_per_clip = clip.nfe
+            stats.seconds += clip.seconds
+            yield LiveFrames(self.decode(clip.latents), clip.samples)
+
+    def _settings(
+        self,
+        mode: str | None = None,
+        steps: int | None = None,
+        ref_cfg: float | None = None,
+        audio_cfg: float | None = None,
+        solver: str = "ddim",
+        region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        batch_branches: bool = True,
+    ) -> SamplingSettings:
+        """What `sample` was asked for, checked, with the checkpoint's own where nothing was said."""
         if mode is None:
             mode = self.modes[0]
         if mode not in MODES:
@@ -262,10 +353,6 @@ class Pipeline:
                 reason = "needs a student with CFG tokens, which this one does not have"
             able = " or ".join(f"'{name}'" for name in self.modes)
             raise FadaError(f"Mode '{mode}' {reason}; choose mode {able} or load another checkpoint.")
-        if cond.config != self.config:
-            raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
-        if not -(2**63) <= seed < 2**64:
-            raise FadaError(f"The seed {seed} does not fit 64 bits; choose a smaller one.")
         ranges = self.info.scale_ranges if mode == "fast" else (SCALE_RANGE, SCALE_RANGE)
         settings = SamplingSettings(
             steps=self.info.steps if steps is None else steps,
@@ -278,8 +365,7 @@ class Pipeline:
             batch_branches=batch_branches,
         )
         build_solver(self.schedule, settings.steps, solver)  # checks both
-        self.stats = Stats()
-        return self._clips(cond, settings, torch.Generator().manual_seed(seed), callback, self.stats)
+        return settings
 
     @torch.inference_mode()
     def _clips(
@@ -327,6 +413,19 @@ def _scale(name: str, value: float, limits: tuple[float, float]) -> float:
     if not low <= value <= high:  # NaN is not either
         raise FadaError(f"{name} is {value:g}, outside of {low:g} to {high:g} for this mode; try {min(2.0, high):g}.")
     return float(value)
+
+
+def _generator(seed: int) -> torch.Generator:
+    if not -(2**63) <= seed < 2**64:
+        raise FadaError(f"The seed {seed} does not fit 64 bits; choose a smaller one.")
+    return torch.Generator().manual_seed(seed)
+
+
+def _checked(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    for chunk in chunks:
+        if chunk.ndim != 1 or not chunk.isfinite().all():
+            raise FadaError("A piece of the speech is not mono or not finite (NaN); give samples, (samples,).")
+        yield chunk
 
 
 def _moved(subject: Subject, device: torch.device) -> Subject:

@@ -1,5 +1,6 @@
 """The command `python -m fada_core.generate`: its files, its figures, its way to end, and every mistake's message."""
 
+import io
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -19,6 +21,8 @@ from PIL import Image
 
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.generate import main
+from fada_core.media.audio import listen, load_audio
+from fada_core.media.video import probe
 from fada_core.models.networks import Networks
 from tests.small import SMALL
 
@@ -292,6 +296,59 @@ def test_no_room_for_the_video(run: Run, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     refused(result, "out.mp4")
     assert decoded_frames(tmp_path / "out.mp4") > 0
+
+
+# --- speech that arrives ----------------------------------------------------------------------------------------------
+
+
+def raw_speech(seconds: float) -> bytes:
+    t = np.arange(round(seconds * 16000)) / 16000
+    return (8000 * np.sin(2 * math.pi * 180 * t)).astype("<i2").tobytes()
+
+
+class Arriving(io.BytesIO):
+    """Gives what it holds piece by piece, odd bytes too."""
+
+    def read1(self, size: int = -1) -> bytes:
+        return super().read1(3333)
+
+
+def test_speech_from_standard_input(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Arriving(raw_speech(0.5))))
+    code, out, _ = run(audio="-", json=True)
+    assert code == 0 and json.loads(out)["frames"] == 13
+    facts = probe(tmp_path / "out.mp4")
+    assert facts.frames == 13 and abs(facts.audio_duration - facts.duration) < 0.05
+    assert load_audio(tmp_path / "out.mp4")[1000:7000].std() == pytest.approx(8000 / 2**15 / 2**0.5, rel=0.1)
+
+
+def test_video_to_standard_output(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(raw_speech(0.3))))
+    names = {"image": "portrait.png", "model": "model.safetensors"}
+    options = [f"--{name}={folder / file}" for name, file in names.items()]
+    assert main([*options, "--audio=-", "--out=-", "--device=cpu"]) == 0
+    made, told = capsysbinary.readouterr()
+    with av.open(io.BytesIO(made)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 8
+    assert b"8 frames" in told
+
+
+def test_standard_input_has_no_end_to_count_from(run: Run, tmp_path: Path) -> None:
+    code, _, err = run(audio="-", sheet=tmp_path / "sheet.png")
+    assert code == 2 and "leave out --sheet" in err
+
+
+def test_listening_gives_up_waiting_but_not_the_speech() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source:
+        pieces = listen(source, patience=0.05)
+        assert not len(next(pieces))
+        os.write(writing, raw_speech(0.01))
+        assert next(piece for piece in pieces if len(piece)).shape == (160,)
+        os.close(writing)
+        assert not any(map(len, pieces))
 
 
 # --- a list of jobs ---------------------------------------------------------------------------------------------------

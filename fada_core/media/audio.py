@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -15,6 +18,7 @@ from torch import Tensor
 from ..errors import FadaError
 
 SAMPLE_RATE = 16000
+_PIECE_BYTES, _PIECES = 1 << 14, 64  # of `listen`: half a second each, and how many are held for a slow listener
 
 
 def load_audio(path: str | Path, start: float = 0.0, duration: float | None = None) -> Tensor:
@@ -46,6 +50,33 @@ def load_audio(path: str | Path, start: float = 0.0, duration: float | None = No
     except av.FFmpegError as error:
         raise FadaError(f"'{path.name}' cannot be read as sound ({error.strerror}); convert it to WAV.") from error
     return _checked(samples, f"'{path.name}'")
+
+
+def listen(source: BinaryIO, patience: float) -> Iterator[Tensor]:
+    """Raw speech as it arrives, 16-bit little-endian mono at 16 kHz: pieces (samples,) float32 in -1..1, until its end.
+
+    When nothing has come for `patience` seconds, the piece is empty. A source that is faster than its listener waits.
+    """
+    pieces: Queue[bytes] = Queue(_PIECES)
+
+    def read() -> None:
+        while piece := source.read1(_PIECE_BYTES):
+            pieces.put(piece)
+        pieces.put(b"")
+
+    Thread(target=read, daemon=True).start()  # it may wait for the source for ever
+    rest = b""
+    while True:
+        try:
+            piece = pieces.get(timeout=patience)
+        except Empty:
+            yield torch.zeros(0)
+            continue
+        if not piece:
+            return
+        whole = rest + piece
+        rest = whole[len(whole) // 2 * 2 :]
+        yield torch.from_numpy(np.frombuffer(whole, "<i2", len(whole) // 2).astype(np.float32) / 2**15)
 
 
 def from_waveform(waveform: Tensor, sample_rate: int) -> Tensor:

@@ -5,6 +5,7 @@ Both leave, at any time, something on the disk that opens and holds all but the 
 
 from __future__ import annotations
 
+import sys
 import wave
 from collections.abc import Mapping
 from fractions import Fraction
@@ -19,10 +20,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import FadaError
 
+STDOUT = "-"  #: as a path: MP4 to the standard output
 SUFFIXES = (".mp4", ".webm", ".gif")
 _SOUND_RATE = 48000  # the one rate that Opus and every AAC decoder takes
 # delay_moov: the header then knows of AAC's 1024 samples of lead-in, without which everything comes 21 ms late.
-_MP4_FLAGS = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
+_PIPED_MP4_FLAGS = _MP4_FLAGS = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
 if av.library_versions["libavformat"] >= (62, 12):  # FFmpeg 7 and 8.0 end such files with a wrong index
     _MP4_FLAGS += "+hybrid_fragmented"
 _SOUND_CODECS = {".mp4": "aac", ".webm": "libopus"}
@@ -57,16 +59,19 @@ class ContainerSink:
         sound: tuple[int, int] | None,
         metadata: Mapping[str, str],
     ) -> None:
-        suffix = path.suffix.lower()
+        piped = str(path) == STDOUT
+        suffix = ".mp4" if piped else path.suffix.lower()
         self._count = 0
         self._time_base = 1 / fps
         self._sound = None
         options = {
-            ".mp4": {"movflags": _MP4_FLAGS},
+            ".mp4": {"movflags": _PIPED_MP4_FLAGS if piped else _MP4_FLAGS},
             ".webm": {"cluster_time_limit": "500"},
             ".gif": {"loop": "0"},
         }[suffix]
-        self._container = av.open(str(path), "w", options={"flush_packets": "1", **options})
+        # PyAV only writes to the stream; it is ours to leave open.
+        target = {"file": sys.stdout.buffer, "format": "mp4"} if piped else {"file": str(path)}
+        self._container = av.open(**target, mode="w", options={"flush_packets": "1", **options})
         group = str(max(1, round(fps / 2)))
         codec, pixels, settings = {
             ".mp4": ("libx264", "yuv420p", {"crf": str(crf), "tune": "zerolatency"}),

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from ..errors import FadaError
 from .image import to_uint8
-from .sinks import SUFFIXES, ContainerSink, FolderSink, Sink
+from .sinks import STDOUT, SUFFIXES, ContainerSink, FolderSink, Sink
 
 
 class VideoWriter:
     """Writes frames and the sound that belongs to them as they arrive; a context manager.
 
     The file's format follows from its suffix: `.mp4` (H.264, AAC), `.webm` (VP9, Opus), `.gif` (no sound, no metadata);
-    a path without suffix, or of an existing folder, is a folder of PNG pictures with `audio.wav` beside them. The
+    a path without suffix, or of an existing folder, is a folder of PNG pictures with `audio.wav` beside them; `-` is
+    MP4 to the standard output, in fragments that a player shows as they come. The
     parent folder is created, an existing file replaced. Sound is written up to the time of the last frame, padded with
     silence where it is shorter. What was written so far stays playable however the process ends; of a killed one, about
     the last half second is missing. Leaving the `with` block by an exception finishes the file like any other end.
@@ -35,7 +36,8 @@ class VideoWriter:
         path: where to.
         width, height: of the frames that will come, pixels.
         fps: frames per second; fractions like 29.97 are taken as the nearest with a denominator up to 1001.
-        audio: (samples,) or (channels, samples) with one or two channels, float in -1..1; None: a silent file.
+        audio: (samples,) or (channels, samples) with one or two channels, float in -1..1; None: a silent file. More
+            may follow by `hear`.
         audio_rate: of `audio`, Hz.
         metadata: names and texts stored in the file, e.g. `{"comment": ...}`.
         crf: quality of MP4 and WebM as H.264 counts it, 0 (lossless) to 51; 18 shows no loss to the eye.
@@ -59,8 +61,9 @@ class VideoWriter:
     ) -> None:
         self.path = Path(path)
         self.frames = 0  #: written so far
-        self._folder = str(path).endswith("/") or self.path.is_dir() or not self.path.suffix
-        if not self._folder and self.path.suffix.lower() not in SUFFIXES:
+        self._piped = str(path) == STDOUT
+        self._folder = not self._piped and (str(path).endswith("/") or self.path.is_dir() or not self.path.suffix)
+        if not self._folder and not self._piped and self.path.suffix.lower() not in SUFFIXES:
             allowed = ", ".join(SUFFIXES)
             raise FadaError(f"'{self.path.suffix}' is no video format here; use {allowed}, or a folder for PNG frames.")
         if width < 1 or height < 1 or not 0 < fps <= 1000:
@@ -72,7 +75,7 @@ class VideoWriter:
         self._fps = Fraction(fps).limit_denominator(1001)
         self._audio = None if audio is None else np.atleast_2d(audio.detach().float().cpu().numpy()).T
         self._audio_rate = audio_rate
-        self._sounded = 0
+        self._sounded = 0  # samples written so far; `_audio` holds what comes after them
         self._metadata = metadata or {}
         self._crf = crf
         self._sink: Sink
@@ -90,6 +93,11 @@ class VideoWriter:
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error
         return self
+
+    def hear(self, samples: Tensor) -> None:
+        """More sound, of as many channels as there was in the beginning, to follow what is there."""
+        more = np.atleast_2d(samples.detach().float().cpu().numpy()).T
+        self._audio = np.concatenate([self._audio, more])
 
     def write(self, frames: Tensor | np.ndarray) -> None:
         """The next frames: float (n, 3, h, w) in -1..1, or uint8 (n, h, w, 3)."""
@@ -114,7 +122,7 @@ class VideoWriter:
         if self._audio is None:
             return
         end = round(self.frames / self._fps * self._audio_rate)
-        block = self._audio[self._sounded : end]
+        block, self._audio = np.split(self._audio, [end - self._sounded])
         silence = end - self._sounded - len(block)
         self._sink.sound(np.pad(block, ((0, silence), (0, 0))))
         self._sounded = end
@@ -132,7 +140,7 @@ class VideoWriter:
         except (OSError, av.FFmpegError) as failure:
             raise self._failure(failure) from failure
         if not self.frames:
-            if not self._folder:
+            if not self._folder and not self._piped:
                 self.path.unlink()
             if error is None:
                 raise FadaError(f"No frame was written to '{self.path}'; give at least one.")
