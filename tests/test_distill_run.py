@@ -88,9 +88,9 @@ def distil(
     folder: Path, batch: int = 4, loop: LoopConfig = LOOP, slow: float = 0.0, sharded: bool = False, **objective
 ) -> DistillTask:
     accelerator = Accelerator(cpu=True)
-    if sharded:  # accelerate does this on GPUs only; torch does it on CPUs, too
+    if sharded:  # as `accelerate launch --use_fsdp --fsdp_version 2` has it; on CPUs torch does it, accelerate does not
         accelerator.state.distributed_type = DistributedType.FSDP
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True)
     task = make_task(accelerator, batch, Objective(**objective), slow)
     train(task, loop, folder, accelerator, float("inf"))
     return task
