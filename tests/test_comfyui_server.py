@@ -245,6 +245,18 @@ def test_little_memory_keeps_part_of_the_weights_away(base):
     assert told["difference"] < 1e-4
 
 
+def test_the_requirements_change_nothing_that_is_installed():
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+
+    def pip(*arguments: str) -> Any:
+        command = [python, "-m", "pip", *arguments]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)  # noqa: S603
+
+    there = {package["name"].lower() for package in pip("list", "--format", "json")}
+    plan = pip("install", "--dry-run", "--quiet", "--report", "-", "-r", str(ROOT / "requirements.txt"))
+    assert not there & {package["metadata"]["name"].lower() for package in plan["install"]}
+
+
 def test_graphs_and_help_are_served(server):
     assert sorted(server.get("/workflow_templates")["comfyui-fada"]) == list(TWINS)
     served = server.get("/api/workflow_templates/comfyui-fada/talking_portrait.json")

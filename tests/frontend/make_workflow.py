@@ -33,7 +33,7 @@ def make(page: Frontend, name: str, prompt: dict[str, Any]) -> None:
     if {node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "FADALoadModel"} <= {
         *shipped_models()
     }:
-        ended = page.run(600)
+        ended = page.run(3600)
         assert ended.startswith("execution_success"), f"{name}: {ended}"
     assert not page.problems(), f"{name}: {page.problems()}"
     (WORKFLOWS / f"{name}.json").write_text(json.dumps(graph, indent=1) + "\n")
