@@ -41,7 +41,7 @@ from .pipeline import LiveFrames, Pipeline, load
 
 SHEET_COLUMNS, SHEET_ROWS = 6, 3
 STDIO = "-"  #: as a path: the standard input or output
-SAMPLING = ("mode", "steps", "ref_cfg", "audio_cfg", "seed", "solver", "guidance_interval")
+SAMPLING = ("mode", "steps", "ref_cfg", "audio_cfg", "seed", "solver", "guidance_interval", "batch_branches")
 """Settings that are the sampler's."""
 MODEL_FOLDER = Path("models", "fada")  #: where a face detector is looked for, besides the checkpoint's folder
 
@@ -63,6 +63,8 @@ class Settings:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Part of the schedule, 0 (clean) to 1 (noise), in which the two scales apply; elsewhere there is one pass."""
     solver: Literal["ddim", "dpm++", "unipc"] = "ddim"
+    batch_branches: bool = True
+    """Compute the guidance branches together; alone, they take less memory and more time."""
     seed: int = 0
     """The same seed on the same machine gives the same video."""
     fps: float | None = None
