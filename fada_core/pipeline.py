@@ -380,7 +380,7 @@ class Pipeline:
         chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback)
         advice = "close what else uses it, or use a smaller model"
         if settings.batch_branches:
-            advice = "sample with batch_branches=False (generate: --no-batch-branches), or with scales that need fewer branches"
+            advice = "sample with batch_branches=False (--no-batch-branches), or with scales that need fewer branches"
         while True:
             start = time.perf_counter()
             with _out_of_memory(advice):
