@@ -20,6 +20,7 @@ import comfy.options  # noqa: E402
 comfy.options.enable_args_parsing()
 import comfy.model_management as management  # noqa: E402
 import torch  # noqa: E402
+import utils.install_util  # noqa: E402, F401  as main.py: ComfyUI's nodes.py puts another `utils` in front of it
 
 ROOT = Path(__file__).parents[1]
 

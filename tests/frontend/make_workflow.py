@@ -30,13 +30,13 @@ def make(page: Frontend, name: str, prompt: dict[str, Any]) -> None:
     page.load_api(prompt)
     made, graph = page.serialise()
     assert made == prompt, f"the frontend changed {name}:\n{json.dumps(made, indent=1)}"
+    (WORKFLOWS / f"{name}.json").write_text(json.dumps(graph, indent=1) + "\n")
     if {node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "FADALoadModel"} <= {
         *shipped_models()
     }:
         ended = page.run(3600)
         assert ended.startswith("execution_success"), f"{name}: {ended}"
     assert not page.problems(), f"{name}: {page.problems()}"
-    (WORKFLOWS / f"{name}.json").write_text(json.dumps(graph, indent=1) + "\n")
     page.picture(WORKFLOWS / f"{name}.jpg")
 
 
