@@ -149,11 +149,11 @@ def test_state_of_other_networks_is_refused(tmp_path: Path) -> None:
 def test_other_ways_of_sharding_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    shared = Accelerator(cpu=True).state.__dict__
-    monkeypatch.setitem(shared, "distributed_type", DistributedType.FSDP)
-    monkeypatch.setitem(shared, "fsdp_plugin", FullyShardedDataParallelPlugin(**options))
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setitem(accelerator.state.__dict__, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setitem(accelerator.state.__dict__, "fsdp_plugin", FullyShardedDataParallelPlugin(**options))
     with pytest.raises(FadaError, match=message):
-        run(Regression(), SETTINGS, tmp_path)
+        train(Regression(), SETTINGS, tmp_path, accelerator, NEVER)
 
 
 def test_learning_rate() -> None:
