@@ -30,10 +30,8 @@ from tests.public_models import write_checkpoints
 from tests.small import SMALL
 
 ROOT = Path(__file__).parents[1]
-GRAPH, HALLO, ECHOMIMIC, PASTE_BACK = (
-    json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
-    for name in ("talking_portrait", "hallo_teacher", "echomimic_fast", "paste_back")
-)
+TWINS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "workflows" / "api").glob("*.json")}
+GRAPH = TWINS["talking_portrait"]
 IDS = {
     "FADALoadModel",
     "FADALoadAudio",
@@ -133,6 +131,16 @@ def test_the_graph_makes_the_video(comfy, ran):
     assert facts(comfy.base / "output/FADA/talking_00001_.mp4") == (FRAMES, 1)
 
 
+@pytest.mark.parametrize(
+    ("graph", "nfe"), [("talking_portrait", 6), ("talking_portrait_balanced", 18), ("talking_portrait_teacher", 75)]
+)
+def test_graphs_of_the_shipped_models(comfy, graph, nfe):
+    """As they are, the papers' 6, 18 and 75 evaluations a clip."""
+    results = run_graph(comfy, TWINS[graph], {"FADALoadAudio": {"duration": 0.1}})
+    assert results["5"][0]["samples"].shape == (3, 16, 16, 16)
+    assert results["1"][0].pipeline.stats.nfe_per_clip == nfe
+
+
 @pytest.fixture(scope="module")
 def public(comfy: SimpleNamespace) -> SimpleNamespace:
     """The same with small public models in models/fada, under the names that the README's commands give them."""
@@ -143,14 +151,14 @@ def public(comfy: SimpleNamespace) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("graph", "name", "fps", "nfe", "size"),
     [
-        (HALLO, "hallo", 25, 10 * 2 + 2, (64, 64)),  # two branches for equal scales, the last two steps unguided
-        (ECHOMIMIC, "echomimic", 24, 6, (64, 64)),
-        (PASTE_BACK, "whole_portrait", 24, 6, (40, 50)),
+        # Two branches for equal scales, and the last two steps unguided.
+        ("hallo_teacher", "hallo", 25, 10 * 2 + 2, (64, 64)),
+        ("echomimic_fast", "echomimic", 24, 6, (64, 64)),
+        ("paste_back", "whole_portrait", 24, 6, (40, 50)),
     ],
-    ids=["hallo", "echomimic", "paste-back"],
 )
 def test_graphs_of_the_public_models(public, graph, name, fps, nfe, size):
-    results = run_graph(public, graph, {"FADALoadAudio": {"duration": 0.25}})
+    results = run_graph(public, TWINS[graph], {"FADALoadAudio": {"duration": 0.25}})
     frames = math.ceil(0.25 * fps)
     path = public.base / f"output/FADA/{name}_00001_.mp4"
     assert facts(path) == (frames, 1)
