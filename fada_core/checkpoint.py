@@ -47,7 +47,7 @@ class CheckpointInfo:
 
 def shipped_models() -> dict[str, Path]:
     """Models that come with the project, by name."""
-    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"), key=lambda path: path.stem)}
 
 
 def resolve(name_or_path: str | Path) -> Path:
