@@ -62,8 +62,7 @@ class ClipPreview:
         self._changed.set()
 
     def _play(self) -> None:
-        self._changed.wait()
-        while not self._over.is_set():
+        while self._changed.wait() and not self._over.is_set():
             self._changed.clear()
             for picture in itertools.cycle(self._pictures):
                 try:
@@ -72,6 +71,7 @@ class ClipPreview:
                     # The stop is for the sampler: asking takes it back, so say it again.
                     comfy.model_management.interrupt_current_processing()
                     return
-                self._over.wait(self._interval)
+                if self._over.wait(self._interval):
+                    return
                 if self._changed.is_set():
                     break

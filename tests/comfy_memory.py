@@ -38,18 +38,23 @@ def pack() -> tuple[Any, Any]:
 def run(nodes: tuple[Any, Any], free: float) -> tuple[dict[str, int], torch.Tensor]:
     """Encode and sample with `free` bytes of memory for weights."""
     load_model, model = nodes
-    management.get_free_memory = lambda *_, **more: (free, free) if more.get("torch_free_too") else free
     networks, info = load_model.load_checkpoint(PATH, operations=load_model.OPERATIONS)
     device = torch.device("cpu")
     made = model.FadaModel(load_model.Pipeline(networks, info, device), device, device)
+    patchers = [made._unets, made._vae]
+
+    def left(*_: Any, torch_free_too: bool = False) -> Any:
+        unused = free - sum(patcher.loaded_size() for patcher in patchers)
+        return (unused, unused) if torch_free_too else unused
+
+    management.get_free_memory = left
     portrait = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
         cond = made.for_encoding().encode(portrait, torch.sin(torch.arange(8000) / 20))
         latents = torch.cat(list(made.for_sampling().sample(cond, seed=0)))
         made.for_decoding().decode(latents)
-    patcher = made._unets
-    away = sum(hasattr(layer, "prev_comfy_cast_weights") for layer in patcher.model.modules())
-    facts = {"size": patcher.model_size(), "loaded": patcher.loaded_size(), "away": away}
+    away = sum(hasattr(layer, "prev_comfy_cast_weights") for layer in made._unets.model.modules())
+    facts = {"size": made._unets.model_size(), "loaded": made._unets.loaded_size(), "away": away}
     management.unload_all_models()
     return facts, latents
 

@@ -21,9 +21,9 @@ NAMES = sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json"))
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
-    with server(tmp_path_factory.mktemp("frontend")) as url:
+    with server(tmp_path_factory.mktemp("frontend")) as started:
         try:
-            opened = frontend(url)
+            opened = frontend(started.url)
             made = opened.__enter__()
         except playwright.Error as error:
             if "Executable doesn't exist" not in str(error):

@@ -3,7 +3,8 @@
     COMFYUI_DIR=... COMFYUI_PYTHON=... python -m tests.frontend.make_workflow
 
 starts that ComfyUI in a new folder, with a portrait and a sound that the avatars make. A graph whose model comes with
-FADA is run once, so that its picture shows the video; other models are empty files there, and only named.
+FADA is run once, so that its picture shows the video; other models are empty files there, and only named. Without a
+ComfyUI the frontend comes from the package, and nothing is run.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 
 from fada_core.checkpoint import shipped_models
 from tests.comfy_browser import Frontend, frontend
-from tests.comfy_server import ROOT, comfyui
-from tests.frontend.serve import stand_ins
+from tests.comfy_server import COMFYUI, ROOT, comfyui
+from tests.frontend.serve import server, stand_ins
 
 WORKFLOWS = ROOT / "workflows"
 BLUEPRINT = ROOT / "subgraphs" / "FADA portrait and audio to video.json"
@@ -31,7 +32,7 @@ def make(page: Frontend, name: str, prompt: dict[str, Any]) -> None:
     made, graph = page.serialise()
     assert made == prompt, f"the frontend changed {name}:\n{json.dumps(made, indent=1)}"
     (WORKFLOWS / f"{name}.json").write_text(json.dumps(graph, indent=1) + "\n")
-    if {node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "FADALoadModel"} <= {
+    if COMFYUI and {node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "FADALoadModel"} <= {
         *shipped_models()
     }:
         ended = page.run(3600)
@@ -46,15 +47,14 @@ def main() -> None:
         base = Path(folder)
         subprocess.run([sys.executable, *DEMO, str(base / "input")], cwd=ROOT, check=True)  # noqa: S603
         stand_ins(base / "models" / "fada", list(prompts.values()))
-        with comfyui(base) as server:
+        with comfyui(base) if COMFYUI else server(base) as started:
             for name, prompt in prompts.items():
-                with frontend(server.url) as page:
+                with frontend(started.url) as page:  # each in a fresh page: nothing is left of the graph before
                     make(page, name, prompt)
-            with frontend(server.url) as page:
+            with frontend(started.url) as page:
                 page.load_api(prompts["talking_portrait"])
                 BLUEPRINT.parent.mkdir(exist_ok=True)
-                graph = page.blueprint(BLUEPRINT.stem)
-                BLUEPRINT.write_text(json.dumps(graph, indent=1) + "\n")
+                BLUEPRINT.write_text(json.dumps(page.blueprint(BLUEPRINT.stem), indent=1) + "\n")
 
 
 if __name__ == "__main__":

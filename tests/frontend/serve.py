@@ -16,9 +16,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from PIL import Image
+
+from tests.comfy_server import Server
 
 ROOT = Path(__file__).parents[2]
 CORE = json.loads((Path(__file__).parent / "core_nodes.json").read_text())
@@ -48,13 +50,14 @@ def translations() -> dict[str, Any]:
 
 
 @contextmanager
-def server(base: Path) -> Iterator[str]:
-    """The address of a server for the folder `base`, which gets a portrait, a sound, and the models of the graphs."""
+def server(base: Path) -> Iterator[Server]:
+    """A server for the folder `base`, which gets the models of the graphs and, without `input`, portrait and sound."""
     graphs = [json.loads(path.read_text()) for path in sorted((ROOT / "workflows" / "api").glob("*.json"))]
     stand_ins(base / "models" / "fada", graphs)
-    (base / "input").mkdir()
-    Image.new("RGB", (64, 80), "grey").save(base / "input" / "portrait.png")
-    (base / "input" / "speech.wav").touch()
+    if not (base / "input").exists():
+        (base / "input").mkdir()
+        Image.new("RGB", (64, 80), "grey").save(base / "input" / "portrait.png")
+        (base / "input" / "speech.wav").touch()
     # In a process of its own: the pack registers its folders at its first import, and other tests have theirs.
     with get_context("spawn").Pool(1) as pool:
         nodes = pool.apply(object_info, (base,))
@@ -74,7 +77,7 @@ def server(base: Path) -> Iterator[str]:
     handler = type("Handler", (_Handler,), {"answers": answers, "base": base})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
         Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_port}"
+        yield Server(base, made.server_port)
         made.shutdown()
 
 
@@ -102,7 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path in self.answers:
             self._send(json.dumps(self.answers[path]).encode(), "application/json")
         elif path == "/view":
-            self._send((self.base / "input" / "portrait.png").read_bytes(), "image/png")
+            name = Path(parse_qs(url.query)["filename"][0]).name
+            self._send((self.base / "input" / name).read_bytes(), mimetypes.guess_type(name)[0])
         elif (file := static / (path.lstrip("/") or "index.html")).is_file():
             self._send(file.read_bytes(), mimetypes.guess_type(file.name)[0] or "application/octet-stream")
         else:
