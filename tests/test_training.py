@@ -18,18 +18,23 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fada_core.checkpoint import read_info
 from fada_core.config import TINY
 from fada_core.data.avatars import AvatarSet
+from fada_core.data.manifest import ManifestSet
 from fada_core.data.samples import box_mask, encode_clips
 from fada_core.errors import FadaError
 from fada_core.models.attention import FeedForward
 from fada_core.models.networks import Networks
 from fada_core.models.vae import TinyVAE
+from fada_core.pretrain import __main__ as pretrain
 from fada_core.pretrain.teacher import TeacherTask
 from fada_core.pretrain.vae import VAETask
 from fada_core.training import LoopConfig, train
 from fada_core.training.loop import learning_rate, sample_generators
 from fada_core.training.state import saved_states
+from tests.small import SMALL
+from tests.test_data import film, manifest, row
 
 NEVER = float("inf")
 SETTINGS = LoopConfig(steps=12, save_every=4, log_every=1, preview_every=100, warmup_steps=2)
@@ -211,6 +216,23 @@ def test_autoencoder_learns_and_its_latents_have_unit_variance(avatar_set: Avata
     with torch.no_grad():
         latents = task.vae.encode(avatar_set.frames(0, torch.arange(20)))
     assert latents.std() == pytest.approx(1.0, abs=0.3)
+
+
+def test_pretraining_on_prepared_footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole command on a manifest; an unreadable clip costs nothing but itself, the checkpoint says what it saw."""
+    monkeypatch.setattr(pretrain, "preset", lambda _: SMALL)
+    film(tmp_path / "a.mp4", frames=30)
+    clips = manifest(tmp_path, row("good"), row("gone", video="b.mp4"), row("dark", pool="moderate"))
+    short = LoopConfig(steps=1, preview_every=9)
+    config = pretrain.PretrainConfig(
+        out=tmp_path / "run", data=str(clips), vae_batch=2, teacher_batch=1, vae=short, teacher=short, cpu=True
+    )
+    path = pretrain.run(replace(config, mixed_precision="no"))
+    _, info = read_info(path)
+    assert (info.role, info.training["data"]) == ("teacher", "2 clips of clips.jsonl")
+    with pytest.raises(FadaError, match="cannot be read, the last one, gone, because"):
+        alone = ManifestSet(manifest(tmp_path, row("gone", video="b.mp4")), 64, 25)
+        VAETask(TinyVAE(replace(TINY.vae, width=8)), alone, 1).set_statistics(1)
 
 
 def test_teacher_learns(avatar_set: AvatarSet, tmp_path: Path) -> None:

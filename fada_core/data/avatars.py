@@ -80,6 +80,11 @@ class AvatarSet:
             view = file.get_slice("frames")
             return torch.stack([view[int(r)] for r in rows]).float() / 127.5 - 1
 
+    def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random frame (3, s, s) in -1..1, and the box of its mouth, (4,) pixels."""
+        row = torch.randint(int(self.seconds * self.fps), (1,), generator=generator)
+        return self.frames(index, row)[0], self.read(index, "mouth_box")["mouth_box"][row][0]
+
     def scores(self, index: int) -> dict[str, float]:
         """Strengths of a clip's defects and `offset`, the frames by which its sound comes late, for `quality.overall`.
 

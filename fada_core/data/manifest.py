@@ -128,6 +128,13 @@ class ManifestSet:
             identity=identity,
         )
 
+    def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random frame (3, size, size) in -1..1, and the box of its mouth, (4,) pixels; zeros if it is not known."""
+        clip = self.fetch(index)
+        row = int(torch.randint(len(clip.frames), (), generator=generator))
+        box = torch.zeros(4) if clip.mouth_boxes is None else clip.mouth_boxes[row]
+        return clip.frames[row].float() / 127.5 - 1, box
+
     def _file(self, row: dict[str, Any], name: str) -> Path:
         relative = row.get(name)
         if not isinstance(relative, str):

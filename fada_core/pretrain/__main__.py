@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from ..checkpoint import CheckpointInfo, save_checkpoint
 from ..config import preset
 from ..data.avatars import AvatarSet
+from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
 from ..errors import FadaError
 from ..models.networks import Networks
@@ -35,6 +36,8 @@ class PretrainConfig:
 
     out: Path
     """Folder for data, states, previews and, at the end, teacher.safetensors."""
+    data: str = "avatars"
+    """`avatars`, or a manifest (.jsonl) as `fada_core.prepare` writes it, of which the high pool is taken."""
     stage: Literal["data", "vae", "all"] = "all"
     """The last stage to run."""
     max_minutes: float = 0.0
@@ -69,9 +72,15 @@ def run(config: PretrainConfig) -> Path | None:
     torch.manual_seed(config.teacher.seed)
     networks = Networks(preset("tiny"))
     model = networks.config
-    data = AvatarSet(config.out / "data", "high", config.clips, config.clip_seconds, model.size, model.fps)
-    with accelerator.main_process_first():
-        data.render(config.workers)
+    data: AvatarSet | ManifestSet
+    if config.data == "avatars":
+        data = AvatarSet(config.out / "data", "high", config.clips, config.clip_seconds, model.size, model.fps)
+        with accelerator.main_process_first():
+            data.render(config.workers)
+        origin = f"{config.clips} rendered avatars of {config.clip_seconds} s"
+    else:
+        data = ManifestSet(config.data, model.size, model.fps, ("high",))
+        origin = f"{len(data)} clips of {Path(config.data).name}"
     if config.stage == "data":
         return None
 
@@ -92,7 +101,7 @@ def run(config: PretrainConfig) -> Path | None:
     train(task, config.teacher, config.out / "teacher", accelerator, deadline)
     target = config.out / "teacher.safetensors"
     if accelerator.is_main_process:
-        facts = {"data": f"{config.clips} rendered avatars of {config.clip_seconds} s", "seed": config.teacher.seed}
+        facts = {"data": origin, "seed": config.teacher.seed}
         info = CheckpointInfo("teacher", config.sampling_steps, config.ref_cfg, config.audio_cfg, training=facts)
         save_checkpoint(target, networks, info, dtype=torch.float16)
         log.info("wrote %s", target)

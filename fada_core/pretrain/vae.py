@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import imageio.v3 as iio
 import torch
@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..data.avatars import AvatarSet
-from ..data.samples import box_mask
+from ..data.samples import BadClipError, box_mask
+from ..errors import FadaError
 from ..media.image import to_uint8
 from ..models.vae import TinyVAE
 
 MOUTH_WEIGHT = 4.0  #: of the mouth's pixels in the reconstruction terms: few pixels that carry the speech
 GRADIENT_WEIGHT = 0.5
 KL_WEIGHT = 1e-4
+TRIES = 20  #: clips drawn for one picture, where they cannot be read
 
 
 def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,12 +39,23 @@ class _Autoencoder(nn.Module):
         return self.vae.reconstruct(mean + noise * (0.5 * log_variance).exp()), mean, log_variance
 
 
+class Pictures(Protocol):
+    """Clips whose frames can be had one by one; may raise `BadClipError`."""
+
+    size: int
+
+    def __len__(self) -> int: ...
+
+    def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random frame (3, size, size) in -1..1, and the box of its mouth, (4,) pixels."""
+
+
 @dataclass
 class VAETask:
     """Mouth-weighted L1 + 4 MSE + gradient L1 + KL on single frames of random clips."""
 
     vae: TinyVAE
-    data: AvatarSet
+    data: Pictures
     batch: int
 
     def __post_init__(self) -> None:
@@ -57,14 +69,16 @@ class VAETask:
 
     def _images(self, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
         """One random frame for each generator, (n, 3, size, size), and masks of the mouths."""
-        frames = int(self.data.seconds * self.data.fps)
-        images, boxes = [], []
-        for generator in generators:
-            clip = int(torch.randint(self.data.count, (), generator=generator))
-            row = torch.randint(frames, (1,), generator=generator)
-            images.append(self.data.frames(clip, row))
-            boxes.append(self.data.read(clip, "mouth_box")["mouth_box"][row])
-        return torch.cat(images), box_mask(torch.cat(boxes), self.data.size)
+        images, boxes = zip(*map(self._picture, generators), strict=True)
+        return torch.stack(images), box_mask(torch.stack(boxes), self.data.size)
+
+    def _picture(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        for _ in range(TRIES):
+            try:
+                return self.data.picture(int(torch.randint(len(self.data), (), generator=generator)), generator)
+            except BadClipError as error:
+                reason = f"the last one, {error.id}, because {error}"
+        raise FadaError(f"{TRIES} clips in a row cannot be read, {reason}; check the manifest.")
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         images, mouth = self._images(generators)
