@@ -399,8 +399,9 @@ class Pipeline:
         """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32, `batch` of them at a time."""
         networks = self.networks
         with _out_of_memory("decode fewer frames at a time (lower batch)"):
-            parts = latents.to(self.device, networks.dtype).split(batch)
-            return torch.cat([networks.vae.decode(part).float() for part in parts])
+            # The order of memory that convolutions like; without it, a quarter slower on a CPU.
+            ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
+            return torch.cat([networks.vae.decode(part).float() for part in ordered.split(batch)])
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Tensor:
