@@ -209,12 +209,12 @@ def test_plays_with_comfyuis_own_nodes(server):
         },
     }
     outputs = succeeded(server.finish(server.start(made)))
+    frames = SECONDS * SMALL.fps
     latents, scaled = (probe(video(server, outputs[node])) for node in ("6", "11"))
-    assert (latents.width, latents.audio_rate) == (64, 44100)
-    assert (scaled.width, scaled.frames) == (96, SECONDS * SMALL.fps)
-    assert scaled.audio_rate == 48000  # Opus knows no other
+    assert (latents.width, latents.frames, scaled.width, scaled.frames) == (64, frames, 96, frames)
+    assert abs(latents.audio_duration - SECONDS) < 0.1 > abs(scaled.audio_duration - SECONDS)
     saved = probe(server.base / "output" / "core" / outputs["7"]["images"][0]["filename"])
-    assert (saved.frames, saved.audio_duration > 0) == (SECONDS * SMALL.fps, True)
+    assert (saved.frames, saved.audio_duration > 0) == (frames, True)
 
 
 def test_several_portraits_in_a_batch(server):
@@ -225,7 +225,7 @@ def test_several_portraits_in_a_batch(server):
     (output,) = succeeded(server.finish(server.start(made))).values()
     names = [shown["filename"] for shown in output["images"]]
     assert len(set(names)) == 2
-    assert all((probe(server.base / "output" / name).width, 80) == (70, 80) for name in names)
+    assert all(probe(server.base / "output" / name).height == 80 for name in names)
 
 
 def test_little_memory_keeps_part_of_the_weights_away(base):
