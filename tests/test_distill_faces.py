@@ -184,7 +184,13 @@ def test_from_a_converted_teacher_to_a_students_video(
     video = tmp_path / "video.mp4"
     report = generate(
         GenerateConfig(
-            tmp_path / "portrait.png", tmp_path / "known.mp4", video, str(path), "fast", duration=0.15, device="cpu"
+            image=tmp_path / "portrait.png",
+            audio=tmp_path / "known.mp4",
+            out=video,
+            model=str(path),
+            mode="fast",
+            duration=0.15,
+            device="cpu",
         )
     )
     facts = probe(video)

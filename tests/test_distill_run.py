@@ -240,7 +240,7 @@ def test_the_command_makes_a_student(teacher_file: Path, tmp_path: Path) -> None
     config = parse(command(teacher_file, tmp_path, "--loop.steps", "2", "--loop.preview-every", "2"))
     student, info = load_checkpoint(run(config))
     assert info.role == "student" and info.steps == 6
-    assert info.scale_ranges == ((1.0, 3.0), (1.0, 10.0))
+    assert info.scale_ranges == ((1.0, 2.0), (1.0, 4.0))
     assert info.training["clips"] == {"high": 1, "moderate": 1}
     assert student.config.control.kind == "tokens"
     assert (tmp_path / "preview-000002.png").exists() and (tmp_path / "preview-000002.mp4").exists()

@@ -70,5 +70,5 @@ def test_mistakes(pipe: Pipeline, image: torch.Tensor) -> None:
     with pytest.raises(FadaError, match="not finite"):
         next(pipe.stream(image, [torch.full((10,), float("nan"))]))
     assert list(pipe.stream(image, [])) == []
-    with pytest.raises(FadaError, match="all its clips together"):
+    with pytest.raises(FadaError, match="all clips together"):
         Pipeline(make_networks(OVERLAPPING), CheckpointInfo(role="teacher")).stream(image, [])
