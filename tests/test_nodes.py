@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -297,11 +296,16 @@ def test_progress_of_every_step_and_the_clip_in_motion(comfy, ran, monkeypatch):
     from comfy import utils
 
     seen: list[tuple] = []
+    played = threading.Semaphore(0)
 
     def hook(*values: Any, **_: Any) -> None:
         seen.append(values)
-        if threading.current_thread() is threading.main_thread():
-            time.sleep(0.5)  # a step of this length: time for the preview to play
+        if threading.current_thread() is not threading.main_thread():
+            played.release()
+        elif len(seen) > 1:  # a step that lasts until the two pictures have been played, and the first again
+            while played.acquire(blocking=False):
+                pass
+            assert all(played.acquire(timeout=60) for _ in range(3))
 
     monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", hook)
     before = threading.active_count()

@@ -142,7 +142,7 @@ def run(config: DistillConfig) -> Path | None:
         with accelerator.autocast():
             terms = task.losses(task.module, 0, sample_generators(config.loop.seed, 0, 0, config.batch))
         accelerator.backward(terms["loss"])
-        log.info("one step: %s", ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items()))
+        log.info("one step: %s", ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items()))
         if accelerator.device.type == "cuda":
             log.info("memory at its peak: %.2f GB", torch.cuda.max_memory_allocated() / 1e9)
         return None
