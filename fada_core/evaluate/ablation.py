@@ -2,17 +2,18 @@
 
 python -m fada_core.evaluate.ablation --out runs/ablation --steps 300
 
-Stopped, the same command goes on where it was: finished variants keep their checkpoints.
+Stopped, the same command goes on where it was: finished variants keep their checkpoints, and measured ones what was
+found.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import tyro
 
@@ -24,8 +25,8 @@ from ..pipeline import load
 from .cases import POOLS, AvatarCases, EvaluationSet, held_out_words
 from .frechet import clip_features, frame_features
 from .lips import load_regressor
-from .report import markdown_by_run, to_json
-from .runs import Run, Summary, evaluate
+from .report import from_json, markdown_by_run, to_json
+from .runs import TRUTH, Run, Summary, collect, summarise, summarise_all
 
 log = logging.getLogger("fada.ablation")
 
@@ -34,6 +35,9 @@ METRICS = (
     "frechet_frames", "frechet_clips",
 )  # fmt: skip
 """Columns of the table; results.json has all."""
+PAIRED = ("lips_r", "lips_spread", "openness_at_rest", "psnr_last_clip", "flicker")
+"""Columns of the table of differences."""
+BASELINE = "naive"
 VARIANTS: dict[str, dict[str, Any]] = {
     "naive": {"pools": ["high"], "objective": {"mixer": "constant", "teacher_share": 1.0}},
     "constant": {"objective": {"mixer": "constant"}},
@@ -46,6 +50,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """What each differs in from the defaults of `python -m fada_core.distill`. naive is distillation as before FADA: from
 the teacher alone, on the data that the teacher knows. adaptive is the defaults."""
+
+
+class Found(TypedDict):
+    """What was found of one run."""
+
+    summary: Summary
+    videos: list[dict[str, float]]  #: metrics of every video
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,8 @@ class AblationConfig:
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     cache: Path | None = None
     """Folder of rendered and encoded clips; default OUT/cache."""
+    balanced: tuple[str, ...] = ("naive", "constant", "adaptive")
+    """Variants that are measured with their three branches too."""
     videos: int = 12
     """Of each set."""
     seconds: float = 4.0
@@ -89,26 +102,53 @@ def train(config: AblationConfig, name: str) -> Path:
     return folder / "student.safetensors"
 
 
-def compare(config: AblationConfig, students: Mapping[str, Path]) -> dict[str, dict[str, Summary]]:
-    """{set: {run: {metric: {mean, ci95, n}}}} of the teacher and of every student as balanced and as fast."""
-    scales = {"ref_cfg": config.ref_cfg, "audio_cfg": config.audio_cfg}
-    teacher = load(config.teacher)
-    runs = [Run("teacher", teacher, "teacher", 25, **scales)] if config.teacher_videos else []
-    for name, path in students.items():
-        pipe = load(path)
-        runs += [Run(f"{name} {mode}", pipe, mode, pipe.info.steps, **scales) for mode in ("balanced", "fast")]
-    model, regressor = teacher.config, load_regressor()
+def measure(config: AblationConfig, name: str, runs: Sequence[Run]) -> dict[str, dict[str, Found]]:
+    """{set: {run: what its videos are worth}} of these runs and of the truth, kept as OUT/NAME/found.json."""
+    kept = config.out / name / "found.json"
+    settings = {
+        "videos": config.videos,
+        "seconds": config.seconds,
+        "scales": [config.ref_cfg, config.audio_cfg],
+        "runs": [run.name for run in runs],
+    }
+    if kept.exists():
+        found = from_json(kept.read_text(encoding="utf-8"))
+        if found.pop("settings") == settings:
+            return found
+    model, regressor = runs[0].pipe.config, load_regressor()
     words = held_out_words(config.videos, config.seconds, model.fps)
     features = {"frechet_frames": frame_features, "frechet_clips": clip_features}
-    results = {}
-    for name, pool in POOLS.items():
+    found = {}
+    for data, pool in POOLS.items():
         cases = AvatarCases(words, pool, config.seconds, model.size, model.fps, model.clip_frames, regressor)
-        results[name] = evaluate(EvaluationSet(name, len(words), cases, features), runs)
-    return results
+        tallies = collect(EvaluationSet(data, len(words), cases, features), runs)
+        summaries = summarise_all(tallies)
+        found[data] = {run: {"summary": summaries[run], "videos": tallies[run].rows} for run in tallies}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(to_json(found | {"settings": settings}), encoding="utf-8")
+    return found
+
+
+def plan(config: AblationConfig, name: str, path: str | Path) -> list[Run]:
+    """How the checkpoint of a variant is measured, or that of the teacher."""
+    pipe, scales = load(path), {"ref_cfg": config.ref_cfg, "audio_cfg": config.audio_cfg}
+    if name == "teacher":
+        return [Run(name, pipe, "teacher", 25, **scales)]
+    modes = ("balanced", "fast") if name in config.balanced else ("fast",)
+    return [Run(f"{name} {mode}", pipe, mode, pipe.info.steps, **scales) for mode in modes]
+
+
+def paired(videos: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]]) -> Summary:
+    """Mean and 95 % interval of the differences video by video, which share portrait, words and start noise."""
+    pairs = zip(videos, others, strict=True)
+    return summarise([{name: row[name] - other[name] for name in row.keys() & other.keys()} for row, other in pairs])
 
 
 def run(config: AblationConfig) -> dict[str, dict[str, Summary]]:
-    """Train what is missing, measure all, write results.json and results.md.
+    """Train and measure what is missing; write results.json and results.md.
+
+    Returns:
+        {set: {run: {metric: {mean, ci95, n}}}}
 
     Raises:
         FadaError: a variant that there is not.
@@ -116,9 +156,21 @@ def run(config: AblationConfig) -> dict[str, dict[str, Summary]]:
     unknown = sorted(set(config.variants) - set(VARIANTS))
     if unknown:
         raise FadaError(f"There is no variant '{unknown[0]}'; choose from {', '.join(VARIANTS)}.")
-    results = compare(config, {name: train(config, name) for name in config.variants})
+    found: dict[str, dict[str, Found]] = {}
+    for name in (*(["teacher"] if config.teacher_videos else []), *config.variants):
+        path = config.teacher if name == "teacher" else train(config, name)
+        for data, runs in measure(config, name, plan(config, name, path)).items():
+            found.setdefault(data, {}).update(runs)
+    results = {data: {run: entry["summary"] for run, entry in runs.items()} for data, runs in found.items()}
+    tables = [markdown_by_run(results, METRICS)]
+    for data, runs in found.items():
+        base = f"{BASELINE} fast"
+        if base in runs:
+            others = {run: paired(entry["videos"], runs[base]["videos"]) for run, entry in runs.items() if run != base}
+            named = {f"{data}, difference to {base}": {run: other for run, other in others.items() if run != TRUTH}}
+            tables.append(markdown_by_run(named, PAIRED))
     (config.out / "results.json").write_text(to_json(results), encoding="utf-8")
-    (config.out / "results.md").write_text(markdown_by_run(results, METRICS), encoding="utf-8")
+    (config.out / "results.md").write_text("\n".join(tables), encoding="utf-8")
     return results
 
 

@@ -21,9 +21,24 @@ def to_json(results: Mapping[str, Any]) -> str:
     return json.dumps(_without_nan(results), indent=1) + "\n"
 
 
+def from_json(text: str) -> Any:
+    """What `to_json` made it of: null becomes NaN."""
+    return _with_nan(json.loads(text))
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_nan(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(entry) for entry in value]
+    return math.nan if value is None else value
+
+
 def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _without_nan(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -38,8 +38,8 @@ class Run:
 
 
 @dataclass
-class _Tally:
-    """What was found so far, one entry a video."""
+class Tally:
+    """What was found, one entry a video."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
     features: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -51,7 +51,12 @@ class _Tally:
 
 
 def evaluate(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path | None = None) -> dict[str, Summary]:
-    """Results of every run, by its name, and of the ground truth as "truth".
+    """Results of every run, by its name, and of the ground truth as "truth"; arguments as for `collect`."""
+    return summarise_all(collect(data, runs, seed, out))
+
+
+def collect(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path | None = None) -> dict[str, Tally]:
+    """What every video of every run is worth, by the run's name, and those of the ground truth as "truth".
 
     Only one case is in memory at a time. It is rendered once for all runs, and all runs draw the same start noise for
     it, so that their differences are not chance's.
@@ -60,7 +65,7 @@ def evaluate(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path 
         seed: of the first case; the next one has the next seed.
         out: folder for the videos: the truth on the left, then the runs in their order.
     """
-    tallies = {name: _Tally() for name in (TRUTH, *(run.name for run in runs))}
+    tallies = {name: Tally() for name in (TRUTH, *(run.name for run in runs))}
     for index, case in enumerate(tqdm(data.cases, desc=data.name, total=data.count, mininterval=5)):
         tallies[TRUTH].add(case.frames, case.measure(case.frames), data.features)
         if not index:
@@ -73,7 +78,7 @@ def evaluate(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path 
                 videos.append(frames)
         if out is not None:
             _write(out / data.name / f"{index:03d}.mp4", videos, case.waveform, runs[0].pipe.config.fps)
-    return {name: _summarise(tally, tallies[TRUTH]) for name, tally in tallies.items()}
+    return tallies
 
 
 def generate(run: Run, case: Case, seed: int) -> tuple[Tensor, dict[str, float]]:
@@ -111,7 +116,12 @@ def summarise(rows: Sequence[dict[str, float]]) -> Summary:
     return summary
 
 
-def _summarise(tally: _Tally, truth: _Tally) -> Summary:
+def summarise_all(tallies: dict[str, Tally]) -> dict[str, Summary]:
+    """Results of every run and of the ground truth, from what `collect` found."""
+    return {name: _summarise(tally, tallies[TRUTH]) for name, tally in tallies.items()}
+
+
+def _summarise(tally: Tally, truth: Tally) -> Summary:
     summary = summarise(tally.rows)
     if tally is not truth:  # its distance to itself is no news
         for name, features in tally.features.items():
