@@ -248,6 +248,7 @@ class Pipeline:
         solver: str = "ddim",
         callback: Callback | None = None,
         *,
+        after: Tensor | None = None,
         region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         batch_branches: bool = True,
@@ -266,21 +267,33 @@ class Pipeline:
             solver: "ddim", "dpm++" or "unipc".
             callback: called as callback(step, steps, latents) between steps, counted over all clips, with the clip's
                 expected latents (`preview` shows them); whatever it raises ends the sampling.
+            after: latents (n, c, h, w) of the first clips, from an earlier call with the same arguments that was ended;
+                the clips that were missing follow, bit for bit as they would have then.
             region_weights: strength of the audio in the model's audio regions (whole picture, face, lips).
             guidance_interval: part of the schedule, from 0 (clean) to 1 (noise), in which the scales apply; elsewhere
                 the audio branch runs alone, which saves the other evaluations.
             batch_branches: False takes less memory and more time.
 
         Raises:
-            FadaError: the mode does not fit the checkpoint, a value is out of range, or out of memory.
+            FadaError: the mode does not fit the checkpoint, a value is out of range, `after` is not whole clips of a
+                part of this video, or out of memory.
         """
         if cond.config != self.config:
             raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
         settings = self._settings(
             mode, steps, ref_cfg, audio_cfg, solver, region_weights, guidance_interval, batch_branches
         )
+        if after is not None:
+            whole = self.config.clip_frames - self.config.clip_overlap
+            possible = range(whole, cond.frames, whole)
+            if after.shape[1:] != cond.subject.portrait.shape[1:] or len(after) not in possible:
+                raise FadaError(
+                    f"after has the shape {tuple(after.shape)}; give the latents of whole clips, {whole} frames each, "
+                    f"fewer than the video's {cond.frames} frames."
+                )
+            after = after[None]
         self.stats = Stats()
-        return self._clips(cond, settings, _generator(seed), callback, self.stats)
+        return self._clips(cond, settings, _generator(seed), callback, self.stats, after)
 
     def stream(
         self,
@@ -375,9 +388,10 @@ class Pipeline:
         generator: torch.Generator,
         callback: Callback | None,
         stats: Stats,
+        after: Tensor | None,
     ) -> Iterator[Tensor]:
         subject = _moved(cond.subject, self.device)
-        chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback)
+        chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback, after)
         advice = "close what else uses it, or use a smaller model"
         if settings.batch_branches:
             advice = "sample with batch_branches=False (--no-batch-branches), or with scales that need fewer branches"

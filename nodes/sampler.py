@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from typing import Any
 
 import torch
@@ -140,7 +142,22 @@ class FADASampler(io.ComfyNode):
         ref_cfg: float,
         solver: str,
     ) -> io.NodeOutput:
+        # Any of them changed: the video is another one. The model shall not stay in memory for this.
+        settings = (weakref.ref(model), mode, steps, seed, audio_cfg, ref_cfg, solver)
+        progress = cond.progress
+        if progress.settings != settings:
+            progress.settings, progress.clips, progress.latent = settings, [], None
+        if progress.latent is not None:
+            return io.NodeOutput(progress.latent)
         pipeline = model.for_sampling()
+        after = None
+        if progress.clips:
+            after = torch.cat(progress.clips)
+            logging.info(
+                "FADA Sampler goes on after %d of %d frames, which are left of a run that was stopped.",
+                len(after),
+                cond.condition.frames,
+            )
         with ClipPreview(pipeline) as preview:
             clips = pipeline.sample(
                 cond.condition,
@@ -151,13 +168,17 @@ class FADASampler(io.ComfyNode):
                 seed,
                 solver,
                 preview,
+                after=after,
                 guidance_interval=(mode.get("guidance_from", 0.0), mode.get("guidance_to", 1.0)),
                 batch_branches=mode.get("batch_branches", True),
             )
-            latents = torch.cat([clip.cpu() for clip in clips])
+            for clip in clips:
+                progress.clips.append(clip.cpu())
+        progress.latent = to_latent(pipeline, torch.cat(progress.clips), cond.audio)
+        progress.clips = []
         if cls.hidden is not None:  # of the ComfyUI that runs this
             PromptServer.instance.send_progress_text(_summary(pipeline.stats), cls.hidden.unique_id)
-        return io.NodeOutput(to_latent(pipeline, latents, cond.audio))
+        return io.NodeOutput(progress.latent)
 
 
 def _summary(stats: Stats) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,12 +33,26 @@ def aliases(*words: str) -> dict[str, list[str]]:
     return {"search_aliases": list(words)} if "search_aliases" in inspect.signature(io.Schema).parameters else {}
 
 
+@dataclass
+class Progress:
+    """What was sampled last for a condition, so that a run that was stopped can go on.
+
+    It lives as long as ComfyUI keeps the condition, and until something else is sampled for it. A whole video stays,
+    too: of several in a run ComfyUI forgets the finished ones when a later one is stopped.
+    """
+
+    settings: tuple[Any, ...] = ()
+    clips: list[Tensor] = field(default_factory=list)  #: on the CPU, until the last one is there
+    latent: dict[str, Any] | None = None  #: then the node's output, which ComfyUI keeps as well
+
+
 @dataclass(frozen=True, eq=False)
 class FadaCondition:
-    """An encoded job, and the sound that its video shall have."""
+    """An encoded job, the sound that its video shall have, and what was sampled for it."""
 
     condition: Condition
     audio: Audio
+    progress: Progress = field(default_factory=Progress)
 
 
 def to_latent(pipeline: Pipeline, latents: Tensor, audio: Audio) -> dict[str, Any]:

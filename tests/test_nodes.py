@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -319,9 +321,15 @@ def test_progress_of_every_step_and_the_clip_in_motion(comfy, ran, monkeypatch):
     assert threading.active_count() == before
 
 
-def sample(comfy: SimpleNamespace, ran: dict[str, tuple], **changes: Any) -> tuple:
+def fresh(ran: dict[str, tuple]) -> Any:
+    """The graph's condition, for which nothing was sampled yet."""
+    cond = ran["FADAEncode"][0]
+    return type(cond)(cond.condition, cond.audio)
+
+
+def sample(comfy: SimpleNamespace, ran: dict[str, tuple], cond: Any = None, **changes: Any) -> tuple:
     inputs = {k: v for k, v in GRAPH["5"]["inputs"].items() if not isinstance(v, list)} | changes
-    return comfy.run("FADASampler", model=ran["FADALoadModel"][0], cond=ran["FADAEncode"][0], **nested(inputs))
+    return comfy.run("FADASampler", model=ran["FADALoadModel"][0], cond=cond or fresh(ran), **nested(inputs))
 
 
 @pytest.mark.parametrize("node", ["FADASampler", "FADAVideoCombine"])
@@ -345,6 +353,55 @@ def test_stop_ends_the_work_at_once(comfy, ran, node, monkeypatch):
     assert len(set(reached)) == 1  # the preview of this step may still play
     if node == "FADAVideoCombine":
         assert facts(comfy.base / "output/stopped_00001_.mp4") == (16, None)  # the finished part plays
+
+
+def stopped(comfy: SimpleNamespace, ran: dict[str, tuple], monkeypatch: pytest.MonkeyPatch, cond: Any, at: int) -> None:
+    """A sampling that is stopped in its step number `at`."""
+    from comfy import model_management, utils
+
+    def hook(step: int, *_: Any, **__: Any) -> None:
+        if step == at:
+            model_management.interrupt_current_processing()
+
+    with monkeypatch.context() as patched, pytest.raises(comfy.runtime.NodeExecutionError):
+        patched.setattr(utils, "PROGRESS_BAR_HOOK", hook)
+        sample(comfy, ran, cond)
+
+
+def test_a_stopped_sampling_goes_on(comfy, ran, monkeypatch, caplog):
+    """After the clips that were finished, to the same video; what was finished altogether is not made again."""
+    from comfy import utils
+
+    cond = fresh(ran)
+    stopped(comfy, ran, monkeypatch, cond, 5)  # in the third of four clips
+    stopped(comfy, ran, monkeypatch, cond, 7)  # in the last
+    steps: list[int] = []
+    monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", lambda step, *_, **__: steps.append(step))
+    with caplog.at_level("INFO"):
+        latent = sample(comfy, ran, cond)[0]
+    assert sorted(set(steps)) == [7, 8]
+    assert "goes on after 12 of 13 frames" in caplog.text
+    assert torch.equal(latent["samples"], ran["FADASampler"][0]["samples"])
+    assert cond.progress.clips == []  # the output is all that is kept
+
+    steps.clear()
+    assert sample(comfy, ran, cond)[0] is latent  # one of a batch, whose other videos were stopped
+    assert not steps
+
+
+def test_what_a_stop_left_is_for_the_same_inputs_only(comfy, ran, monkeypatch):
+    cond = fresh(ran)
+    for change in ({"seed": 1}, {"audio_cfg": 2.0}, {"mode": "teacher", "mode.guidance_from": 0.3}):
+        stopped(comfy, ran, monkeypatch, cond, 5)
+        left = weakref.ref(cond.progress.clips[0])
+        latent = sample(comfy, ran, cond, **change)[0]
+        assert torch.equal(latent["samples"], sample(comfy, ran, **change)[0]["samples"])
+        assert left() is None
+    stopped(comfy, ran, monkeypatch, cond, 5)
+    left = weakref.ref(cond.progress.clips[0])
+    del cond, latent
+    gc.collect()  # the error that pytest caught knows the condition
+    assert left() is None
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,13 @@ def test_callback_interrupts_and_sees_clean_latents(pipe, cond):
     assert seen == [(step, 6, (1, 3, 64, 64)) for step in (1, 2, 3)]
 
 
+def test_sampling_goes_on_after_an_earlier_one(pipe, cond):
+    whole = list(pipe.sample(cond, steps=2))
+    rest = list(pipe.sample(cond, steps=2, after=whole[0]))
+    assert pipe.stats.frames == 6
+    assert all(map(torch.equal, rest, whole[1:]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -127,6 +134,9 @@ def test_callback_interrupts_and_sees_clean_latents(pipe, cond):
         ({"ref_cfg": 20.5}, "0 to 20"),
         ({"solver": "euler"}, "ddim"),
         ({"seed": 2**64}, "64 bits"),
+        ({"after": torch.zeros(3, 16, 8, 8)}, "whole clips, 4 frames each"),
+        ({"after": torch.zeros(12, 16, 8, 8)}, "fewer than the video's 10"),
+        ({"after": torch.zeros(4, 4, 8, 8)}, "shape"),
     ],
 )
 def test_wrong_settings_are_refused_before_the_first_clip(pipe, cond, change, message):

@@ -330,7 +330,7 @@ def test_residual_model_without_v_prediction_is_refused():
         Networks(replace(SMALL, schedule=ScheduleConfig(prediction="epsilon", zero_snr=False)))
 
 
-def run_chain(networks: Networks, frames: int, callback=None, steps: int = 2):
+def run_chain(networks: Networks, frames: int, callback=None, steps: int = 2, after: torch.Tensor | None = None):
     config = networks.config
     return sample_chain(
         networks,
@@ -340,6 +340,7 @@ def run_chain(networks: Networks, frames: int, callback=None, steps: int = 2):
         SamplingSettings(steps=steps, ref_cfg=1.0, audio_cfg=1.0),
         torch.Generator().manual_seed(0),
         callback,
+        after,
     )
 
 
@@ -375,6 +376,18 @@ def test_a_clip_sees_the_last_frames_of_the_one_before(name, request, monkeypatc
         assert torch.equal(seen[1], last)
     else:
         assert torch.equal(seen[1][0], networks.vae.encode(networks.vae.decode(last[0])))
+
+
+@pytest.mark.parametrize("name", ["small", "with_identity"])
+def test_sampling_goes_on_after_the_first_clips(name, request):
+    networks = request.getfixturevalue(name)
+    whole = [clip.latents for clip in run_chain(networks, 14)]
+    for count in range(1, len(whole)):
+        calls = []
+        after = torch.cat(whole[:count], 1)
+        rest = list(run_chain(networks, 14, lambda *told, calls=calls: calls.append(told[:2]), after=after))
+        assert all(torch.equal(clip.latents, x) for clip, x in zip(rest, whole[count:], strict=True))
+        assert calls == [(step, 2 * len(whole)) for step in range(2 * count + 1, 2 * len(whole) + 1)]
 
 
 def test_windows_reach_over_the_clip_but_not_over_the_ends():

@@ -129,6 +129,34 @@ def test_frames_are_finished_on_the_way(networks: Networks, subject: Subject) ->
     assert step == len(done) <= 6 and steps > 300
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
+def test_sampling_goes_on_after_the_first_clips(networks: Networks, subject: Subject, solver: str) -> None:
+    """The same frames, from no more than the windows that they depend on."""
+    features, settings = make_features(SMALL, 50), SamplingSettings(3, 2.5, 2.5, solver=solver)
+
+    def sample(after: Tensor | None = None) -> tuple[list[Tensor], list[tuple[int, int]]]:
+        done: list[tuple[int, int]] = []
+        clips = sample_chain(
+            networks,
+            NoiseSchedule(SMALL.schedule),
+            subject,
+            features,
+            settings,
+            torch.Generator().manual_seed(0),
+            lambda step, steps, _: done.append((step, steps)),
+            after,
+        )
+        return [clip.latents for clip in clips], done
+
+    whole, all_done = sample()
+    for count in range(1, len(whole)):
+        rest, done = sample(torch.cat(whole[:count], 1))
+        assert len(rest) == len(whole) - count
+        assert all(map(torch.equal, rest, whole[count:]))
+        assert done == all_done[-len(done) :]
+        assert len(done) <= 3 * (len(rest) + 1) + 6  # each step begins some windows earlier than the one after
+
+
 def test_a_short_video_is_cut_from_a_whole_window(networks: Networks, subject: Subject) -> None:
     for frames in (1, 3, 5):
         features, settings = make_features(SMALL, frames), SamplingSettings(1, 1.0, 1.0)

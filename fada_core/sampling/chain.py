@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..models.audio_projection import window_features
 from ..models.networks import Networks
-from .sampler import Callback, Clip, Guided, SamplingSettings, Subject, sample_clip
+from .sampler import Callback, Clip, Guided, SamplingSettings, Subject, sample_clip, start_noise
 from .schedule import NoiseSchedule
 from .solvers import Solver, build_solver
 
@@ -55,6 +55,7 @@ def sample_chain(
     settings: SamplingSettings,
     generator: torch.Generator,
     callback: Callback | None = None,
+    after: Tensor | None = None,
 ) -> Iterator[Clip]:
     """Sample clip after clip, each when it is asked for; together they have one frame per row of `features`.
 
@@ -65,17 +66,26 @@ def sample_chain(
         features: audio features of the whole audio, (frames, layers, dim), at least one row.
         generator: on the CPU; one for all clips.
         callback: counts the steps of all clips together.
+        after: the first clips, (1, frames, c, h, w), which an earlier call with the same arguments has made; the
+            others follow, exactly as they would have then.
     """
     config = networks.config
     if config.clip_overlap:
-        yield from sample_windows(networks, schedule, subject, features, settings, generator, callback)
+        yield from sample_windows(networks, schedule, subject, features, settings, generator, callback, after)
         return
     total, length = len(features), config.clip_frames
     clips = clip_count(total, length)
     portrait = subject.portrait
     motion = portrait[:, None].expand(1, config.motion_frames, *portrait.shape[1:])
+    first = 0
+    if after is not None:
+        first = after.shape[1] // length
+        motion = next_motion(networks, after.to(portrait.device))
 
     for clip in range(clips):
+        if clip < first:
+            start_noise(portrait, length, generator)  # was for this clip; the next one gets the next
+            continue
         start = clip * length
         audio = clip_windows(features, start, length, config.condition.audio_window).to(portrait.device)
         report = None
@@ -105,17 +115,20 @@ class _Step:
     """One denoising step of the whole video. Frames come in order, each leaves when no further window will touch it.
 
     So a step holds little more than one window, and a later step can begin before an earlier one has seen the end.
+    Frames before the first window are let go.
     """
 
     def __init__(self, starts: list[int], length: int, predict: Callable[[Tensor, int], Tensor]) -> None:
         self._starts, self._length, self._predict = starts, length, predict
-        self._first = 0  # index of the first frame that is held
+        self._first = starts[0]  # index of the first frame that is held
         self._frames: list[tuple[Tensor, Solver]] = []
         self._sums: list[Tensor | float] = []
         self._counts: list[int] = []
 
-    def push(self, latents: Tensor, solver: Solver, t: int) -> list[tuple[Tensor, Solver]]:
-        """One more frame, (1, 1, c, h, w), at timestep t; returns the frames that have now made the step."""
+    def push(self, frame: int, latents: Tensor, solver: Solver, t: int) -> list[tuple[int, Tensor, Solver]]:
+        """One more frame, its index and (1, 1, c, h, w), at timestep t; returns those that have now made the step."""
+        if frame < self._first:
+            return []
         self._frames.append((latents, solver))
         self._sums.append(0.0)
         self._counts.append(0)
@@ -129,7 +142,10 @@ class _Step:
             self._counts[i] += 1
         ready = self._starts[0] - self._first if self._starts else len(self._frames)
         done = zip(self._frames[:ready], self._sums[:ready], self._counts[:ready], strict=True)
-        moved = [(solver.step(total / count, t, x), solver) for (x, solver), total, count in done]
+        moved = [
+            (i, solver.step(total / count, t, x), solver)
+            for i, ((x, solver), total, count) in enumerate(done, start=self._first)
+        ]
         self._first += ready
         del self._frames[:ready], self._sums[:ready], self._counts[:ready]
         return moved
@@ -143,6 +159,7 @@ def sample_windows(
     settings: SamplingSettings,
     generator: torch.Generator,
     callback: Callback | None = None,
+    after: Tensor | None = None,
 ) -> Iterator[Clip]:
     """Denoise the whole video in overlapping windows whose predictions are averaged, as EchoMimic (2407.08136) does.
 
@@ -160,7 +177,11 @@ def sample_windows(
     timesteps = build_solver(schedule, settings.steps, settings.solver).timesteps
     starts = [window_starts(total, length, config.clip_overlap, step) for step in range(len(timesteps))]
     windows = sum(map(len, starts))
-    done = nfe = 0
+    needed = made = 0 if after is None else after.shape[1]
+    for own in reversed(starts):  # what the frames after these depend on, in each step a little further back
+        own[:] = [start for start in own if start + length > needed]
+        needed = own[0]
+    done, nfe = windows - sum(map(len, starts)), 0
     passes: dict[int, int] = {}  # timestep -> of one window
 
     def predict(t: int, x: Tensor, start: int) -> Tensor:
@@ -176,13 +197,13 @@ def sample_windows(
 
     steps = [_Step(own, length, partial(predict, t)) for own, t in zip(starts, timesteps, strict=True)]
     finished: list[Tensor] = []
-    stride, yielded = length - config.clip_overlap, 0
+    stride, yielded = length - config.clip_overlap, made
     for frame in range(total):
-        noise = torch.randn((1, 1, *portrait.shape[1:]), generator=generator, dtype=torch.float32)
-        moving = [(noise.to(portrait.device), build_solver(schedule, settings.steps, settings.solver))]
+        noise = start_noise(portrait, 1, generator)
+        moving = [(frame, noise, build_solver(schedule, settings.steps, settings.solver))]
         for step, t in zip(steps, timesteps, strict=True):
-            moving = [moved for x, solver in moving for moved in step.push(x, solver, t)]
-        finished += [x for x, _ in moving]
+            moving = [moved for i, x, solver in moving for moved in step.push(i, x, solver, t)]
+        finished += [x for i, x, _ in moving if i >= made]
         while len(finished) >= stride or (frame + 1 == total and finished):
             clip = torch.cat(finished[:stride], 1)[:, : len(features) - yielded]
             del finished[:stride]

@@ -84,6 +84,12 @@ def prepare_subject(
 
 
 @torch.no_grad()
+def start_noise(portrait: Tensor, frames: int, generator: torch.Generator) -> Tensor:
+    """Where the sampling of `frames` frames of the portrait (1, c, h, w) begins, (1, frames, c, h, w) float32."""
+    noise = torch.randn((1, frames, *portrait.shape[1:]), generator=generator, dtype=torch.float32)
+    return noise.to(portrait.device)
+
+
 def sample_clip(
     networks: Networks,
     schedule: NoiseSchedule,
@@ -106,8 +112,7 @@ def sample_clip(
     """
     guided = Guided(networks, schedule, subject, motion, audio, settings)
     solver = build_solver(schedule, settings.steps, settings.solver)
-    shape = (1, audio.shape[1], *subject.portrait.shape[1:])
-    x = torch.randn(shape, generator=generator, dtype=torch.float32).to(subject.portrait.device)
+    x = start_noise(subject.portrait, audio.shape[1], generator)
     for done, t in enumerate(solver.timesteps, start=1):
         prediction = guided.predict(x, t)
         expected = schedule.to_x0(x, prediction, t)[0] if callback else None
