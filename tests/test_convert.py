@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -194,13 +196,26 @@ def test_other_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "more" / "net.pth.crdownload").touch()
     with pytest.raises(FadaError, match="only an unfinished download, net.pth.crdownload; expected"):
         convert(ConvertConfig(tmp_path / "more", out))
-    with pytest.raises(FadaError, match="net.pth.crdownload is an unfinished download"):
+    with pytest.raises(FadaError, match="'net.pth.crdownload' is an unfinished download .*expected Hallo's net.pth"):
         convert(ConvertConfig(tmp_path / "more" / "net.pth.crdownload", out))
     (tmp_path / "more" / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
     with pytest.raises(FadaError, match="more' is a StableDiffusionXLPipeline of diffusers; expected"):
         convert(ConvertConfig(tmp_path / "more", out))
+    downloading = tmp_path / "new" / ".cache" / "huggingface" / "download"
+    downloading.mkdir(parents=True)
+    (downloading / "Xq1.0f3a.incomplete").touch()
+    with pytest.raises(FadaError, match="only an unfinished download, Xq1.0f3a.incomplete; expected"):
+        convert(ConvertConfig(tmp_path / "new", out))
+    (tmp_path / "above" / "v1").mkdir(parents=True)
+    (tmp_path / "above" / "v1" / "reference_unet.pth").touch()
+    with pytest.raises(FadaError, match="holds no weights itself, but '.*v1' does; expected"):
+        convert(ConvertConfig(tmp_path / "above", out))
+    for name, title in (("v_kps_guider.bin", "V-Express"), ("pose_encoder.pth", "EchoMimicV2")):
+        (tmp_path / name).touch()
+        with pytest.raises(FadaError, match=f"is {title}, which FADA cannot run; expected"):
+            convert(ConvertConfig(tmp_path, out))
     (tmp_path / "pose_guider.pth").touch()
-    with pytest.raises(FadaError, match="AniPortrait"):
+    with pytest.raises(FadaError, match="AniPortrait or AnimateAnyone, which FADA cannot run; expected"):
         convert(ConvertConfig(tmp_path, out))
 
 
@@ -216,17 +231,19 @@ def test_files_that_are_not_whole(tmp_path: Path) -> None:
     save_file(whole, tmp_path / "new.safetensors")
     for name in ("zip.pth", "new.safetensors", "old.pth"):
         path = tmp_path / name
-        assert torch.equal(read_tensors(path)["a"], whole["a"])
+        assert torch.equal(read_tensors(path, "weights")["a"], whole["a"])
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(FadaError, match=f"{name} is not a whole .*download it again"):
-            read_tensors(path)
+        with pytest.raises(
+            FadaError, match=rf"'{name}' is not a whole file \(0.00 MB\); expected weights: download it again"
+        ):
+            read_tensors(path, "weights")
     for place in range(2, 60):  # damaged in other ways: whatever unpickling makes of it
         damaged = bytearray(content)
         damaged[place] ^= 0x5A
         (tmp_path / "old.pth").write_bytes(damaged)
         try:
-            read_tensors(tmp_path / "old.pth")
+            read_tensors(tmp_path / "old.pth", "weights")
         except FadaError:
             continue
     torch.jit.save(torch.jit.script(nn.Identity()), program := io.BytesIO())
@@ -238,8 +255,75 @@ def test_files_that_are_not_whole(tmp_path: Path) -> None:
         (pickle.dumps({"a": Code()}), "code besides weights"),
     ):
         (tmp_path / "net.pth").write_bytes(content)
-        with pytest.raises(FadaError, match=match):
+        with pytest.raises(FadaError, match=f"'net.pth' .*{match}.*; expected Hallo's net.pth, 4.5 GB or more: "):
             convert(ConvertConfig(tmp_path, tmp_path / "out.safetensors", vae=tmp_path, audio_encoder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "expected"),
+    [
+        ("hallo", "hallo/net.pth", "Hallo's net.pth, "),
+        ("hallo", "sd-vae-ft-mse/diffusion_pytorch_model.safetensors", "the autoencoder, sd-vae-ft-mse"),
+        ("hallo", "wav2vec/wav2vec2-base-960h/model.safetensors", "the audio encoder, wav2vec2-base-960h"),
+        ("echomimic", "reference_unet.pth", "EchoMimic's reference_unet.pth"),
+        ("echomimic", "motion_module.pth", "EchoMimic's motion_module.pth"),
+        ("echomimic", "audio_processor/whisper_tiny.pt", "the audio encoder, whisper-tiny"),
+    ],
+)
+def test_half_a_file_of_a_download(
+    family: str, file: str, expected: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    whole: Download = request.getfixturevalue(family)
+    torn = replace(whole, folder=tmp_path / "torn")
+    shutil.copytree(whole.folder, torn.folder)
+    content = (torn.folder / file).read_bytes()
+    (torn.folder / file).write_bytes(content[: len(content) // 2])
+    name = Path(file).name
+    with pytest.raises(
+        FadaError, match=rf"'{name}' is not a whole file \(.*B\); expected {expected}.*: download it again"
+    ):
+        torn.convert(tmp_path / "out" / "x.safetensors", family=family)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_download_of_which_files_are_missing(echomimic: Download, tmp_path: Path) -> None:
+    for name in ("reference_unet.pth", "denoising_unet.pth"):
+        (tmp_path / name).symlink_to(echomimic.folder / name)
+    for family in (None, "echomimic"):
+        with pytest.raises(
+            FadaError, match=r"lacks motion_module.pth, face_locator.pth of EchoMimic; expected .*the rest"
+        ):
+            convert(ConvertConfig(tmp_path, tmp_path / "x.safetensors", family))
+
+
+def test_the_only_file_of_a_folder_may_have_any_name(hallo: Download, tmp_path: Path) -> None:
+    save_file(hallo.tensors, tmp_path / "hallo_fp16.safetensors")
+    sides = {"vae": hallo.folder / "sd-vae-ft-mse", "audio_encoder": hallo.folder / "wav2vec/wav2vec2-base-960h"}
+    out = tmp_path / "out" / "hallo.safetensors"
+    assert_equal_networks(replace(hallo, folder=tmp_path).convert(out, **sides), hallo.tensors)
+
+
+def test_every_step_has_a_bar(hallo: Download, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hallo.convert(tmp_path / "x.safetensors")
+    shown = capsys.readouterr().err
+    for step in ("reading", "writing", "checking"):
+        assert f"{step}: 100%" in shown
+
+
+def test_what_reads_otherwise_than_it_was_written_is_not_kept(
+    hallo: Download, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(path: Path, *arguments: Any) -> dict[str, int]:
+        checksums = write_tensors(path, *arguments)
+        with path.open("r+b") as file:
+            file.seek(-4, 2)
+            file.write(b"\0\0\0\0")
+        return checksums
+
+    monkeypatch.setattr("fada_core.convert.__main__.write_tensors", damaged)
+    with pytest.raises(FadaError, match="reads otherwise than it was written; check the disk"):
+        hallo.convert(tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_ends_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

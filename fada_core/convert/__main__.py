@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +27,7 @@ from ..models.networks import Networks
 from .families import FAMILIES, Family, check, detect, first_existing, home, networks_files, without_dead
 from .files import read_tensors
 from .sides import read_audio_encoder, read_vae
-from .writer import write_tensors
+from .writer import checksum, write_tensors
 
 log = logging.getLogger("fada.convert")
 _SIDES = ("vae.", "audio_encoder.")  # prefixes of what comes from elsewhere
@@ -75,15 +75,10 @@ def convert(config: ConvertConfig, model: ModelConfig | None = None) -> Path:
     model = family.model if model is None else model
     files = networks_files(config.src, folder, family)
     log.info("%s in %s", family.title, folder)
-    tensors: dict[str, Tensor] = {}
-    for path, prefix in tqdm(files.items(), "reading", unit=" files", file=sys.stderr):
-        tensors |= {f"{prefix}{key}": value for key, value in read_tensors(path).items()}
-    tensors = without_dead(tensors, model)
-    wanted = _wanted(model)
-    check(tensors, {key: v for key, v in wanted.items() if not key.startswith(_SIDES)}, family.title)
-
-    metadata: dict[str, str] = {}
-    model, sides = _sides(config, folder, family, model, metadata)
+    with tqdm(total=len(files) + len(_SIDES), desc="reading", unit=" files", file=sys.stderr) as bar:
+        tensors = _networks(files, family, model, bar.update)
+        metadata: dict[str, str] = {}
+        model, sides = _sides(config, folder, family, model, metadata, bar.update)
     wanted = _wanted(model)
     for start, (title, found) in sides.items():
         check(found, {key: v for key, v in wanted.items() if key.startswith(start)}, f"this model's {title}")
@@ -119,8 +114,30 @@ def _wanted(model: ModelConfig) -> dict[str, Tensor]:
         return Networks(model).state_dict()
 
 
+def _networks(
+    files: dict[Path, str], family: Family, model: ModelConfig, advance: Callable[[int], object]
+) -> dict[str, Tensor]:
+    """The networks' tensors under their names here, if they are all that is wanted and nothing else."""
+    wanted = {key: value for key, value in _wanted(model).items() if not key.startswith(_SIDES)}
+    least = 2 * sum(value.numel() for value in wanted.values())  # bytes, in half precision
+    tensors: dict[str, Tensor] = {}
+    for path, prefix in files.items():
+        size = f", {least / 1e9:.1f} GB or more" if len(files) == 1 else ""
+        read = read_tensors(path, f"{family.title}'s {path.name}{size}")
+        tensors |= {f"{prefix}{key}": value for key, value in read.items()}
+        advance(1)
+    tensors = without_dead(tensors, model)
+    check(tensors, wanted, family.title)
+    return tensors
+
+
 def _sides(
-    config: ConvertConfig, folder: Path, family: Family, model: ModelConfig, metadata: dict[str, str]
+    config: ConvertConfig,
+    folder: Path,
+    family: Family,
+    model: ModelConfig,
+    metadata: dict[str, str],
+    advance: Callable[[int], object],
 ) -> tuple[ModelConfig, dict[str, tuple[str, dict[str, Tensor]]]]:
     """The model with its autoencoder's config; prefix -> title and tensors of both. `refer`: where, to `metadata`."""
     vae = config.vae or first_existing(folder, family.vae)
@@ -133,7 +150,9 @@ def _sides(
             where = f"no '{path}'" if path else f"no {places[0].removeprefix('../')} in or beside '{folder}'"
             raise FadaError(f"There is {where}; download it and name it with {option}.")
     vae_config, vae_tensors = read_vae(vae, model.vae)
+    advance(1)
     audio_tensors = read_audio_encoder(audio_encoder, model.audio)
+    advance(1)
     if config.refer:
         metadata["fada.vae"] = _beside(vae, config.out)
         metadata["fada.audio_encoder"] = _beside(audio_encoder, config.out)
@@ -163,15 +182,25 @@ def _write(config: ConvertConfig, tensors: dict[str, Tensor], metadata: dict[str
                 "choose another place."
             )
         with tqdm(total=size, desc="writing", unit="B", unit_scale=True, file=sys.stderr) as bar:
-            write_tensors(partial, tensors, dtypes, metadata, bar.update)
-        log.info("checking: loading the result")
-        load_checkpoint(partial, dtype=half)
+            written = write_tensors(partial, tensors, dtypes, metadata, bar.update)
+        _verify(partial, half, written)
         os.replace(partial, config.out)
     except OSError as error:
         raise FadaError(f"'{config.out}' cannot be written ({error.strerror}); choose another place.") from error
     finally:
         if partial.exists():
             partial.unlink()
+
+
+def _verify(path: Path, dtype: torch.dtype, written: dict[str, int]) -> None:
+    """Load the checkpoint; its tensors have to be those that were written, by their checksums."""
+    state = load_checkpoint(path, dtype=dtype)[0].state_dict()
+    size = sum(state[name].nbytes for name in written)
+    with tqdm(total=size, desc="checking", unit="B", unit_scale=True, file=sys.stderr) as bar:
+        for name, expected in written.items():
+            if checksum(state[name]) != expected:
+                raise FadaError(f"'{name}' reads otherwise than it was written; check the disk, or choose another.")
+            bar.update(state[name].nbytes)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,17 @@ from torch import Tensor
 from ..checkpoint import CheckpointInfo
 from ..config import ECHOMIMIC, SD15, ModelConfig
 from ..errors import FadaError
-from .files import UNFINISHED, find, identify, read_tensors, weight_files
+from .files import SEVERAL, SUFFIXES, UNFINISHED, find, identify, read_tensors, weight_files
 
 log = logging.getLogger("fada.convert")
 _HALLO = replace(SD15, name="hallo", schedule=replace(SD15.schedule, previous_timestep="stride"))
 _BASE = "derived from Stable Diffusion, CreativeML OpenRAIL-M"
+_EITHER = "Hallo's net.pth, or EchoMimic's reference_unet.pth and its other files"
+_OTHERS = {  # a file, suffix left out, that only projects have which FADA cannot run
+    "pose_guider": "AniPortrait or AnimateAnyone",
+    "pose_encoder": "EchoMimicV2",
+    "v_kps_guider": "V-Express",
+}
 
 
 @dataclass(frozen=True)
@@ -78,27 +84,32 @@ def home(src: Path, family: str | None) -> Path:
 
 def detect(src: Path, folder: Path) -> str:
     """The family of a folder, from its file names and the tensors in them."""
-    if find([folder], "net") or (src.is_file() and identify(read_tensors(src)) == "Hallo"):
+    if find([folder], "net") or _hallo_file(src, folder):
         return "hallo2" if folder.name == "hallo2" else "hallo"
-    if find([folder], "pose_guider"):
-        raise FadaError(f"'{src}' is AniPortrait, which FADA cannot run; give Hallo, Hallo2 or EchoMimic.")
     found = [name for name in ("echomimic", "echomimic-acc") if _files(FAMILIES[name], folder)]
     if len(found) == 2:
         raise FadaError(f"'{src}' holds EchoMimic and its accelerated weights; choose with --from echomimic[-acc].")
     if not found:
-        raise _wrong(src, folder, "Hallo's net.pth, or EchoMimic's reference_unet.pth and its other files")
+        some = FAMILIES["echomimic-acc" if find([folder], "denoising_unet_acc") else "echomimic"]
+        raise _wrong(src, folder, _EITHER, some)
     return found[0]
 
 
 def networks_files(src: Path, folder: Path, family: Family) -> dict[Path, str]:
     """The family's files in the folder and their prefixes, or an error that says what is there instead."""
     files = _files(family, folder)
-    if src.is_file() and family.title.startswith("Hallo") and identify(read_tensors(src)) == "Hallo":
-        files = {src: ""}
+    if (src.is_file() or not files) and family.title.startswith("Hallo") and (only := _hallo_file(src, folder)):
+        files = {only: ""}
     if not files or (src.is_file() and src not in files):
         names = ", ".join(f"{stem}.pth" for stem in family.files)
-        raise _wrong(src, folder, f"{family.title}'s {names}")
+        raise _wrong(src, folder, f"{family.title}'s {names}", family)
     return files
+
+
+def _hallo_file(src: Path, folder: Path) -> Path | None:
+    """The file given, or the only one in the folder, if it is Hallo's by its keys; its name does not matter."""
+    files = [src] if src.is_file() else weight_files(folder)
+    return files[0] if len(files) == 1 and identify(read_tensors(files[0], _EITHER)) == "Hallo" else None
 
 
 def _files(family: Family, folder: Path) -> dict[Path, str]:
@@ -108,13 +119,24 @@ def _files(family: Family, folder: Path) -> dict[Path, str]:
     return {} if None in needed else {path: prefix for path, prefix in found.items() if path}
 
 
-def _wrong(src: Path, folder: Path, expected: str) -> FadaError:
+def _wrong(src: Path, folder: Path, expected: str, family: Family) -> FadaError:
+    """What is there in place of `expected`; `family`: whose files may be there in part."""
     files = [src] if src.is_file() else weight_files(folder)
     if not files:
         return FadaError(f"'{src}' {_without_weights(folder)}; expected {expected}.")
+    if src.is_dir():
+        for stem, title in _OTHERS.items():
+            if find([folder], stem):
+                return FadaError(f"'{src}' is {title}, which FADA cannot run; expected {expected}.")
     telling = files if len(files) == 1 else [path for path in files if path.stem.startswith("denoising_unet")]
-    if telling:
-        return FadaError(f"'{telling[0].name}' is {identify(read_tensors(telling[0]))}; expected {expected}.")
+    kinds = [identify(read_tensors(path, expected)) for path in telling[:1]]
+    lacking = [f"{stem}.pth" for stem in family.files if not find([folder], stem)]
+    if src.is_dir() and len(lacking) < len(family.files) and kinds in ([], [SEVERAL]):
+        return FadaError(
+            f"'{src}' lacks {', '.join(lacking)} of {family.title}; expected {expected}: download the rest."
+        )
+    if kinds:
+        return FadaError(f"'{telling[0].name}' is {kinds[0]}; expected {expected}.")
     names = ", ".join(path.name for path in files[:4])
     return FadaError(f"'{src}' holds {names}{' ...' if len(files) > 4 else ''}; expected {expected}.")
 
@@ -124,8 +146,13 @@ def _without_weights(folder: Path) -> str:
     described = folder / "model_index.json"
     if described.is_file():
         return f"is a {json.loads(described.read_text()).get('_class_name')} of diffusers"
-    unfinished = [path.name for path in sorted(folder.iterdir()) if path.suffix in UNFINISHED]
-    return f"holds only an unfinished download, {unfinished[0]}" if unfinished else "holds no weights"
+    # Browsers leave unfinished files in the folder itself, Hugging Face's downloader in one of its own.
+    places = folder.glob("*"), (folder / ".cache" / "huggingface" / "download").rglob("*")
+    unfinished = [path.name for place in places for path in sorted(place) if path.suffix in UNFINISHED]
+    if unfinished:
+        return f"holds only an unfinished download, {unfinished[0]}"
+    inside = [path for path in sorted(folder.glob("*/*")) if path.suffix in SUFFIXES]
+    return f"holds no weights itself, but '{inside[0].parent}' does" if inside else "holds no weights"
 
 
 def without_dead(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:

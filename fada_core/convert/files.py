@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,38 +32,53 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
     """All tensors of a safetensors file or a pickle of torch, by name.
 
     They stay on the disk until they are used; only pickles from before torch 1.6 are read into memory.
 
+    Args:
+        expected: what the file should be, for errors.
+
     Raises:
         FadaError: half a file, something that is no weight file, or a pickle that holds more than plain data.
     """
+
+    def wrong(what: str, advice: str) -> FadaError:
+        return FadaError(f"'{path.name}' {what}; expected {expected}: {advice}.")
+
     head = _head(path)
+    torn = wrong(f"is not a whole file ({_size(path)})", "download it again")
     if head.startswith(b"version https://git-lfs"):
-        raise FadaError(f"{path.name} is only the pointer to a large file; fetch the file itself with 'git lfs pull'.")
+        raise wrong("is only the pointer to a large file", "fetch the file itself with 'git lfs pull'")
     if head.lstrip()[:1] == b"<":
-        raise FadaError(f"{path.name} is a web page, not weights; download the file itself.")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        raise wrong("is a web page", "download the file itself")
     if path.suffix in UNFINISHED:
-        raise FadaError(f"{path.name} is an unfinished download; finish it.")
+        raise wrong(f"is an unfinished download ({_size(path)})", "finish it")
+    if path.suffix == ".safetensors":
+        try:
+            content = _read_safetensors(path)
+        except SafetensorError as error:
+            raise torn from error
+        return _unwrapped(content, wrong)
     if not head.startswith((b"PK\x03\x04", b"\x80")):
-        raise FadaError(f"{path.name} is neither a safetensors file nor a pickle of torch; download it again.")
+        raise wrong("is neither a safetensors file nor a pickle of torch", "download it again")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK"))
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise FadaError(
-                f"{path.name} holds code besides weights, which is not executed; get the weights as safetensors."
-            ) from error
-        raise FadaError(f"{path.name} is not a whole file; download it again.") from error
+            raise wrong("holds code besides weights, which is not executed", "get them as safetensors") from error
+        raise torn from error
     except _DAMAGED as error:
         if "TorchScript" in str(error):
-            raise FadaError(f"{path.name} is a program (TorchScript), not weights; get the weights.") from error
-        raise FadaError(f"{path.name} is not a whole file; download it again.") from error
-    return _unwrapped(path, content)
+            raise wrong("is a program (TorchScript)", "get the weights themselves") from error
+        raise torn from error
+    return _unwrapped(content, wrong)
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e9:.2f} GB" if size > 1e8 else f"{size / 1e6:.2f} MB"
 
 
 def _head(path: Path) -> bytes:
@@ -75,30 +90,27 @@ def _head(path: Path) -> bytes:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, "pt") as file:
-            if "fada.config" in (file.metadata() or {}):
-                raise FadaError(f"{path.name} is a FADA checkpoint already; use it as it is.")
-            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise FadaError(f"{path.name} is not a whole safetensors file; download it again.") from error
-    return _unwrapped(path, content)
+    with safe_open(path, "pt") as file:
+        if "fada.config" in (file.metadata() or {}):
+            raise FadaError(f"'{path.name}' is a FADA checkpoint already; use it as it is.")
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
-def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
+def _unwrapped(content: Any, wrong: Callable[[str, str], FadaError]) -> dict[str, Tensor]:
     """The weights themselves; a trainer may have put them under an entry, and 'module.' before their names."""
     if isinstance(content, dict):
         content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
     if not isinstance(content, dict) or not content:
-        raise FadaError(f"{path.name} holds no weights; check that it is the right file.")
+        raise wrong("holds no weights", "check that it is the right file")
     for name, value in content.items():
         if not isinstance(value, Tensor):
-            raise FadaError(f"'{name}' in {path.name} is no tensor; check that it is the right file.")
+            raise wrong(f"holds '{name}', which is no tensor", "check that it is the right file")
     if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): value for name, value in content.items()}
     return content
 
 
+SEVERAL = "one of several networks, as EchoMimic and AnimateDiff ship"  #: what is not a model by itself
 _FOREIGN = (  # a part of a name that gives a kind of file away, and what to call it; the first that is found counts
     (("lora_up.", "lora_down.", ".lora_", ".lora.", "lora_A.", "lora_B.", ".hada_w1_", ".lokr_w1"), "a LoRA"),
     (("conditioner.embedders.", "label_emb.", "add_embedding."), "an SDXL checkpoint"),
@@ -109,7 +121,7 @@ _FOREIGN = (  # a part of a name that gives a kind of file away, and what to cal
     (("encoder.blocks.0.attn.", "encoder.embed_positions."), "a Whisper audio encoder"),
     (("decoder.mid", "decoder.layers.", "first_stage_model."), "an autoencoder"),
     (("audio_modules.",), "Hallo"),
-    (("motion_modules.", "transformer_blocks.0.attn1."), "one of several networks, as EchoMimic and AnimateDiff ship"),
+    (("motion_modules.", "transformer_blocks.0.attn1."), SEVERAL),
 )
 
 

@@ -29,9 +29,10 @@ def read_vae(path: Path, config: VAEConfig) -> tuple[VAEConfig, dict[str, Tensor
     folder = path if path.is_dir() else path.parent
     pair = [find([folder], f"taesd_{half}coder") for half in ("en", "de")]
     if all(pair) and (path.is_dir() or path in pair):
-        tensors = {f"{half.stem}.{name}": value for half in pair for name, value in read_tensors(half).items()}
+        taesd = {half: read_tensors(half, "TAESD's encoder and decoder") for half in pair}
+        tensors = {f"{half.stem}.{name}": value for half, own in taesd.items() for name, value in own.items()}
     else:
-        tensors = read_tensors(_file(path, _VAE_STEMS, "autoencoder", "--vae"))
+        tensors = read_tensors(_file(path, _VAE_STEMS, "autoencoder", "--vae"), "the autoencoder, sd-vae-ft-mse")
         _check_scale(path, config)
     if any(name.startswith("taesd_") or ".layers." in name for name in tensors):
         config = VAEConfig(kind="taesd", scaling_factor=1.0)
@@ -44,7 +45,8 @@ def read_audio_encoder(path: Path, config: AudioEncoderConfig) -> dict[str, Tens
     Args:
         path: a folder from transformers, or a file, also ComfyUI's (models/audio_encoders) or OpenAI's Whisper.
     """
-    tensors = read_tensors(_file(path, _AUDIO_STEMS, "audio encoder", "--audio-encoder"))
+    name = {"wav2vec2": "wav2vec2-base-960h", "whisper": "whisper-tiny"}[config.kind]
+    tensors = read_tensors(_file(path, _AUDIO_STEMS, "audio encoder", "--audio-encoder"), f"the audio encoder, {name}")
     named = audio_encoder_weights(config, tensors)
     return {f"audio_encoder.model.{name}": value for name, value in named.items()}
 
