@@ -1,12 +1,13 @@
 """Teachers that are told where the face is and whose it is, from a converted folder to a student's video.
 
-Networks of the published layouts at a small width and with random content; a manifest of generated clips.
+Networks of the published layouts at a small width and with random content; clips that the teacher generates.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import wave
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from fada_core.distill.__main__ import parse, run
 from fada_core.distill.teacher import GuidedTeacher
 from fada_core.generate import GenerateConfig, generate
 from fada_core.media.face import find_face
-from fada_core.media.video import VideoWriter, probe
+from fada_core.media.video import probe
 from fada_core.models.networks import Networks
+from fada_core.prepare.__main__ import PrepareConfig, prepare
 from fada_core.sampling.guidance import branches, combine
 from fada_core.sampling.sampler import SamplingSettings
 from fada_core.sampling.schedule import NoiseSchedule
@@ -141,23 +143,38 @@ def test_previews_show_models_that_need_a_face(
     assert {path.name for path in tmp_path.iterdir()} == {"preview-000007.png", "preview-000007.mp4"}
 
 
-def write_manifest(folder: Path, fps: float, identity_dim: int) -> Path:
-    """A clip with boxes and, where the model takes one, an identity; and one without either."""
-    frames = round(SECONDS * fps)
-    speech = 0.3 * torch.sin(2 * math.pi * 220 * torch.arange(round(SECONDS * 16000)) / 16000)
-    generator = torch.Generator().manual_seed(0)
-    rows = []
-    for name in ("known", "unknown"):
-        with VideoWriter(folder / f"{name}.mp4", SIZE, SIZE, fps, speech) as writer:
-            writer.write(2 * torch.rand(frames, 3, SIZE, SIZE, generator=generator) - 1)
-        rows.append({"id": name, "video": f"{name}.mp4", "audio": f"{name}.mp4", "fps": fps, "pool": "high"})
-    boxes = {"face": FACE, "mouth": LIPS}
-    save_file({n: (box * SIZE).repeat(frames, 1) for n, box in boxes.items()}, folder / "boxes.safetensors")
-    rows[0]["boxes"] = "boxes.safetensors"
+def write_manifest(folder: Path, teacher: Path, fps: float, identity_dim: int) -> Path:
+    """Two clips that the teacher made, prepared as footage is; one with boxes and, where the model takes one, an
+    identity, the other without either."""
+    (folder / "made").mkdir()
+    Image.new("RGB", (SIZE, SIZE), (180, 140, 120)).save(folder / "portrait.png")
+    with wave.open(str(folder / "speech.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        tone = torch.sin(2 * math.pi * 220 * torch.arange(round(SECONDS * 16000)) / 16000)
+        file.writeframes((0.3 * 32767 * tone).to(torch.int16).numpy().tobytes())
+    for seed in (0, 1):
+        generate(
+            GenerateConfig(
+                image=folder / "portrait.png",
+                audio=folder / "speech.wav",
+                out=folder / "made" / f"{seed}.mp4",
+                model=str(teacher),
+                steps=1,
+                seed=seed,
+                device="cpu",
+            )
+        )
+    settings = {"size": SIZE, "fps": fps, "min_seconds": 0.3, "test_share": 0.0, "workers": 1}
+    prepare(PrepareConfig(folder / "made", folder / "data", **settings))
+    path = folder / "data" / "manifest.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [row["frames"] for row in rows] == [math.ceil(SECONDS * fps)] * 2
+    known = {name: (box * SIZE).repeat(rows[0]["frames"], 1) for name, box in (("face", FACE), ("mouth", LIPS))}
     if identity_dim:
-        save_file({"identity": torch.randn(identity_dim, generator=generator)}, folder / "who.safetensors")
-        rows[0]["identity"] = "who.safetensors"
-    path = folder / "clips.jsonl"
+        known["identity"] = torch.randn(identity_dim, generator=torch.Generator().manual_seed(0))
+        rows[0]["identity"] = "known.safetensors"
+    save_file(known, folder / "data" / "known.safetensors")
+    rows[0]["boxes"] = "known.safetensors"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -171,21 +188,20 @@ def test_from_a_converted_teacher_to_a_students_video(
     download: Download = request.getfixturevalue(family)
     model = replace(download.model, size=SIZE)
     teacher = replace(download, model=model).convert(tmp_path / "teacher.safetensors", family=family)
-    manifest = write_manifest(tmp_path, model.fps, model.condition.identity_dim)
+    manifest = write_manifest(tmp_path, teacher, model.fps, model.condition.identity_dim)
     sizes = ["--batch", "2", "--control.tokens", "2", "--control.dim", "16", "--loop.steps", "2"]
     sizes += ["--objective.ref-cfg", "1", "4"]  # with the 3.5 that Hallo is sampled with by default
     data = ["--data", str(manifest), "--out", str(tmp_path / "out")]
     path = run(parse(["--teacher", str(teacher), *data, *sizes, "--mixed-precision", "no", "--cpu"]))
 
     student, info = load_checkpoint(path)
-    assert (info.role, info.training["clips"]) == ("student", {"high": 2})
+    assert (info.role, info.training["clips"]) == ("student", {"moderate": 2})  # nobody calls their pictures sharp
     assert student.config.control.kind == "tokens"
-    Image.new("RGB", (SIZE, SIZE), (180, 140, 120)).save(tmp_path / "portrait.png")
     video = tmp_path / "video.mp4"
     report = generate(
         GenerateConfig(
             image=tmp_path / "portrait.png",
-            audio=tmp_path / "known.mp4",
+            audio=tmp_path / "speech.wav",
             out=video,
             model=str(path),
             mode="fast",
