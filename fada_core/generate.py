@@ -35,9 +35,11 @@ from .media.face import FaceRegion, crop, find_face
 from .media.face_detect import installed_detector, load_detector
 from .media.face_identity import identity_embedding
 from .media.face_paste import PasteBack
-from .media.image import load_image, to_uint8
+from .media.image import load_image, to_bytes, to_uint8
 from .media.video import VideoWriter, contact_sheet
 from .pipeline import LiveFrames, Pipeline, load
+from .sampling.ahead import Behind, decode_ahead
+from .sampling.chain import clip_count
 
 SHEET_COLUMNS, SHEET_ROWS = 6, 3
 STDIO = "-"  #: as a path: the standard input or output
@@ -77,6 +79,11 @@ class Settings:
     """cpu, cuda, mps ... (default: the accelerator, if there is one)."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Precision of the networks (default: what suits the device)."""
+    compute: Literal["auto", "eager", "compile", "graph"] = "auto"
+    """How the networks run: compiled (a minute or two at first), as a CUDA graph, or as they are. auto compiles long
+    jobs on CUDA."""
+    offload: bool = False
+    """Keep what does not run in every step in host memory: slower, with less of the device's memory."""
     face_box: tuple[int, int, int, int] | None = None
     """The face in the portrait: left, top, right, bottom in pixels of the upright picture (default: looked for)."""
     face_model: Path | None = None
@@ -179,13 +186,26 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
     paste = PasteBack(portrait, region) if config.paste_back else None
     how = {name: getattr(config, name) for name in SAMPLING}
 
-    # Both check their arguments at once, before the writer replaces a file.
+    def write(frames: Tensor) -> None:
+        sheet.add(frames if paste is None else to_uint8(frames))
+        # A pasted frame may be many times larger: one at a time.
+        for part in [frames] if paste is None else map(paste, frames.split(1)):
+            writer.write(part)
+
+    # Both ways to sample check their arguments at once, before the writer replaces a file.
     with ExitStack() as stack:
+        behind = Behind()
+        finish = to_bytes if paste is None else Tensor.float
         if speech is None:
+            pipe.accelerate(config.compute)
             arriving = listen(sys.stdin.buffer, pipe.config.clip_frames / fps)
-            clips = _live(pipe.stream(portrait, arriving, **who, **how), writer, check)
+            clips = _live(
+                pipe.stream(portrait, arriving, **who, **how), lambda sound: behind(writer.hear, sound), check
+            )
+            videos = (finish(frames).cpu() for frames in clips)
         else:
             cond = pipe.encode(portrait, speech, config.fps, **who)
+            pipe.accelerate(config.compute, clip_count(cond.frames, pipe.config.clip_frames))
             bar = stack.enter_context(_progress(cond.frames))
 
             def advance(step: int, steps: int, latents: Tensor) -> None:
@@ -193,13 +213,11 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
                 if check:
                     check()
 
-            clips = map(pipe.decode, pipe.sample(cond, callback=advance, **how))
+            videos = decode_ahead(pipe.decode, pipe.sample(cond, callback=advance, **how), pipe.device, finish)
         stack.enter_context(writer)
-        for frames in clips:
-            sheet.add(to_uint8(frames))
-            # A pasted frame may be many times larger: one at a time.
-            for part in [frames] if paste is None else map(paste, frames.split(1)):
-                writer.write(part)
+        stack.enter_context(behind)
+        for frames in videos:
+            behind(write, frames)
     if config.sheet:
         sheet.save(config.sheet)
     seconds = time.perf_counter() - started
@@ -218,10 +236,12 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
     )
 
 
-def _live(parts: Iterator[LiveFrames], writer: VideoWriter, check: Callable[[], None] | None) -> Iterator[Tensor]:
-    """The frames, after the writer was given the sound that belongs to them."""
+def _live(
+    parts: Iterator[LiveFrames], hear: Callable[[Tensor], None], check: Callable[[], None] | None
+) -> Iterator[Tensor]:
+    """The frames, after the sound that belongs to them was passed on."""
     for part in parts:
-        writer.hear(part.samples)
+        hear(part.samples)
         yield part.frames
         if check:
             check()
@@ -229,7 +249,9 @@ def _live(parts: Iterator[LiveFrames], writer: VideoWriter, check: Callable[[], 
 
 def open_pipeline(settings: Settings) -> Pipeline:
     """The model that the settings ask for, where and how precisely they say."""
-    return load(settings.model, settings.device, settings.dtype and getattr(torch, settings.dtype))
+    return load(
+        settings.model, settings.device, settings.dtype and getattr(torch, settings.dtype), offload=settings.offload
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

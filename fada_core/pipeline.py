@@ -8,6 +8,7 @@ for latents in pipe.sample(cond, seed=0):     # clip by clip, in constant memory
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -26,12 +27,16 @@ from .media.face import FaceRegion, crop
 from .media.image import to_square
 from .models.audio import SAMPLE_RATE
 from .models.networks import Networks
+from .sampling.accelerate import LONG, accelerate, choose
 from .sampling.chain import sample_chain
 from .sampling.live import LiveClip, sample_live
+from .sampling.offload import offload as place
 from .sampling.preview import preview
 from .sampling.sampler import Callback, Masks, SamplingSettings, Subject, prepare_subject
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import build_solver
+
+log = logging.getLogger("fada.pipeline")
 
 MODES = {"teacher": "teacher", "balanced": "student", "fast": "student"}
 """Way to sample (three branches, three branches, one pass a step) -> the role of the checkpoint that it needs."""
@@ -71,6 +76,9 @@ class Stats:
     seconds: float = 0.0  #: spent sampling, without what the caller did between the clips
 
 
+_OFFLOAD = "load the model with offload=True (--offload), use a smaller model, or the CPU"
+
+
 def default_device() -> torch.device:
     """The machine's accelerator (CUDA, MPS, ...), or else the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -84,19 +92,27 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def load(
-    name_or_path: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    name_or_path: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    offload: bool = False,
 ) -> Pipeline:
     """A pipeline from a shipped model's name or a checkpoint's path.
 
     Args:
         device: default `default_device()`.
         dtype: of the networks; default `default_dtype(device)`.
+        offload: keep all but the denoising UNet in host memory: slower, with less of the device's memory.
 
     Raises:
         FadaError: no such file, not a checkpoint, or no such device.
     """
     device = default_device() if device is None else _device(device)
-    networks, info = load_checkpoint(name_or_path, device=device, dtype=dtype or default_dtype(device))
+    dtype = dtype or default_dtype(device)
+    networks, info = load_checkpoint(name_or_path, device="cpu" if offload else device, dtype=dtype)
+    if offload:
+        place(networks, device)
     return Pipeline(networks, info)
 
 
@@ -131,6 +147,7 @@ class Pipeline:
         self.config = networks.config
         self.schedule = NoiseSchedule(self.config.schedule)
         self.stats = Stats()
+        self.way = "eager"  #: how it computes, as `accelerate` was told
 
     @property
     def device(self) -> torch.device:
@@ -146,6 +163,22 @@ class Pipeline:
         if self.info.role == "teacher":
             return ("teacher",)
         return ("fast",) if self.config.control.kind == "none" else ("fast", "balanced")
+
+    def accelerate(self, way: str = "auto", clips: int = LONG) -> None:
+        """Compute in another way from now on, with the same results; once done, it stays.
+
+        Args:
+            way: "eager", "compile" (a minute or two at first), "graph" (CUDA only), or "auto": what suits the device
+                and the length of the job.
+            clips: of the job, as far as they are known.
+
+        Raises:
+            FadaError: there is no such way, or not on this device.
+        """
+        chosen = choose(way, self.device, clips)
+        if self.way == "eager":
+            accelerate(self.networks, chosen)
+            self.way = chosen
 
     @torch.inference_mode()
     def encode(
@@ -190,7 +223,7 @@ class Pipeline:
             raise FadaError("The audio has values that are not finite (NaN); check where they come from.")
         subject = self._subject(image, region, identity, face_box, masks)
         frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
-        with _out_of_memory("use a device with more of it, or the CPU"):
+        with _out_of_memory(_OFFLOAD):
             features = self.networks.audio_encoder.encode(audio.float().to(self.device), frames, fps)
         return Condition(self.config, subject, features)
 
@@ -214,7 +247,7 @@ class Pipeline:
                 "give another identity model, or none."
             )
         networks, device = self.networks, self.device
-        with _out_of_memory("use a device with more of it, or the CPU"):
+        with _out_of_memory(_OFFLOAD):
             size = self.config.size
             square = to_square(image, size) if region is None else crop(image, region, size)
             if region is not None:
@@ -333,7 +366,7 @@ class Pipeline:
     @torch.inference_mode()
     def _live_frames(self, clips: Iterator[LiveClip], stats: Stats) -> Iterator[LiveFrames]:
         while True:
-            with _out_of_memory("use a smaller model"):
+            with _out_of_memory(_OFFLOAD):
                 clip = next(clips, None)
             if clip is None:
                 return
@@ -392,7 +425,7 @@ class Pipeline:
     ) -> Iterator[Tensor]:
         subject = _moved(cond.subject, self.device)
         chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback, after)
-        advice = "close what else uses it, or use a smaller model"
+        advice = _OFFLOAD
         if settings.batch_branches:
             advice = "sample with batch_branches=False (--no-batch-branches), or with scales that need fewer branches"
         while True:
@@ -410,12 +443,26 @@ class Pipeline:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, batch: int = 8) -> Tensor:
-        """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32, `batch` of them at a time."""
+        """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32.
+
+        Args:
+            batch: so many of them at a time, or as many as there is memory for.
+
+        Raises:
+            FadaError: out of memory even for a single frame.
+        """
         networks = self.networks
-        with _out_of_memory("decode fewer frames at a time (lower batch)"):
-            # The order of memory that convolutions like; without it, a quarter slower on a CPU.
-            ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
-            return torch.cat([networks.vae.decode(part).float() for part in ordered.split(batch)])
+        # The order of memory that convolutions like; without it, a quarter slower on a CPU.
+        ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
+        while True:
+            with _out_of_memory(_OFFLOAD):
+                try:
+                    return torch.cat([networks.vae.decode(part).float() for part in ordered.split(batch)])
+                except torch.OutOfMemoryError:
+                    if batch == 1:
+                        raise
+            batch //= 2
+            log.info("Memory is short: decoding %d frames at a time from here.", batch)
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Tensor:

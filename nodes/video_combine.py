@@ -20,6 +20,7 @@ from ..fada_core.media.audio import SAMPLE_RATE, from_waveform
 from ..fada_core.media.face import FaceRegion
 from ..fada_core.media.face_paste import PasteBack
 from ..fada_core.media.video import VideoWriter
+from ..fada_core.sampling.ahead import Behind
 from .encode import single
 from .model import FadaModel
 from .types import CATEGORY, Audio, ModelType, RegionType, aliases, from_images, from_latent, to_preview
@@ -127,10 +128,10 @@ class FADAVideoCombine(io.ComfyNode):
         path = Path(folder) / f"{name}_{counter:05}_{'' if format == 'png' else '.' + format}"
         bar = comfy.utils.ProgressBar(count)
         made = {"audio_rate": rate, "metadata": cls._metadata()}
-        with VideoWriter(path, width, height, fps or own["fps"], sound, **made) as writer:
+        with VideoWriter(path, width, height, fps or own["fps"], sound, **made) as writer, Behind() as behind:
             for chunk in chunks:
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                writer.write(chunk)
+                behind(writer.write, chunk)
                 bar.update_absolute(bar.current + len(chunk), count, to_preview(chunk[-1:]))
 
         if format == "png":

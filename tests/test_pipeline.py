@@ -178,7 +178,7 @@ def test_out_of_memory_says_what_to_lower(image, cond, monkeypatch):
     with pytest.raises(FadaError, match="batch_branches=False"):
         next(pipe.sample(cond))
     monkeypatch.setattr(pipe.networks.vae, "decode", fail)
-    with pytest.raises(FadaError, match="lower batch"):
+    with pytest.raises(FadaError, match="offload=True"):
         pipe.decode(torch.zeros(1, 16, 8, 8))
     monkeypatch.setattr(pipe.networks.vae, "encode", fail)
     with pytest.raises(FadaError, match="out of memory"):

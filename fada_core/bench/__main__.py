@@ -69,15 +69,17 @@ class BenchConfig:
     """Print one line of JSON, a list of rows, in place of the table."""
 
 
-def efforts(config: BenchConfig, modes: Sequence[str]) -> list[Effort]:
-    """How each mode samples."""
+def efforts(
+    config: BenchConfig, modes: Sequence[str], scales: tuple[float, float] = (PAPER.ref_cfg, PAPER.audio_cfg)
+) -> list[Effort]:
+    """How each mode samples, with the guidance scales (ref_cfg, audio_cfg)."""
     if len(config.steps) not in (0, 1, len(modes)):
         raise FadaError(f"--steps has {len(config.steps)} numbers for {len(modes)} modes; give one, or one for each.")
     steps = config.steps * len(modes) if len(config.steps) == 1 else config.steps
     steps = steps or tuple(STEPS["teacher" if mode == "teacher" else "student"] for mode in modes)
     if min(steps) < 2:
         raise FadaError("One step cannot be told from what precedes it; give --steps 2 or more.")
-    return [Effort(mode, count, PAPER.ref_cfg, PAPER.audio_cfg) for mode, count in zip(modes, steps, strict=True)]
+    return [Effort(mode, count, *scales) for mode, count in zip(modes, steps, strict=True)]
 
 
 def run(config: BenchConfig) -> tuple[list[Row], torch.device]:
@@ -113,7 +115,8 @@ def _pipelines(
         pipe = load(config.model, device, dtype)
         if pipe.config.clip_overlap:
             raise FadaError(f"'{config.model}' samples overlapping windows; the benchmark takes chained clips only.")
-        yield pipe, efforts(config, config.modes or pipe.modes)
+        # A student takes only the scales that it was distilled for.
+        yield pipe, efforts(config, config.modes or pipe.modes, (pipe.info.ref_cfg, pipe.info.audio_cfg))
         return
     asked = efforts(config, config.modes or tuple(MODES))
     for role in ("teacher", "student"):

@@ -6,20 +6,16 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import FadaError
 from ..media.image import to_uint8
 from ..models.networks import Networks
 from ..pipeline import Pipeline
+from ..sampling.accelerate import WAYS, accelerate
 from .reference import ReferencePipeline, to_host
 
-PATHS = {
-    "eager": "the networks as they are",
-    "compile": "denoising UNet and decoder through torch.compile",
-    "graph": "the denoising UNet's own kernels, replayed as a CUDA graph",
-    "reference": "the plain way of published code (`reference.py`)",
-}
+PATHS = {**WAYS, "reference": "the plain way of published code (`reference.py`)"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +51,7 @@ def build_path(name: str, pipe: Pipeline) -> Path:
     networks = _twin(pipe.networks)
     if name == "reference":
         return Path(name, ReferencePipeline(networks, pipe.info), to_host)
-    if name == "graph":
-        networks.denoising_unet.compile(backend="cudagraphs", dynamic=False)
-    else:
-        networks.denoising_unet.compile(dynamic=False)
-        _decoder(networks).compile(dynamic=False)
+    accelerate(networks, name)
     return Path(name, Pipeline(networks, pipe.info), to_uint8)
 
 
@@ -67,8 +59,3 @@ def _twin(networks: Networks) -> Networks:
     """Modules of their own around the same weights, so that compiling one leaves the other alone."""
     weights = [*networks.parameters(), *networks.buffers()]
     return copy.deepcopy(networks, {id(weight): weight for weight in weights})
-
-
-def _decoder(networks: Networks) -> nn.Module:
-    """Whatever kind the autoencoder is, its decoder has that name."""
-    return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")

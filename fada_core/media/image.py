@@ -63,7 +63,12 @@ def to_square(images: Tensor, size: int) -> Tensor:
     return F.interpolate(square.float(), (size, size), mode="bicubic", antialias=True).clamp(-1, 1).to(images.dtype)
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """(n, 3, h, w) in -1..1, rounded and clamped to bytes (n, h, w, 3), on the CPU."""
+def to_bytes(images: Tensor) -> Tensor:
+    """(n, 3, h, w) in -1..1, rounded and clamped to bytes (n, h, w, 3), where they are."""
     scaled = (images.detach().float() + 1) * 127.5
-    return scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+    return scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """As `to_bytes`, on the CPU."""
+    return to_bytes(images).cpu()

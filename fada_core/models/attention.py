@@ -272,18 +272,29 @@ class AudioBlock(nn.Module):
         masks: Sequence[Tensor] | None,
         weights: Sequence[float],
     ) -> Tensor:
-        """tokens (n, h*w, c); audio: a pair a region; masks: (1 or n, h*w, 1) a region; weights: a number a region"""
+        """
+        tokens (n, h*w, c); audio: a pair a region, of the last of the n rows (the others hear nothing: their keys and
+        values would be zeros); masks: (1 or n, h*w, 1) a region; weights: a number a region.
+        """
         if self.attn1 is not None:
             normed = self.norm1(tokens)
             tokens = tokens + self.attn1(normed, self.attn1.keys_values(normed))
         normed = self.norm2(tokens)
         for index, region in enumerate(self.regions):
-            heard = self.get_submodule(f"attn2_{index}")(normed, audio[index])
+            heard = self._hear(self.get_submodule(f"attn2_{index}"), normed, audio[index])
             if masks is not None:
                 heard = heard * masks[index]
             heard = self.get_submodule(f"zero_conv_{region}")(to_image(heard, *size))
             tokens = tokens + weights[index] * to_tokens(heard)
         return tokens + self.ff(self.norm3(tokens))
+
+    def _hear(self, attention: Attention, normed: Tensor, audio: KeysValues) -> Tensor:
+        silent = len(normed) - len(audio[0])
+        if not silent:
+            return attention(normed, audio)
+        # Attention to zeros is zero, which leaves the output layer's bias.
+        silence = attention.to_out[0](torch.zeros_like(normed[:1, :1])).expand_as(normed[:silent])
+        return silence if silent == len(normed) else torch.cat([silence, attention(normed[silent:], audio)])
 
 
 class AudioTransformer(nn.Module):

@@ -143,6 +143,8 @@ class Networks(nn.Module):
             masks=None if masks is None else [[_per_frame(mask, audio) for mask in level] for level in masks],
             region_weights=region_weights,
             plain_rows=plain_rows,
+            # In training every weight takes part in every step, as gradients shared by processes need it.
+            silent_rows=0 if torch.is_grad_enabled() else _leading(drop_audio),
             hallo_compat=self.config.hallo_compat,
         )
 
@@ -220,6 +222,11 @@ class Networks(nn.Module):
     def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         flat = self.denoising_unet(latents.flatten(0, 1).to(self.dtype), timesteps, conditioning)
         return flat.float().unflatten(0, latents.shape[:2])
+
+
+def _leading(flags: Tensor) -> int:
+    """How many of (n,) bool are true before the first that is not."""
+    return int(flags.cumprod(0).sum())
 
 
 def _per_frame(mask: Tensor, audio: Tensor) -> Tensor:

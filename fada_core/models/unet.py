@@ -30,7 +30,7 @@ class LayerConditioning:
 
     reference: KeysValues | None  #: of the portrait, (batch - plain rows, frames or 1, hw, c) each
     image: KeysValues | None  #: of the identity tokens, (batch, T, c) each, or instead of the audio's, as `audio`
-    audio: list[KeysValues]  #: one pair a region, (batch*frames, T, inner) each
+    audio: list[KeysValues]  #: one pair a region, ((batch - silent rows)*frames, T, inner) each
     motion: Tensor | None  #: the motion frames' tokens in the motion module, (batch, hw, motion_frames, c)
     control: KeysValues | None  #: of the mixed CFG tokens, (batch, T, c) each
 
@@ -106,6 +106,7 @@ class DenoisingUNet(UNetSkeleton):
         masks: Sequence[Sequence[Tensor]] | None = None,
         region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
         plain_rows: int = 0,
+        silent_rows: int = 0,
         hallo_compat: bool = False,
     ) -> Conditioning:
         """Project every condition of a clip to where the network uses it; differentiable.
@@ -123,6 +124,7 @@ class DenoisingUNet(UNetSkeleton):
                 (full, face, lip). None: every region is the whole picture.
             region_weights: strength of each region's audio attention.
             plain_rows: so many batch rows, the first ones, do not attend to the portrait.
+            silent_rows: so many batch rows, the first ones, whose audio tokens are zeros: audio modules leave them out.
             hallo_compat: deal the portraits out by frame number modulo batch, as Hallo's published code does: under
                 guidance, even frames of the conditional row see the portrait of the unconditional one.
 
@@ -145,6 +147,7 @@ class DenoisingUNet(UNetSkeleton):
             portrait_rows = torch.arange(plain_rows * frames, batch * frames).unflatten(0, (-1, frames)) % batch
 
         audio_rows = audio_tokens.flatten(0, 1)
+        audible = audio_tokens[silent_rows:].flatten(0, 1)
         spatial_tokens = audio_rows if self.audio_in_attention else image_tokens
         control_tokens = None if self.cfg_tokens is None else self.cfg_tokens(scales)
         layers = {}
@@ -160,7 +163,7 @@ class DenoisingUNet(UNetSkeleton):
             layers[name] = LayerConditioning(
                 reference=portrait,
                 image=None if spatial_tokens is None else attention.image_keys_values(spatial_tokens),
-                audio=block.audio_modules[j].keys_values(audio_rows) if block.audio_modules else [],
+                audio=block.audio_modules[j].keys_values(audible) if block.audio_modules else [],
                 motion=motion,
                 control=None if control_tokens is None else attention.control_keys_values(control_tokens),
             )

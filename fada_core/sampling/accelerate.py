@@ -1,0 +1,77 @@
+"""Run the networks' repeated work compiled, or as a recorded CUDA graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import FadaError
+from ..models.networks import Networks
+
+log = logging.getLogger("fada.sampling")
+
+WAYS = {
+    "eager": "the networks as they are",
+    "compile": "denoising UNet and decoder through torch.compile",
+    "graph": "the denoising UNet's own kernels, replayed as a CUDA graph",
+}
+LONG = 100
+"""Clips from which on compiling, which takes a minute or two, is taken to pay; an estimate, not measured on a GPU."""
+
+
+def choose(way: str, device: torch.device, clips: int) -> str:
+    """The entry of WAYS that `way`, one of them or "auto", means for a job of so many clips.
+
+    Auto compiles long jobs on CUDA. On a CPU it does not: there, compiled steps measured no faster than eager ones
+    (docs/PERFORMANCE.md).
+
+    Raises:
+        FadaError: an unknown way, or a graph on a device without them.
+    """
+    if way == "auto":
+        return "compile" if device.type == "cuda" and clips >= LONG else "eager"
+    if way not in WAYS:
+        raise FadaError(f"There is no way to compute '{way}'; choose auto or one of {', '.join(WAYS)}.")
+    if way == "graph" and device.type != "cuda":
+        raise FadaError(f"The way 'graph' needs a CUDA device, not '{device.type}'; choose eager or compile.")
+    return way
+
+
+def accelerate(networks: Networks, way: str) -> None:
+    """Make the networks compute in this way, an entry of WAYS, from their next call on; the results stay the same.
+
+    Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled once more. What
+    the compiler cannot do runs as before, after one line of log.
+    """
+    if way == "graph":
+        _replace_forward(networks.denoising_unet, backend="cudagraphs")
+    elif way == "compile":
+        _replace_forward(networks.denoising_unet, backend="inductor")
+        _replace_forward(decoder(networks), backend="inductor")
+
+
+def decoder(networks: Networks) -> nn.Module:
+    """The autoencoder's decoder: of whatever kind it is, it has that name."""
+    return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")
+
+
+def _replace_forward(module: nn.Module, backend: str) -> None:
+    from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
+
+    plain: Callable[..., Any] = module.forward
+    compiled = torch.compile(plain, backend=backend, dynamic=False, fullgraph=True)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return compiled(*args, **kwargs)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split())
+            log.warning("%s runs uncompiled: %.200s", type(module).__name__, reason)
+            module.forward = plain
+            return plain(*args, **kwargs)
+
+    module.forward = forward

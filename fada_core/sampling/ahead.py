@@ -1,0 +1,93 @@
+"""Overlap: a clip is decoded and leaves the device while the next is denoised, and is written while both go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..media.image import to_bytes
+
+
+def decode_ahead(
+    decode: Callable[[Tensor], Tensor],
+    clips: Iterable[Tensor],
+    device: torch.device,
+    finish: Callable[[Tensor], Tensor] = to_bytes,
+) -> Iterator[Tensor]:
+    """Frames of each clip on the host.
+
+    On CUDA, clip k is decoded on a stream of its own and copied to pinned memory while clip k + 1 is denoised: it is
+    handed out when that one's work has been queued. Two clips are held at most. Elsewhere it is one after the other.
+
+    Args:
+        decode: latents (n, c, h, w) to frames (n, 3, size, size) in -1..1.
+        clips: latents of one clip after the other, whose work is queued when they are asked for.
+        device: of the networks.
+        finish: applied to the frames on the device, before the copy.
+    """
+    if device.type != "cuda":
+        for latents in clips:
+            yield finish(decode(latents)).cpu()
+        return
+    stream = torch.cuda.Stream(device)
+    waiting: tuple[Tensor, torch.cuda.Event] | None = None
+    try:
+        for latents in clips:
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                frames = finish(decode(latents))
+                latents.record_stream(stream)  # its memory is not given away before this stream has read it
+                host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
+                host.copy_(frames, non_blocking=True)
+                copied = stream.record_event()
+            if waiting is not None:
+                yield _arrived(*waiting)
+            waiting = host, copied
+    except (Exception, KeyboardInterrupt):  # the work was stopped: what is finished is handed out first
+        if waiting is not None:
+            yield _arrived(*waiting)
+        raise
+    if waiting is not None:
+        yield _arrived(*waiting)
+
+
+def _arrived(frames: Tensor, copied: torch.cuda.Event) -> Tensor:
+    copied.synchronize()
+    return frames
+
+
+class Behind:
+    """Calls, one after the other, in a thread of their own, while their caller goes on; a context manager.
+
+    A call waits until the one before has returned, so that no more than one piece of work is held. What a call raises
+    is raised by the next one, or at the end of the block, which waits for the last.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._running: Future[Any] | None = None
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._wait()
+        self._running = self._thread.submit(function, *arguments)
+
+    def _wait(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()

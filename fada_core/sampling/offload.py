@@ -1,0 +1,22 @@
+"""Low memory: only the denoising UNet stays on the device, the other networks' weights come when they are used."""
+
+from __future__ import annotations
+
+import torch
+
+from ..models.networks import Networks
+
+
+def offload(networks: Networks, device: torch.device) -> None:
+    """Place the networks, whose weights are in host memory, for sampling on `device`.
+
+    The denoising UNet runs in every step and stays there. What runs once a job or once a clip (reference UNet,
+    autoencoder, audio encoder, the small projections) keeps its weights on the host; each layer fetches its own when
+    it is called. Results stay the same.
+    """
+    from accelerate import cpu_offload  # takes seconds to import
+
+    networks.denoising_unet.to(device)
+    for part in networks.children():
+        if part is not networks.denoising_unet and any(True for _ in part.parameters()):
+            cpu_offload(part, device)

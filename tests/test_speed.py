@@ -1,0 +1,160 @@
+"""The ways to be faster or smaller, none of which may change a video: compiled, overlapped, offloaded."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounter
+
+from fada_core import load
+from fada_core.bench.models import make_job, random_pipeline
+from fada_core.checkpoint import CheckpointInfo, save_checkpoint
+from fada_core.config import ControlConfig, ModelConfig
+from fada_core.errors import FadaError
+from fada_core.media.image import to_uint8
+from fada_core.pipeline import Pipeline
+from fada_core.sampling.accelerate import LONG, choose
+from fada_core.sampling.ahead import Behind, decode_ahead
+from tests.test_sampling import IDENTITY, SMALL, make_networks
+
+CPU = torch.device("cpu")
+STUDENT = replace(SMALL, control=ControlConfig("tokens", 2, 16))
+
+
+def make_pipeline(config: ModelConfig = STUDENT) -> Pipeline:
+    return random_pipeline(config, "teacher" if config.control.kind == "none" else "student", CPU, torch.float32)
+
+
+def video(pipe: Pipeline, clips: int = 3) -> Tensor:
+    cond = make_job(pipe.config, clips).encode(pipe)
+    return torch.cat([pipe.decode(x) for x in pipe.sample(cond, pipe.modes[0], 2, 2.0, 6.5)])
+
+
+def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -> None:
+    """In place of the real compilers, which take minutes."""
+    torch.compiler.reset()
+    real = torch.compile
+
+    def patched(function: Callable[..., Any], backend_name: str = "", **options: Any) -> Callable[..., Any]:
+        options.pop("backend")
+        return real(function, backend=backend, **options)
+
+    monkeypatch.setattr(torch, "compile", patched)
+
+
+@pytest.mark.parametrize("config, graphs", [(STUDENT, 2), (IDENTITY, 3)], ids=["student", "hallo_like"])
+def test_the_denoising_unet_compiles_whole_and_once(config, graphs, monkeypatch):
+    """One graph for the UNet over all steps and clips, one for the decoder, and one more where motion frames go through
+    pictures, which are fewer than a clip's."""
+    counter = CompileCounter()
+    compile_with(monkeypatch, counter)
+    exact = video(make_pipeline(config))
+    pipe = make_pipeline(config)
+    pipe.accelerate("compile")
+    torch.testing.assert_close(video(pipe), exact, atol=1e-5, rtol=0)
+    assert counter.frame_count == graphs
+
+
+def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    compile_with(monkeypatch, broken)
+    pipe = make_pipeline()
+    pipe.accelerate("compile")
+    with caplog.at_level(logging.WARNING, "fada.sampling"):
+        found = video(pipe)
+    assert torch.equal(found, video(make_pipeline()))
+    lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
+    assert len(lines) == 2  # the UNet's and the decoder's, once each
+    assert lines[0].startswith("DenoisingUNet runs uncompiled: ") and "no compiler here" in lines[0]
+
+
+def test_which_way_is_chosen():
+    cuda = torch.device("cuda")
+    assert choose("auto", CPU, 10 * LONG) == choose("auto", cuda, LONG - 1) == "eager"
+    assert choose("auto", cuda, LONG) == "compile"
+    assert choose("graph", cuda, 1) == "graph"
+    with pytest.raises(FadaError, match="needs a CUDA device, not 'cpu'; choose eager"):
+        choose("graph", CPU, 1)
+    with pytest.raises(FadaError, match="choose auto or one of eager, compile, graph"):
+        make_pipeline().accelerate("fastest")
+
+
+@pytest.mark.parametrize("config", [STUDENT, IDENTITY], ids=["student", "hallo_like"])
+def test_offloaded_weights_make_the_same_video(config, tmp_path):
+    path = tmp_path / "model.safetensors"
+    info = CheckpointInfo("student" if config is STUDENT else "teacher")
+    save_checkpoint(path, make_networks(config), info, dtype=torch.float32)
+    pipe = load(path, "cpu", offload=True)
+    resting = {name.split(".")[0] for name, p in pipe.networks.named_parameters() if p.device.type == "meta"}
+    assert resting == {name for name, part in pipe.networks.named_children() if list(part.parameters())} - {
+        "denoising_unet"
+    }
+    exact = load(path, "cpu")
+    torch.testing.assert_close(video(pipe), video(exact), atol=1e-6, rtol=0)
+
+
+def test_decoding_takes_what_memory_there_is(monkeypatch, caplog):
+    pipe = make_pipeline()
+    latents = torch.randn(7, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    exact, decode, taken = pipe.decode(latents), pipe.networks.vae.decode, []
+
+    def short(part: Tensor) -> Tensor:
+        taken.append(len(part))
+        if len(part) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(part)
+
+    monkeypatch.setattr(pipe.networks.vae, "decode", short)
+    with caplog.at_level(logging.INFO, "fada.pipeline"):
+        torch.testing.assert_close(pipe.decode(latents), exact, atol=1e-6, rtol=0)
+    assert taken == [7, 4, 2, 2, 2, 1]
+    assert "decoding 2 frames at a time" in caplog.text
+
+
+def test_decoding_ahead_hands_out_every_clip_as_bytes():
+    pipe = make_pipeline()
+    clips = [torch.randn(n, 16, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (4, 4, 2)]
+    found = list(decode_ahead(pipe.decode, clips, CPU))
+    assert [len(frames) for frames in found] == [4, 4, 2]
+    assert all(torch.equal(a, to_uint8(pipe.decode(b))) for a, b in zip(found, clips, strict=True))
+
+    def stopped() -> Iterator[Tensor]:
+        yield clips[0]
+        raise KeyboardInterrupt
+
+    ahead = decode_ahead(pipe.decode, stopped(), CPU)
+    assert torch.equal(next(ahead), found[0])
+    with pytest.raises(KeyboardInterrupt):
+        next(ahead)
+
+
+def test_calls_behind_keep_their_order_and_their_errors():
+    done: list[int] = []
+    free, main = threading.Event(), threading.current_thread()
+
+    def work(number: int) -> None:
+        assert threading.current_thread() is not main
+        free.wait(60)
+        done.append(number)
+        if number == 2:
+            raise FadaError("The disk is full.")
+
+    with pytest.raises(FadaError, match="disk is full"), Behind() as behind:
+        behind(work, 1)
+        assert not done  # it goes on while this thread does
+        free.set()
+        behind(work, 2)
+        assert done[0] == 1  # no more than one piece is held
+        behind(work, 3)
+    assert done == [1, 2]
+    with pytest.raises(FadaError, match="disk is full"), Behind() as behind:
+        behind(work, 2)  # the last call's error comes at the end
