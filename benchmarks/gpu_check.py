@@ -8,7 +8,10 @@ plain way of published code (`fada_core.bench.reference`):
 - float32: the largest difference of two latents is at most 1e-4 (tiny; 1e-3 at SD 1.5's size) of the largest latent;
 - half precision: measured against the plain way in float32, the root mean square error of the video's latents is at
   most 1.25 times as large as the plain way's own in that precision. The weights are random; what half precision costs
-  in pictures is a question for a trained model.
+  in pictures is a question for a trained model;
+- overlap: frames that were decoded on a stream of their own while the next clip was denoised are the same bytes;
+- offload: with the weights of all but the denoising UNet on the host the video is the same;
+- no waiting (CUDA): between a clip's first and last step the host never waits for the device.
 
 The exit status is 1 if a check failed.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -28,7 +32,10 @@ from fada_core.bench.models import Role, bench_config, make_job, random_pipeline
 from fada_core.bench.paths import build_path
 from fada_core.bench.report import device_name, markdown
 from fada_core.config import ModelConfig
-from fada_core.pipeline import default_device
+from fada_core.media.image import to_uint8
+from fada_core.pipeline import Condition, Pipeline, default_device
+from fada_core.sampling.ahead import decode_ahead
+from fada_core.sampling.offload import offload
 
 CLIPS = 4
 FLOAT32_BOUND = {"tiny": 1e-4, "sd15": 1e-3}
@@ -65,6 +72,41 @@ def check(config: ModelConfig, mode: str, paths: list[str], device: torch.device
     return passed
 
 
+def check_placement(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Lines for what moves work and weights about, in fast mode; whether all passed."""
+    pipe = random_pipeline(config, "student", device, dtype)
+    cond = make_job(config, CLIPS).encode(pipe)
+
+    def clips() -> Iterator[Tensor]:
+        return pipe.sample(cond, "fast", None, PAPER.ref_cfg, PAPER.audio_cfg, seed=0)
+
+    exact = [latents.cpu() for latents in clips()]
+    ahead = torch.cat(list(decode_ahead(pipe.decode, clips(), device)))
+    plain = torch.cat([to_uint8(pipe.decode(latents)) for latents in exact])
+    passed = _line(config, "fast", "overlap", dtype, float((ahead != plain).float().mean()), 0.0)
+    if device.type == "cuda":
+        passed &= _line(config, "fast", "no waiting", dtype, float(_waits(pipe, cond)), 0.0)
+    offload(pipe.networks.cpu(), device)
+    error = _rms(torch.cat([latents.cpu() for latents in clips()]) - torch.cat(exact)) / _rms(torch.cat(exact))
+    return passed & _line(config, "fast", "offload", dtype, error, 1e-6)
+
+
+def _waits(pipe: Pipeline, cond: Condition) -> bool:
+    """Whether the host waits for the device between the steps of a clip."""
+
+    def watch(step: int, steps: int, latents: Tensor) -> None:
+        torch.cuda.set_sync_debug_mode("default" if step == steps else "error")
+
+    try:
+        next(pipe.sample(replace(cond, features=cond.features[:1]), "fast", callback=watch))
+    except RuntimeError as error:
+        sys.stdout.write(f"{error}\n")
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return False
+
+
 def _rms(values: Tensor) -> float:
     return float(values.double().square().mean().sqrt())
 
@@ -97,6 +139,7 @@ def main() -> int:
             # Without a GPU the check is about equality only; a narrow model shows it in seconds.
             config = bench_config(name, role) if gpu else bench_config(name, role, width=4, size=64)
             passed &= check(config, mode, paths, device, halves)
+        passed &= check_placement(config, device, halves[0] if gpu else torch.float32)
     torch.backends.cudnn.allow_tf32 = True
 
     if not only:
