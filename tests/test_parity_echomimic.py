@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from fada_core.config import ECHOMIMIC, AudioEncoderConfig, ModelConfig
 from fada_core.models.networks import Networks
@@ -138,3 +140,31 @@ def test_sizes_are_those_of_echomimic() -> None:
         state = network(ECHOMIMIC, device="meta").state_dict()
         assert len(state) == tensors
         assert round(sum(value.numel() for value in state.values()) / 1e6, 1) == millions
+
+
+@torch.no_grad()
+def test_arithmetic_of_the_published_size() -> None:
+    """What the README says of the cost, in TFLOP: a window of 12 frames at 512 pixels, once and in every evaluation."""
+    config, meta = ECHOMIMIC, {"device": "meta"}
+    networks = Networks(config, **meta).to("meta")
+    frames, cells = config.clip_frames, config.size // config.vae.downscale
+    latents, face = torch.empty(frames, 4, cells, cells, **meta), torch.empty(1, 1, config.size, config.size, **meta)
+    audio = torch.empty(1, frames, config.condition.audio_tokens, config.unet.audio_token_dim, **meta)
+
+    def count(work: Callable[[], Any]) -> tuple[float, Any]:
+        with FlopCounterMode(display=False) as counter:
+            result = work()
+        return counter.get_total_flops() / 1e12, result
+
+    once, conditions = count(
+        lambda: networks.denoising_unet.prepare(
+            audio_tokens=audio,
+            reference=networks.reference_unet(latents[:1], None),
+            face_latents=networks.face_locator(face),
+        )
+    )
+    evaluation, _ = count(lambda: networks.denoising_unet(latents, torch.empty(1, **meta), conditions))
+    decoding, _ = count(lambda: networks.vae.decode(latents[:1]))
+    assert (round(once, 1), round(evaluation, 1), round(decoding, 1)) == (0.8, 14.7, 2.5)
+    new = frames - config.clip_overlap
+    assert round((6 * evaluation + new * decoding) / 1000 * config.fps / new, 2) == 0.3  # PFLOP for a second of video
