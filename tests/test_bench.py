@@ -33,6 +33,8 @@ def test_the_plain_way_makes_the_same_video(config, mode):
     assert ours.shape == theirs.shape == (8, 16, 8, 8)
     assert (ours - theirs).abs().max() <= 1e-4 * ours.abs().max()
     assert pipe.stats.nfe_per_clip == plain.stats.nfe_per_clip == (2 if mode == "fast" else 6)
+    apart = torch.cat(list(build_path("apart", pipe).pipe.sample(cond, mode, 2, 2.0, 6.5, seed=0)))
+    assert (apart - ours).abs().max() <= 1e-4 * ours.abs().max()
     torch.testing.assert_close(plain.decode(ours), pipe.decode(ours), atol=1e-5, rtol=0)
 
 

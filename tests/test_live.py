@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from fada_core.bench.live import LiveConfig, measure
 from fada_core.checkpoint import CheckpointInfo
 from fada_core.config import TINY
 from fada_core.errors import FadaError
@@ -72,3 +75,11 @@ def test_mistakes(pipe: Pipeline, image: torch.Tensor) -> None:
     assert list(pipe.stream(image, [])) == []
     with pytest.raises(FadaError, match="all clips together"):
         Pipeline(make_networks(OVERLAPPING), CheckpointInfo(role="teacher")).stream(image, [])
+
+
+def test_lag_is_measured_from_the_sound(pipe: Pipeline) -> None:
+    """No frame can come before its clip has been heard, nor its sampling be done."""
+    lag = measure(pipe, LiveConfig(steps=1, seconds=1.0, lookahead=0.1))
+    assert lag.clip == LENGTH / 25 and lag.clips == math.ceil(25 / LENGTH)
+    assert lag.first_frame >= lag.clip + 0.1
+    assert min(lag.median, lag.last) >= lag.work > 0

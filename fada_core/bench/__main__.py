@@ -44,8 +44,8 @@ class BenchConfig:
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ()
     """Precisions of the networks (default: what suits the device)."""
     compare: str = "eager"
-    """Ways to compute, with commas between them, measured in turn: eager, compile, graph (CUDA only), and reference,
-    the plain way of published code."""
+    """Ways to compute, with commas between them, measured in turn: eager, compile, graph (CUDA only), apart
+    (one branch after the other), and reference, the plain way of published code."""
     steps: tuple[int, ...] = ()
     """Denoising steps of a clip, at least 2: one number for all modes or one for each (default: teacher 25, student
     6)."""

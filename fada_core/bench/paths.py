@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +16,11 @@ from ..pipeline import Pipeline
 from ..sampling.accelerate import WAYS, accelerate
 from .reference import ReferencePipeline, to_host
 
-PATHS = {**WAYS, "reference": "the plain way of published code (`reference.py`)"}
+PATHS = {
+    **WAYS,
+    "apart": "as eager, one branch after the other",
+    "reference": "the plain way of published code (`reference.py`)",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +53,20 @@ def build_path(name: str, pipe: Pipeline) -> Path:
     """The way called `name` for a loaded model, whose weights it shares."""
     if name == "eager":
         return Path(name, pipe, to_uint8)
+    if name == "apart":
+        return Path(name, _Apart(pipe.networks, pipe.info), to_uint8)
     networks = _twin(pipe.networks)
     if name == "reference":
         return Path(name, ReferencePipeline(networks, pipe.info), to_host)
     accelerate(networks, name)
     return Path(name, Pipeline(networks, pipe.info), to_uint8)
+
+
+class _Apart(Pipeline):
+    """Computes the branches of guidance one after the other."""
+
+    def sample(self, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
+        return super().sample(*args, batch_branches=False, **kwargs)
 
 
 def _twin(networks: Networks) -> Networks:

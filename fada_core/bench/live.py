@@ -1,0 +1,116 @@
+"""Command: how long after the speech the frames of a live video come.
+
+python -m fada_core.bench.live --seconds 10
+
+Speech is handed over as it would arrive from a microphone, in real time. A frame is late by the time from the moment
+its own sound was heard to the moment the frame is there, as bytes on the host.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from ..errors import FadaError
+from ..media.image import to_uint8
+from ..models.audio import SAMPLE_RATE
+from ..pipeline import Pipeline, load
+
+
+@dataclass(frozen=True)
+class LiveConfig:
+    """Measure how late the frames of a live video are."""
+
+    model: str = "tiny"
+    """A shipped model's name or a checkpoint."""
+    mode: Literal["teacher", "balanced", "fast"] | None = None
+    """How to sample (default: the checkpoint's first mode)."""
+    steps: int | None = None
+    """Denoising steps of a clip (default: the checkpoint's)."""
+    seconds: float = 10.0
+    """Of speech."""
+    chunk: float = 0.04
+    """Seconds of speech that arrive at once."""
+    lookahead: float = 0.2
+    """Seconds of speech that are waited for beyond a clip."""
+    device: str | None = None
+    """cpu, cuda, mps ... (default: the accelerator, if there is one)."""
+    json: bool = False
+    """Print one line of JSON in place of a sentence."""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Seconds; the parts that waiting for a clip's speech makes up are known beforehand."""
+
+    first_frame: float  #: from the first sample heard to the first frame
+    median: float  #: of the clips' first frames, behind the moment their sound was heard
+    last: float  #: of the last clip; above the median, if the machine is slower than real time
+    clip: float  #: how long a clip is, which its first frame has to wait for
+    work: float  #: median time that sampling a clip took, before it was decoded
+    clips: int
+
+
+def measure(pipe: Pipeline, config: LiveConfig) -> Lag:
+    """Follow noise as if it were speech, in real time, after one clip to warm up."""
+    generator = torch.Generator().manual_seed(0)
+    size, fps, frames = pipe.config.size, pipe.config.fps, pipe.config.clip_frames
+    portrait = torch.rand(1, 3, size, size, generator=generator) * 2 - 1
+    speech = 0.1 * torch.randn(round(config.seconds * SAMPLE_RATE), generator=generator)
+    how = {"mode": config.mode, "steps": config.steps, "lookahead": config.lookahead}
+    clip = frames / fps
+    for part in pipe.stream(portrait, [speech[: round(clip * SAMPLE_RATE)]], **how):
+        to_uint8(part.frames)
+
+    began = 0.0
+
+    def arriving() -> Iterator[Tensor]:
+        nonlocal began
+        began = time.perf_counter()
+        heard = 0
+        for chunk in speech.split(round(config.chunk * SAMPLE_RATE)):
+            heard += len(chunk)
+            time.sleep(max(0.0, began + heard / SAMPLE_RATE - time.perf_counter()))
+            yield chunk
+
+    lags, work, before = [], [], 0.0
+    for index, part in enumerate(pipe.stream(portrait, arriving(), **how)):
+        to_uint8(part.frames)
+        lags.append(time.perf_counter() - began - index * clip)
+        work.append(pipe.stats.seconds - before)
+        before = pipe.stats.seconds
+    return Lag(lags[0], statistics.median(lags), lags[-1], clip, statistics.median(work), len(lags))
+
+
+def main() -> int:
+    """Run the command; returns its exit code: 0, or 2 after a user's mistake."""
+    config = tyro.cli(LiveConfig, prog="python -m fada_core.bench.live", description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        lag = measure(load(config.model, config.device), config)
+    except FadaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    line = json.dumps({name: round(value, 3) for name, value in asdict(lag).items()})
+    if not config.json:
+        line = (
+            f"first frame {lag.first_frame:.2f} s after the first sound; clips of {lag.clip:.2f} s, of which "
+            f"each took {lag.work:.2f} s to sample; their first frames came {lag.median:.2f} s (median of {lag.clips}) "
+            f"and in the end {lag.last:.2f} s after their sound"
+        )
+    sys.stdout.write(f"{line}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
