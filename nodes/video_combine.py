@@ -23,7 +23,7 @@ from ..fada_core.media.video import VideoWriter
 from ..fada_core.sampling.ahead import Behind
 from .encode import single
 from .model import FadaModel
-from .types import CATEGORY, Audio, ModelType, RegionType, aliases, from_images, from_latent, to_preview
+from .types import CATEGORY, Audio, ModelType, RegionType, aliases, from_images, from_latent
 
 FORMATS = ["mp4", "webm", "gif", "png"]
 DEFAULT_FPS = 25.0
@@ -132,7 +132,7 @@ class FADAVideoCombine(io.ComfyNode):
             for chunk in chunks:
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 behind(writer.write, chunk)
-                bar.update_absolute(bar.current + len(chunk), count, to_preview(chunk[-1:]))
+                bar.update(len(chunk))  # without a preview: the frontend would keep it in place of the player
 
         if format == "png":
             first = {"filename": "frame_00000.png", "subfolder": str(Path(subfolder) / path.name), "type": "output"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import mimetypes
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,8 +35,8 @@ _ARRANGE = """() => {
         let y = 60, width = 0;
         for (const node of column ?? []) {
             const [least, height] = node.computeSize();
-            const shows = ['LoadImage', 'FADAVideoCombine'].includes(node.type);
-            node.setSize([Math.max(least, 320), Math.max(height, shows ? 460 : 0)]);
+            const shown = {LoadImage: 460, FADAVideoCombine: 540}[node.type] ?? 0;  // room for picture and player
+            node.setSize([Math.max(least, 320), Math.max(height, shown)]);
             node.pos = [x, y];
             y += node.size[1] + 90;
             width = Math.max(width, node.size[0]);
@@ -44,6 +46,8 @@ _ARRANGE = """() => {
     for (const node of graph.nodes)
         for (const widget of node.widgets ?? [])
             if (widget.name === 'control_after_generate') widget.value = 'fixed';
+    // How the graph opens: clear of the menus, all of it on a usual screen.
+    Object.assign(window.app.canvas.ds, {scale: 0.75, offset: [75, 115]});
 }"""
 
 # Show the graph at full size, clear of the menus; gives its corners on the screen, with a margin.
@@ -89,6 +93,31 @@ _RUN = """async limit => {
     await window.app.queuePrompt(0, 1);
     const errors = window.app.lastNodeErrors;
     return errors && Object.keys(errors).length ? JSON.stringify(errors) : await ended;
+}"""
+
+_PLAYED = """kind => {
+    const node = window.app.graph.nodes.find(node => node.type === kind);
+    const video = node.videoContainer?.querySelector('video');
+    return video?.readyState >= 2 && {file: new URL(video.src).searchParams.get('filename'), seconds: video.duration};
+}"""
+
+# Where on the screen a node of this type is, or a widget of it.
+_PLACE = """([kind, name]) => {
+    const node = window.app.graph.nodes.find(node => node.type === kind), {scale, offset} = window.app.canvas.ds;
+    const below = name === null ? -15 : node.widgets.find(widget => widget.name === name).last_y + 10;
+    const corner = window.app.canvas.canvas.getBoundingClientRect();
+    return [corner.x + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
+            corner.y + (node.pos[1] + below + offset[1]) * scale];
+}"""
+
+_DROP = """async ([name, kind, content, x, y]) => {
+    const bytes = Uint8Array.from(atob(content), character => character.charCodeAt(0));
+    const dataTransfer = new DataTransfer(), where = document.querySelector('#graph-canvas');
+    dataTransfer.items.add(new File([bytes], name, {type: kind}));
+    const options = {dataTransfer, clientX: x, clientY: y, bubbles: true, cancelable: true};
+    where.dispatchEvent(new DragEvent('dragover', options));
+    await new Promise(requestAnimationFrame);
+    where.dispatchEvent(new DragEvent('drop', options));
 }"""
 
 _PROBLEMS = """() => {
@@ -149,6 +178,33 @@ class Frontend:
             }""",
             [kind, widget, value],
         )
+
+    def drop(self, file: Path, kind: str | None = None) -> None:
+        """Drag a file onto the canvas, or onto the first node of a type."""
+        x, y = (600, 800) if kind is None else self._page.evaluate(_PLACE, [kind, None])
+        content = base64.b64encode(file.read_bytes()).decode()
+        self._page.evaluate(_DROP, [file.name, mimetypes.guess_type(file.name)[0], content, x, y])
+        self._page.wait_for_timeout(3000)
+
+    def upload(self, kind: str, button: str, file: Path) -> None:
+        """Click a node's button and choose a file."""
+        x, y = self._page.evaluate(_PLACE, [kind, button])
+        with self._page.expect_file_chooser() as chooser:
+            self._page.mouse.click(x, y)
+        chooser.value.set_files(file)
+        self._page.wait_for_timeout(3000)
+
+    def clear(self) -> None:
+        """An empty canvas."""
+        self._page.evaluate("() => window.app.graph.clear()")
+
+    def press_run(self) -> None:
+        """Click the button in the page."""
+        self._page.get_by_test_id("queue-button").click()
+
+    def played(self, kind: str, seconds: float) -> dict[str, Any]:
+        """Wait for the player in the first node of this type; name and length of its file."""
+        return self._page.wait_for_function(_PLAYED, arg=kind, timeout=seconds * 1000).json_value()
 
     def problems(self) -> list[str]:
         """Unknown node types, values that are no options, dialogs, and errors of the page's scripts."""

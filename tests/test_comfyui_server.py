@@ -10,6 +10,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from fada_core import load
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint, shipped_models
@@ -42,6 +44,7 @@ GRAPH = TWINS["talking_portrait"]
 SMALL = replace(TINY, name="small", size=64)
 TEACHER, STUDENT = "small.safetensors", "small-student.safetensors"
 SECONDS = 0.6
+LONG = 2.4  #: seconds of five clips
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +65,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_checkpoint(base / "models/fada" / name, networks, CheckpointInfo(role, steps=2))
     pixels = np.random.default_rng(0).integers(0, 255, (80, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(base / "input/portrait.png")
-    t = np.arange(round(SECONDS * 44100)) / 44100
-    soundfile.write(base / "input/speech.wav", (0.3 * np.sin(2 * math.pi * 180 * t)).astype(np.float32), 44100)
+    for name, seconds in [("speech.wav", SECONDS), ("long.wav", LONG), ("the_same.wav", LONG)]:
+        t = np.arange(round(seconds * 44100)) / 44100
+        soundfile.write(base / "input" / name, (0.3 * np.sin(2 * math.pi * 180 * t)).astype(np.float32), 44100)
     soundfile.write(base / "input/empty.wav", np.zeros(0, np.float32), 44100)
     (base / "input/text.wav").write_text("not a sound")
     (base / "models/fada/broken.safetensors").write_bytes(b"broken")
@@ -143,16 +147,66 @@ def test_two_prompts_queued(server):
     assert len({video(server, *succeeded(server.finish(prompt)).values()) for prompt in prompts}) == 2
 
 
-def test_stop_in_the_middle(server):
-    prompt = server.start(graph(FADASampler={"steps": 1000, "seed": 1}))
+def sampled(sound: str, seed: int) -> dict[str, Any]:
+    """A graph that saves the latents of five clips."""
+    made = graph(FADALoadAudio={"audio": sound}, FADASampler={"steps": 20, "seed": seed})
+    made["6"] = {"class_type": "SaveLatent", "inputs": {"samples": ["5", 0], "filename_prefix": "latents/x"}}
+    return made
+
+
+def saved_latents(server: Server, result: dict[str, Any]) -> torch.Tensor:
+    (output,) = succeeded(result).values()
+    (entry,) = output["latents"]
+    return load_file(server.base / "output" / entry["subfolder"] / entry["filename"])["latent_tensor"]
+
+
+def seconds_between(result: dict[str, Any]) -> float:
+    """From a workflow's start to its end."""
+    times = [detail["timestamp"] for _, detail in result["status"]["messages"]]
+    return (times[-1] - times[0]) / 1000
+
+
+def stop(server: Server, prompt: str, after: float) -> dict[str, Any]:
+    """Stop a workflow some seconds after its start; returns its entry of the history."""
     while not server.get("/queue")["queue_running"]:
-        time.sleep(0.1)
-    time.sleep(5)
+        time.sleep(0.05)
+    time.sleep(after)
     server.post("/interrupt", {"prompt_id": prompt})
     result = server.finish(prompt, 60)
     assert messages(result, "execution_interrupted")
     assert not result["outputs"]
-    succeeded(server.finish(server.start(graph())))  # and goes on with the next
+    return result
+
+
+def test_a_stopped_sampling_goes_on(server):
+    """Stop takes effect within a step; run again, the video is the one that it would have been."""
+    whole = server.finish(server.start(sampled("long.wav", 0)))
+    seconds = seconds_between(whole)
+    expected = saved_latents(server, server.finish(server.start(sampled("long.wav", 1))))
+    # Another file: nothing of it is in ComfyUI's cache, or in the condition that belongs to the first.
+    again = sampled("the_same.wav", 1)
+    result = stop(server, server.start(again), 0.6 * seconds)
+    assert seconds_between(result) < 0.6 * seconds + 3 * seconds / 100 + 1
+    latents = saved_latents(server, server.finish(server.start(again)))
+    assert torch.equal(latents, expected)
+    (told,) = re.findall(r"FADA Sampler goes on after (\d+) of 60 frames", (server.base / "server.log").read_text())
+    assert int(told) in (12, 24, 36, 48)
+
+
+def test_of_a_batch_that_was_stopped_the_finished_videos_stay(server):
+    """Of two portraits the first one's video is there, and the second goes on."""
+
+    def batch(sound: str, seed: int) -> dict[str, Any]:
+        made = sampled(sound, seed)
+        made["7"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["2", 0], "amount": 2}}
+        made["4"]["inputs"]["image"] = ["7", 0]
+        return made
+
+    whole = server.finish(server.start(batch("long.wav", 2)))
+    first = stop(server, server.start(batch("long.wav", 3)), 0.75 * seconds_between(whole))
+    rest = server.finish(server.start(batch("long.wav", 3)))
+    assert len(succeeded(rest)["6"]["latents"]) == 2
+    assert seconds_between(rest) < seconds_between(first)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +242,7 @@ def test_mistakes_that_are_refused_at_once(server, node, inputs, words):
 
 
 def test_plays_with_comfyuis_own_nodes(server):
-    """Core Load Audio and Save Video; two samplers on one condition; an upscaler before Video Combine."""
+    """Core Load Audio, Save Video, a video's sound; two samplers on one condition; what makes frames larger or more."""
     made = graph()
     sampler = made["5"]["inputs"]
     made |= {
@@ -207,12 +261,30 @@ def test_plays_with_comfyuis_own_nodes(server):
             "class_type": "FADAVideoCombine",
             "inputs": {"frames": ["10", 0], "audio": ["3", 0], "fps": 0, "filename_prefix": "up", "format": "webm"},
         },
+        "12": {"class_type": "RepeatImageBatch", "inputs": {"image": ["9", 0], "amount": 2}},  # as interpolation does
+        "13": {
+            "class_type": "FADAVideoCombine",
+            "inputs": {"frames": ["12", 0], "audio": ["3", 0], "fps": 50, "filename_prefix": "more", "format": "mp4"},
+        },
+        "14": {"class_type": "GetVideoComponents", "inputs": {"video": ["13", 0]}},
+        "15": {
+            "class_type": "FADAEncode",
+            "inputs": {"model": ["1", 0], "image": ["2", 0], "audio": ["14", 1]},
+        },
+        "16": {"class_type": "FADASampler", "inputs": sampler | {"cond": ["15", 0], "steps": 1}},
+        "17": {
+            "class_type": "FADAVideoCombine",
+            "inputs": {"frames": ["16", 0], "model": ["1", 0], "fps": 0, "filename_prefix": "of", "format": "mp4"},
+        },
     }
     outputs = succeeded(server.finish(server.start(made)))
     frames = SECONDS * SMALL.fps
     latents, scaled = (probe(video(server, outputs[node])) for node in ("6", "11"))
     assert (latents.width, latents.frames, scaled.width, scaled.frames) == (64, frames, 96, frames)
     assert abs(latents.audio_duration - SECONDS) < 0.1 > abs(scaled.audio_duration - SECONDS)
+    more, of_video = (probe(video(server, outputs[node])) for node in ("13", "17"))
+    assert (more.frames, more.fps, more.duration) == (2 * frames, 50, pytest.approx(SECONDS))
+    assert abs(of_video.audio_duration - SECONDS) < 0.1 and abs(of_video.frames - frames) <= 1
     saved = probe(server.base / "output" / "core" / outputs["7"]["images"][0]["filename"])
     assert (saved.frames, saved.audio_duration > 0) == (frames, True)
 
@@ -228,33 +300,62 @@ def test_several_portraits_in_a_batch(server):
     assert all(probe(server.base / "output" / name).height == 80 for name in names)
 
 
-def test_little_memory_keeps_part_of_the_weights_away(base):
-    script = Path(__file__).parent / "comfy_memory.py"
-    command = [
-        os.environ.get("COMFYUI_PYTHON", sys.executable),
-        str(script),
-        str(base / "models/fada" / STUDENT),
-        "--cpu",
-    ]
+def in_comfyui(script: str, *arguments: str) -> dict[str, Any]:
+    """What a script of this folder prints in ComfyUI's python."""
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    command = [python, str(Path(__file__).parent / script), *arguments, "--cpu"]
     done = subprocess.run(command, cwd=COMFYUI, capture_output=True, text=True, timeout=900)  # noqa: S603
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_little_memory_keeps_part_of_the_weights_away(base):
+    told = in_comfyui("comfy_memory.py", str(base / "models/fada" / STUDENT))
     assert told["whole"]["loaded"] == told["whole"]["size"]
     assert 0 < told["part"]["loaded"] <= told["budget"] < told["part"]["size"]
     assert told["part"]["away"] > 0 == told["whole"]["away"]
     assert told["difference"] < 1e-4
 
 
-def test_the_requirements_change_nothing_that_is_installed():
+_OWN_PACKAGES = """
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from pip._vendor.packaging.requirements import Requirement
+todo, found = [line for line in open(sys.argv[1]) if line.strip() and line[0] != "#"] + ["pip", "setuptools"], {}
+while todo:
+    wanted = Requirement(todo.pop())
+    if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+        continue
+    try:
+        there = distribution(wanted.name)
+    except PackageNotFoundError:
+        continue
+    if there._path not in found:
+        found[there._path] = there.name
+        todo += there.requires or []
+for path in found:
+    (Path(sys.argv[2]) / path.name).symlink_to(path)
+print(*found.values())
+"""
+
+
+def test_the_requirements_change_nothing_that_comfyui_brings(tmp_path):
+    """pip's plan in an environment with ComfyUI's own requirements, and what these require, and no other package."""
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
 
-    def pip(*arguments: str) -> Any:
-        command = [python, "-m", "pip", *arguments]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)  # noqa: S603
+    def run(*arguments: str, **environment: str) -> str:
+        environment = os.environ | environment
+        return subprocess.run([python, *arguments], capture_output=True, text=True, check=True, env=environment).stdout  # noqa: S603
 
-    there = {package["name"].lower() for package in pip("list", "--format", "json")}
-    plan = pip("install", "--dry-run", "--quiet", "--report", "-", "-r", str(ROOT / "requirements.txt"))
-    assert not there & {package["metadata"]["name"].lower() for package in plan["install"]}
+    own = run("-c", _OWN_PACKAGES, str(Path(COMFYUI) / "requirements.txt"), str(tmp_path)).lower().split()
+    assert {"torch", "numpy", "transformers", "pillow", "av"} <= set(own) and "diffusers" not in own
+    pip = Path(run("-c", "import pip; print(pip.__path__[0])").strip())
+    (tmp_path / "pip").symlink_to(pip)
+    arguments = ["install", "--dry-run", "--quiet", "--report", "-", "-r", str(ROOT / "requirements.txt")]
+    plan = json.loads(run("-S", "-m", "pip", *arguments, PYTHONPATH=str(tmp_path)))
+    planned = {entry["metadata"]["name"].lower() for entry in plan["install"]}
+    assert "diffusers" in planned and not planned & set(own)
 
 
 def test_graphs_and_help_are_served(server):
@@ -267,7 +368,15 @@ def test_graphs_and_help_are_served(server):
     assert "FADA portrait and audio to video" in [entry["name"] for entry in blueprints]
 
 
-def test_the_import_is_quick_and_quiet(server):
+def test_the_import_is_quick_and_touches_nothing():
+    """Processor's time: what else the machine does is not the pack's."""
+    told = in_comfyui("comfy_import.py")
+    assert len(told["nodes"]) == 7
+    assert told["processor"] < 1, told
+    assert (told["said"], told["touched"]) == ("", [])
+
+
+def test_comfyuis_log_has_one_line_of_the_pack(server):
     log = (server.base / "server.log").read_text()
     (line,) = (line for line in log.splitlines() if "comfyui-fada" in line and "seconds" in line)
     assert "IMPORT FAILED" not in line
@@ -287,6 +396,37 @@ def test_the_frontend_makes_the_twin_of_the_graph(server, name):
         model = TWINS[name]["1"]["inputs"]["model"]
         known = model in shipped_models() or (server.base / "models/fada" / model).is_file()
         assert page.problems() == ([] if known else [f"FADALoadModel: model = {model} is no option"])
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("playwright"), reason="playwright is not installed")
+def test_someone_drags_the_graph_picks_picture_and_sound_and_presses_run(base, tmp_path):
+    """In a ComfyUI that was just installed: then the video plays in the node, and dropped onto an empty canvas it gives
+    back the graph."""
+    from tests.comfy_browser import frontend
+
+    own = tmp_path / "own"
+    own.mkdir()
+    picture, sound = own / "my face.png", own / "my voice.wav"
+    picture.write_bytes((base / "input/portrait.png").read_bytes())
+    sound.write_bytes((base / "input/speech.wav").read_bytes())
+    with comfyui(tmp_path / "comfyui") as installed, frontend(installed.url) as page:
+        page.drop(ROOT / "workflows" / "talking_portrait.json")
+        page.upload("LoadImage", "upload", picture)
+        page.upload("FADALoadAudio", "upload", sound)
+        assert page.problems() == []
+        page.press_run()
+        assert page.played("FADAVideoCombine", 600) == {"file": "talking_00001_.mp4", "seconds": SECONDS}
+        used = page.serialise()[0]
+        assert (used["2"]["inputs"]["image"], used["3"]["inputs"]["audio"]) == (picture.name, sound.name)
+
+        page.clear()
+        page.drop(installed.base / "output/FADA/talking_00001_.mp4")
+        assert page.serialise()[0] == used
+        page.drop(picture, "LoadImage")  # the other way to pick
+        page.drop(sound, "FADALoadAudio")
+        again = page.serialise()[0]
+        assert again["2"]["inputs"]["image"].startswith("my face") and again["3"]["inputs"]["audio"] != ""
+        assert page.problems() == []
 
 
 def test_runs_again_after_a_restart(base):

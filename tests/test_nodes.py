@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import re
 import threading
 import weakref
 from collections.abc import Iterator
@@ -288,6 +289,16 @@ def test_png_frames_and_a_single_frame(comfy):
     assert facts(comfy.base / "output/still_00002_.mp4") == (1, None)
 
 
+def test_the_player_is_the_only_picture_of_the_file(comfy, monkeypatch):
+    """After a preview the frontend would show this instead: it takes the preview for the video's address."""
+    from comfy import utils
+
+    seen: list[tuple] = []
+    monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", lambda *values, **_: seen.append(values))
+    comfy.run("FADAVideoCombine", frames=torch.rand(20, 32, 32, 3), fps=0.0, filename_prefix="quiet", format="mp4")
+    assert [values[:3] for values in seen] == [(16, 20, None), (20, 20, None)]
+
+
 def test_part_of_the_audio(comfy):
     audio = comfy.run("FADALoadAudio", audio="speech.wav", start=0.1, duration=0.2)[0]
     assert audio["sample_rate"] == 16000
@@ -442,7 +453,11 @@ def test_every_number_has_a_step_and_every_input_a_tooltip(comfy):
         schema = comfy.runtime.get_node_class(name).define_schema()
         assert (ROOT / "web/docs" / f"{name}.md").is_file()
         assert schema.category == "FADA"
+        assert schema.description and all(entry.tooltip for entry in schema.outputs)
         for entry in schema.inputs:
+            for language in ("", "/zh"):
+                page = (ROOT / "web/docs" / f"{name}{language}.md").read_text(encoding="utf-8")
+                assert entry.id == "audioUI" or re.search(rf"\b{entry.id}\b", page), f"{name}{language}: {entry.id}"
             assert entry.tooltip or entry.id == "audioUI", f"{name}: {entry.id}"
             if entry.io_type == "FLOAT":
                 assert entry.step, f"{name}: {entry.id} would be shown rounded"
