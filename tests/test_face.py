@@ -414,6 +414,8 @@ def test_a_broken_detector_is_named(tmp_path: Path, name: str, needs: str) -> No
 def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module = ModuleType("mediapipe")  # without its parts, as half an installation is
     module.__spec__ = ModuleSpec("mediapipe", None)
+    for name in [name for name in sys.modules if name.startswith("mediapipe.")]:  # of a whole one
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mediapipe", module)
     (tmp_path / "face_landmarker.task").touch()
     with pytest.raises(FadaError, match="mediapipe cannot be loaded"):
