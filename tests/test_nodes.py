@@ -266,6 +266,20 @@ def test_what_can_be_wrong_with_a_face(comfy, ran):
     assert "same picture" in message(comfy, "FADAPasteBack", **other)
 
 
+def test_pictures_with_other_channels(comfy, ran):
+    """Colours under a transparent part count, as ComfyUI's other nodes have it; grey pictures come with three."""
+    image = torch.rand(1, 50, 40, 3, generator=torch.Generator().manual_seed(0))
+    given = {"model": ran["FADALoadModel"][0], "audio": {"waveform": torch.zeros(1, 1, 640), "sample_rate": 16000}}
+    clear = torch.cat([image, torch.zeros(1, 50, 40, 1)], -1)
+    (cond,), *_ = comfy.run("FADAEncode", **given, image=image)
+    (other,), _, _, (region,), _ = comfy.run("FADAEncode", **given, image=clear)
+    assert torch.equal(cond.condition.subject.portrait, other.condition.subject.portrait)
+    frames = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(1))
+    pasted = [comfy.run("FADAPasteBack", frames=frames, image=whole, region=region)[0] for whole in (image, clear)]
+    assert torch.equal(*pasted)
+    assert "give one RGB picture" in message(comfy, "FADAEncode", **given, image=image[..., :1])
+
+
 def test_face_files_of_the_model_folder_are_offered(comfy):
     for name in ("face_landmarker.task", "face_detection_yunet_2023mar.onnx", "glintr100.onnx"):
         (comfy.base / "models/fada" / name).touch()
