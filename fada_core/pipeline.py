@@ -472,6 +472,8 @@ class Pipeline:
 
 def _scale(name: str, value: float, limits: tuple[float, float]) -> float:
     low, high = limits
+    if low == high != value:
+        raise FadaError(f"{name} is {value:g}, but this model has no guidance to scale; leave {name} out.")
     if not low <= value <= high:  # NaN is not either
         raise FadaError(f"{name} is {value:g}, outside of {low:g} to {high:g} for this mode; try {min(2.0, high):g}.")
     return float(value)
