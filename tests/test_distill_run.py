@@ -22,7 +22,7 @@ from fada_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoin
 from fada_core.config import ControlConfig
 from fada_core.data.samples import ClipSample
 from fada_core.distill.__main__ import parse, run
-from fada_core.distill.student import make_student, select_trainable
+from fada_core.distill.student import Trainable, make_student, select_trainable
 from fada_core.distill.task import DistillTask, Objective
 from fada_core.distill.teacher import GuidedTeacher
 from fada_core.errors import FadaError
@@ -66,11 +66,13 @@ def write_weights(networks: Networks, folder: Path, step: int) -> None:
     save_file(weights, folder / f"preview-{step:06d}.safetensors")
 
 
-def make_task(accelerator: Accelerator, batch: int, objective: Objective, slow: float = 0.0) -> DistillTask:
+def make_task(
+    accelerator: Accelerator, batch: int, objective: Objective, slow: float = 0.0, trainable: Trainable = "full"
+) -> DistillTask:
     frozen = make_networks(SMALL)
     torch.manual_seed(0)
     student = make_student(frozen, ControlConfig(kind="tokens", tokens=2, dim=16))
-    select_trainable(student, "full")
+    select_trainable(student, trainable, lora_rank=2)
     teacher = GuidedTeacher(frozen, NoiseSchedule(SMALL.schedule))
     task = DistillTask(student, teacher, Clips(), batch, objective, accelerator, write_weights)
     if slow:
@@ -85,13 +87,19 @@ def make_task(accelerator: Accelerator, batch: int, objective: Objective, slow: 
 
 
 def distil(
-    folder: Path, batch: int = 4, loop: LoopConfig = LOOP, slow: float = 0.0, sharded: bool = False, **objective
+    folder: Path,
+    batch: int = 4,
+    loop: LoopConfig = LOOP,
+    slow: float = 0.0,
+    sharded: bool = False,
+    trainable: Trainable = "full",
+    **objective,
 ) -> DistillTask:
     accelerator = Accelerator(cpu=True)
     if sharded:  # as `accelerate launch --use_fsdp --fsdp_version 2` has it; on CPUs torch does it, accelerate does not
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True)
-    task = make_task(accelerator, batch, Objective(**objective), slow)
+    task = make_task(accelerator, batch, Objective(**objective), slow, trainable)
     train(task, loop, folder, accelerator, float("inf"))
     return task
 
@@ -204,6 +212,18 @@ def test_sharded_parameters_learn_the_same(sharded: Path, alone: Path) -> None:
     assert shown[0].keys() == shown[1].keys()
     for name, value in shown[1].items():
         torch.testing.assert_close(shown[0][name], value, rtol=0, atol=3e-4, msg=name)
+
+
+def test_sharded_adapters_learn_the_same(tmp_path: Path) -> None:
+    """Of layers that are frozen but for their low-rank adapters, only the latter have gradients and moments."""
+    how = {"loop": replace(LOOP, steps=3, preview_every=3), "trainable": "lora"}
+    distil(tmp_path / "one", mixer="confidence", **how)
+    distil_as_two(tmp_path / "two", sharded=True, **how)
+    assert_same_losses(tmp_path / "two", tmp_path / "one")
+    one, two = (load_file(tmp_path / name / "preview-000003.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys() and any(".lora_A" in name for name in one)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=3e-4, msg=name)
 
 
 @pytest.mark.parametrize("back", [True, False])
