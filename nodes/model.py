@@ -9,9 +9,10 @@ from torch import nn
 
 from ..fada_core.pipeline import Pipeline
 
-_FEATURE_MAPS = 30
+_FEATURE_MAPS = 33
 """Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
-third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes."""
+third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes. Counted: 29
+for Hallo and 31 for EchoMimic with three branches, 28 to 31 with one."""
 _PICTURE_MAPS = 4  #: the same for the autoencoder, in maps of the picture's size
 _PICTURE_CHANNELS = {"tiny": 64, "taesd": 64, "kl": 256}  #: of such a map, at most
 _DECODED = 8  #: pictures that `Pipeline.decode` makes at once
@@ -55,21 +56,25 @@ class FadaModel:
 
     def for_encoding(self) -> Pipeline:
         """The pipeline, ready to encode. Like the next two: to be asked for before every use."""
-        return self._ready([self._unets, self._vae, self._audio_encoder], max(self._step(), self._pictures(1)))
+        return self._ready([self._unets, self._vae, self._audio_encoder], max(self._step(1), self._pictures(1)))
 
-    def for_sampling(self) -> Pipeline:
-        """The pipeline, ready to sample and to show previews: both may need the autoencoder."""
-        return self._ready([self._unets, self._vae], self._step() + self._pictures(1))
+    def for_sampling(self, branches: int) -> Pipeline:
+        """The pipeline, ready to sample and to show previews: both may need the autoencoder.
+
+        Args:
+            branches: that are computed at once, 1 to 3.
+        """
+        return self._ready([self._unets, self._vae], self._step(branches) + self._pictures(1))
 
     def for_decoding(self) -> Pipeline:
         """The pipeline, ready to decode."""
         return self._ready([self._vae], self._pictures(_DECODED))
 
-    def _step(self) -> int:
+    def _step(self, branches: int) -> int:
         """Memory for the activations of one denoising step, in bytes."""
         config, dtype = self._pipeline.config, self._pipeline.networks.dtype
         cells = (config.size // config.vae.downscale) ** 2
-        rows = 3 * (config.clip_frames + config.motion_frames)
+        rows = branches * (config.clip_frames + config.motion_frames)
         return _FEATURE_MAPS * rows * cells * config.unet.block_out_channels[0] * dtype.itemsize
 
     def _pictures(self, count: int) -> int:

@@ -149,7 +149,9 @@ class FADASampler(io.ComfyNode):
             progress.settings, progress.clips, progress.latent = settings, [], None
         if progress.latent is not None:
             return io.NodeOutput(progress.latent)
-        pipeline = model.for_sampling()
+        chosen = model.pipeline.modes[0] if mode["mode"] == AUTO else mode["mode"]
+        batched = mode.get("batch_branches", True)
+        pipeline = model.for_sampling(3 if chosen in GUIDED and batched else 1)
         after = None
         if progress.clips:
             after = torch.cat(progress.clips)
@@ -161,7 +163,7 @@ class FADASampler(io.ComfyNode):
         with ClipPreview(pipeline) as preview:
             clips = pipeline.sample(
                 cond.condition,
-                None if mode["mode"] == AUTO else mode["mode"],
+                chosen,
                 steps or None,
                 ref_cfg or None,
                 audio_cfg or None,
@@ -170,7 +172,7 @@ class FADASampler(io.ComfyNode):
                 preview,
                 after=after,
                 guidance_interval=(mode.get("guidance_from", 0.0), mode.get("guidance_to", 1.0)),
-                batch_branches=mode.get("batch_branches", True),
+                batch_branches=batched,
             )
             for clip in clips:
                 progress.clips.append(clip.cpu())

@@ -51,7 +51,7 @@ def run(nodes: tuple[Any, Any], free: float) -> tuple[dict[str, int], torch.Tens
     portrait = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
         cond = made.for_encoding().encode(portrait, torch.sin(torch.arange(8000) / 20))
-        latents = torch.cat(list(made.for_sampling().sample(cond, seed=0)))
+        latents = torch.cat(list(made.for_sampling(1).sample(cond, seed=0)))
         made.for_decoding().decode(latents)
     away = sum(hasattr(layer, "prev_comfy_cast_weights") for layer in made._unets.model.modules())
     facts = {"size": made._unets.model_size(), "loaded": made._unets.loaded_size(), "away": away}

