@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
-from fada_core.generate import main
+from fada_core.generate.__main__ import main
 from fada_core.media.audio import listen, load_audio
 from fada_core.media.video import probe
 from fada_core.models.networks import Networks

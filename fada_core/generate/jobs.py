@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from .errors import FadaError
+from ..errors import FadaError
 
 log = logging.getLogger("fada.jobs")
 

@@ -1,0 +1,1 @@
+"""The command that makes videos: its options, one video, a list of jobs."""

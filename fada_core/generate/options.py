@@ -1,0 +1,103 @@
+"""What the command takes: settings for every video, one video's, a list's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .jobs import Accepted
+
+STDIO = "-"  #: as a path: the standard input or output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How videos are made."""
+
+    model: str = "tiny"
+    """A shipped model's name, or the path of a checkpoint."""
+    mode: Literal["teacher", "balanced", "fast"] | None = None
+    """How to sample (default: teacher for a teacher's checkpoint, fast for a student's)."""
+    steps: int | None = None
+    """Denoising steps of a clip (default: the checkpoint's)."""
+    ref_cfg: float | None = None
+    """Guidance towards the portrait, 1 = none (default: the checkpoint's)."""
+    audio_cfg: float | None = None
+    """Guidance towards the speech, 1 = none (default: the checkpoint's)."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Part of the schedule, 0 (clean) to 1 (noise), in which the two scales apply; elsewhere there is one pass."""
+    solver: Literal["ddim", "dpm++", "unipc"] = "ddim"
+    batch_branches: bool = True
+    """Compute the guidance branches together; alone, they take less memory and more time."""
+    seed: int = 0
+    """The same seed on the same machine gives the same video."""
+    fps: float | None = None
+    """Frames per second (default: the model's, the only rate that it can make)."""
+    start: float = 0.0
+    """Where in the recording to begin, in seconds."""
+    duration: float | None = None
+    """How much of the recording to use, in seconds (default: all)."""
+    device: str | None = None
+    """cpu, cuda, mps ... (default: the accelerator, if there is one)."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Precision of the networks (default: what suits the device)."""
+    compute: Literal["auto", "eager", "compile", "graph"] = "auto"
+    """How the networks run: compiled (a minute or two at first), as a CUDA graph, or as they are. auto compiles long
+    jobs on CUDA."""
+    offload: bool = False
+    """Keep what does not run in every step in host memory: slower, with less of the device's memory."""
+    face_box: tuple[int, int, int, int] | None = None
+    """The face in the portrait: left, top, right, bottom in pixels of the upright picture (default: looked for)."""
+    face_model: Path | None = None
+    """A face detector, face_landmarker.task or YuNet .onnx (default: one beside the checkpoint or in models/fada; else
+    the middle of the picture is used)."""
+    identity_model: Path | None = None
+    """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
+    paste_back: bool = False
+    """Put the animated square back into the portrait: the video has the portrait's size."""
+    json: bool = False
+    """Print one line of JSON for each video and nothing else to stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(Settings):
+    """Make a talking video from a portrait and a recording of speech."""
+
+    image: Path
+    """The portrait: head and shoulders, facing the camera."""
+    audio: Path
+    """The recording: any file with sound; -: speech as it arrives on the standard input, raw, 16 bit, mono, 16 kHz."""
+    out: Path
+    """The video: .mp4, .webm or .gif; without a suffix, a folder of PNG frames and audio.wav; -: mp4 to the standard
+    output, for a player that shows it as it comes."""
+    sheet: Path | None = None
+    """Also write a picture of the portrait and of frames from the whole video."""
+
+
+PATHS = ("image", "audio", "out", "sheet")  #: settings of a job that are paths
+JOB: Accepted = {
+    **dict.fromkeys(PATHS, str),
+    "mode": str,
+    "steps": int,
+    "ref_cfg": (int, float),
+    "audio_cfg": (int, float),
+    "seed": int,
+    "start": (int, float),
+    "duration": (int, float),
+    "face_box": list,
+    "paste_back": bool,
+}
+"""What a job of a list may say of itself; the rest is the same for all, so that the model is loaded once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsConfig(Settings):
+    """Make many talking videos. Start again to go on: what is done, as the results say, is not done again.
+
+    Under `accelerate launch` the processes share the list, each on a GPU of its own.
+    """
+
+    jobs: Path
+    """A file with one JSON object a line: image, audio, out, and any of sheet, mode, steps, ref_cfg, audio_cfg, seed,
+    start, duration, face_box, paste_back. Paths are relative to it. Results go to NAME.results.jsonl beside it."""
