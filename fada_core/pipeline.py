@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +21,13 @@ from torch import Tensor
 
 from .checkpoint import CheckpointInfo, load_checkpoint
 from .config import ModelConfig
+from .device import OFFLOAD, default_device, default_dtype, named_device, out_of_memory
 from .errors import FadaError
 from .media.face import FaceRegion, crop
 from .media.image import to_square
 from .models.audio import SAMPLE_RATE
 from .models.networks import Networks
+from .modes import modes_of, sampling_settings
 from .sampling.accelerate import LONG, accelerate, choose
 from .sampling.chain import sample_chain
 from .sampling.live import LiveClip, sample_live
@@ -34,14 +35,8 @@ from .sampling.offload import offload as place
 from .sampling.preview import preview
 from .sampling.sampler import Callback, Masks, SamplingSettings, Subject, prepare_subject
 from .sampling.schedule import NoiseSchedule
-from .sampling.solvers import build_solver
 
 log = logging.getLogger("fada.pipeline")
-
-MODES = {"teacher": "teacher", "balanced": "student", "fast": "student"}
-"""Way to sample (three branches, three branches, one pass a step) -> the role of the checkpoint that it needs."""
-SCALE_RANGE = (0.0, 20.0)
-"""Guidance scales that separate predictions take; beyond it they overflow long before they look like anything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,21 +71,6 @@ class Stats:
     seconds: float = 0.0  #: spent sampling, without what the caller did between the clips
 
 
-_OFFLOAD = "load the model with offload=True (--offload), use a smaller model, or the CPU"
-
-
-def default_device() -> torch.device:
-    """The machine's accelerator (CUDA, MPS, ...), or else the CPU."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on CUDA where the hardware has it, else float16; float32 elsewhere."""
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
 def load(
     name_or_path: str | Path,
     device: torch.device | str | None = None,
@@ -108,30 +88,12 @@ def load(
     Raises:
         FadaError: no such file, not a checkpoint, or no such device.
     """
-    device = default_device() if device is None else _device(device)
+    device = default_device() if device is None else named_device(device)
     dtype = dtype or default_dtype(device)
     networks, info = load_checkpoint(name_or_path, device="cpu" if offload else device, dtype=dtype)
     if offload:
         place(networks, device)
     return Pipeline(networks, info)
-
-
-def _device(name: torch.device | str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise FadaError(f"'{name}' is no device; use 'cpu' or '{default_device().type}'.") from error
-    if device.type not in ("cpu", default_device().type):
-        raise FadaError(f"There is no device '{name}' on this machine; use '{default_device().type}'.")
-    return device
-
-
-@contextmanager
-def _out_of_memory(advice: str) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise FadaError(f"The device ran out of memory; {advice}.") from error
 
 
 class Pipeline:
@@ -155,14 +117,8 @@ class Pipeline:
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """What this checkpoint can be asked for, the default first.
-
-        A student without control has its guidance distilled away (EchoMimic's accelerated weights): one pass, and
-        no scales.
-        """
-        if self.info.role == "teacher":
-            return ("teacher",)
-        return ("fast",) if self.config.control.kind == "none" else ("fast", "balanced")
+        """What this checkpoint can be asked for, the default first; see `modes_of`."""
+        return modes_of(self.info, self.config)
 
     def accelerate(self, way: str = "auto", clips: int = LONG) -> None:
         """Compute in another way from now on, with the same results; once done, it stays.
@@ -223,7 +179,7 @@ class Pipeline:
             raise FadaError("The audio has values that are not finite (NaN); check where they come from.")
         subject = self._subject(image, region, identity, face_box, masks)
         frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
-        with _out_of_memory(_OFFLOAD):
+        with out_of_memory():
             features = self.networks.audio_encoder.encode(audio.float().to(self.device), frames, fps)
         return Condition(self.config, subject, features)
 
@@ -247,7 +203,7 @@ class Pipeline:
                 "give another identity model, or none."
             )
         networks, device = self.networks, self.device
-        with _out_of_memory(_OFFLOAD):
+        with out_of_memory():
             size = self.config.size
             square = to_square(image, size) if region is None else crop(image, region, size)
             if region is not None:
@@ -313,8 +269,17 @@ class Pipeline:
         """
         if cond.config != self.config:
             raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
-        settings = self._settings(
-            mode, steps, ref_cfg, audio_cfg, solver, region_weights, guidance_interval, batch_branches
+        settings = sampling_settings(
+            self.info,
+            self.config,
+            mode,
+            steps,
+            ref_cfg,
+            audio_cfg,
+            solver,
+            region_weights,
+            guidance_interval,
+            batch_branches,
         )
         if after is not None:
             whole = self.config.clip_frames - self.config.clip_overlap
@@ -355,7 +320,7 @@ class Pipeline:
         Raises:
             FadaError: as `encode` and `sample`; or a model that makes all its clips together.
         """
-        settings = self._settings(**sampling)
+        settings = sampling_settings(self.info, self.config, **sampling)
         subject = self._subject(image, region, identity)
         self.stats = Stats()
         live = sample_live(
@@ -366,7 +331,7 @@ class Pipeline:
     @torch.inference_mode()
     def _live_frames(self, clips: Iterator[LiveClip], stats: Stats) -> Iterator[LiveFrames]:
         while True:
-            with _out_of_memory(_OFFLOAD):
+            with out_of_memory():
                 clip = next(clips, None)
             if clip is None:
                 return
@@ -376,42 +341,6 @@ class Pipeline:
             stats.nfe_per_clip = clip.nfe
             stats.seconds += clip.seconds
             yield LiveFrames(self.decode(clip.latents), clip.samples)
-
-    def _settings(
-        self,
-        mode: str | None = None,
-        steps: int | None = None,
-        ref_cfg: float | None = None,
-        audio_cfg: float | None = None,
-        solver: str = "ddim",
-        region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        batch_branches: bool = True,
-    ) -> SamplingSettings:
-        """What `sample` was asked for, checked, with the checkpoint's own where nothing was said."""
-        if mode is None:
-            mode = self.modes[0]
-        if mode not in MODES:
-            raise FadaError(f"There is no mode '{mode}'; choose one of {', '.join(MODES)}.")
-        if mode not in self.modes:
-            reason = f"needs a {MODES[mode]} checkpoint, but this one is a {self.info.role}"
-            if MODES[mode] == self.info.role:
-                reason = "needs a student with CFG tokens, which this one does not have"
-            able = " or ".join(f"'{name}'" for name in self.modes)
-            raise FadaError(f"Mode '{mode}' {reason}; choose mode {able} or load another checkpoint.")
-        ranges = self.info.scale_ranges if mode == "fast" else (SCALE_RANGE, SCALE_RANGE)
-        settings = SamplingSettings(
-            steps=self.info.steps if steps is None else steps,
-            ref_cfg=_scale("ref_cfg", self.info.ref_cfg if ref_cfg is None else ref_cfg, ranges[0]),
-            audio_cfg=_scale("audio_cfg", self.info.audio_cfg if audio_cfg is None else audio_cfg, ranges[1]),
-            one_pass=mode == "fast",
-            solver=solver,
-            region_weights=region_weights,
-            guidance_interval=guidance_interval,
-            batch_branches=batch_branches,
-        )
-        build_solver(self.schedule, settings.steps, solver)  # checks both
-        return settings
 
     @torch.inference_mode()
     def _clips(
@@ -425,12 +354,12 @@ class Pipeline:
     ) -> Iterator[Tensor]:
         subject = _moved(cond.subject, self.device)
         chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback, after)
-        advice = _OFFLOAD
+        advice = OFFLOAD
         if settings.batch_branches:
             advice = "sample with batch_branches=False (--no-batch-branches), or with scales that need fewer branches"
         while True:
             start = time.perf_counter()
-            with _out_of_memory(advice):
+            with out_of_memory(advice):
                 clip = next(chain, None)
             if clip is None:
                 return
@@ -455,7 +384,7 @@ class Pipeline:
         # The order of memory that convolutions like; without it, a quarter slower on a CPU.
         ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
         while True:
-            with _out_of_memory(_OFFLOAD):
+            with out_of_memory():
                 try:
                     return torch.cat([networks.vae.decode(part).float() for part in ordered.split(batch)])
                 except torch.OutOfMemoryError:
@@ -468,15 +397,6 @@ class Pipeline:
     def preview(self, latents: Tensor) -> Tensor:
         """Rough frames, as `decode`, of unfinished latents (n, c, h, w); a fraction of its cost."""
         return preview(self.networks, latents.to(self.device))
-
-
-def _scale(name: str, value: float, limits: tuple[float, float]) -> float:
-    low, high = limits
-    if low == high != value:
-        raise FadaError(f"{name} is {value:g}, but this model has no guidance to scale; leave {name} out.")
-    if not low <= value <= high:  # NaN is not either
-        raise FadaError(f"{name} is {value:g}, outside of {low:g} to {high:g} for this mode; try {min(2.0, high):g}.")
-    return float(value)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -10,7 +10,8 @@ import torch
 from comfy_api.latest import io
 from server import PromptServer
 
-from ..fada_core.pipeline import MODES, SCALE_RANGE, Stats
+from ..fada_core.modes import MODES, SCALE_RANGE
+from ..fada_core.pipeline import Stats
 from ..fada_core.sampling.solvers import SOLVERS
 from .model import FadaModel
 from .preview import ClipPreview

@@ -19,8 +19,10 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
+from ..device import default_device, default_dtype
 from ..errors import FadaError
-from ..pipeline import MODES, Pipeline, default_device, default_dtype, load
+from ..modes import MODES
+from ..pipeline import Pipeline, load
 from ..sampling.sampler import SamplingSettings
 from .measure import Effort, Pass, count_tflop, peak_tflops, run_pass
 from .models import STEPS, Job, bench_config, make_job, random_pipeline

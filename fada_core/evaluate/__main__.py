@@ -16,7 +16,8 @@ import tyro
 
 from ..checkpoint import read_info, shipped_models
 from ..errors import FadaError
-from ..pipeline import MODES, Pipeline, load
+from ..modes import MODES
+from ..pipeline import Pipeline, load
 from ..sampling.sampler import SamplingSettings
 from .cases import POOLS, SILENCE, AvatarCases, EvaluationSet, held_out_words
 from .footage import FootageConfig, footage_set
