@@ -45,7 +45,7 @@ class Condition:
 
     config: ModelConfig
     subject: Subject
-    features: Tensor  #: audio features of the whole audio, (frames, layers, dim) float32
+    features: Tensor  #: audio features of the whole audio, (frames, layers, dim) float32 on the CPU
 
     @property
     def frames(self) -> int:
