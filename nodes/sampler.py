@@ -149,6 +149,7 @@ class FADASampler(io.ComfyNode):
         if progress.settings != settings:
             progress.settings, progress.clips, progress.latent = settings, [], None
         if progress.latent is not None:
+            logging.info("FADA Sampler takes over %d frames, which an earlier run has finished.", cond.condition.frames)
             return io.NodeOutput(progress.latent)
         chosen = model.pipeline.modes[0] if mode["mode"] == AUTO else mode["mode"]
         batched = mode.get("batch_branches", True)

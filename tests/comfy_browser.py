@@ -103,6 +103,7 @@ _PLAYED = """kind => {
 
 # Where on the screen a node of this type is, or a widget of it.
 _PLACE = """([kind, name]) => {
+    window.app.canvas.draw(true, true);  // on a busy machine the last picture may be from before the graph
     const node = window.app.graph.nodes.find(node => node.type === kind), {scale, offset} = window.app.canvas.ds;
     const below = name === null ? -15 : node.widgets.find(widget => widget.name === name).last_y + 10;
     const corner = window.app.canvas.canvas.getBoundingClientRect();

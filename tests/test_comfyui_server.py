@@ -149,7 +149,7 @@ def test_two_prompts_queued(server):
 
 def sampled(sound: str, seed: int) -> dict[str, Any]:
     """A graph that saves the latents of five clips."""
-    made = graph(FADALoadAudio={"audio": sound}, FADASampler={"steps": 20, "seed": seed})
+    made = graph(FADALoadAudio={"audio": sound}, FADASampler={"steps": 8, "seed": seed})
     made["6"] = {"class_type": "SaveLatent", "inputs": {"samples": ["5", 0], "filename_prefix": "latents/x"}}
     return made
 
@@ -166,16 +166,18 @@ def seconds_between(result: dict[str, Any]) -> float:
     return (times[-1] - times[0]) / 1000
 
 
-def stop(server: Server, prompt: str, after: float) -> dict[str, Any]:
-    """Stop a workflow some seconds after its start; returns its entry of the history."""
+def stop(server: Server, prompt: str, after: float) -> float | None:
+    """Stop a workflow some seconds after its start; returns how many seconds later it stopped, None: it had ended."""
     while not server.get("/queue")["queue_running"]:
         time.sleep(0.05)
     time.sleep(after)
+    pressed = time.time()
     server.post("/interrupt", {"prompt_id": prompt})
     result = server.finish(prompt, 60)
-    assert messages(result, "execution_interrupted")
+    if not (told := messages(result, "execution_interrupted")):
+        return None
     assert not result["outputs"]
-    return result
+    return told[0]["timestamp"] / 1000 - pressed
 
 
 def test_a_stopped_sampling_goes_on(server):
@@ -185,8 +187,7 @@ def test_a_stopped_sampling_goes_on(server):
     expected = saved_latents(server, server.finish(server.start(sampled("long.wav", 1))))
     # Another file: nothing of it is in ComfyUI's cache, or in the condition that belongs to the first.
     again = sampled("the_same.wav", 1)
-    result = stop(server, server.start(again), 0.6 * seconds)
-    assert seconds_between(result) < 0.6 * seconds + 3 * seconds / 100 + 1
+    assert stop(server, server.start(again), 0.6 * seconds) < 3 * seconds / 40 + 1  # of forty steps
     latents = saved_latents(server, server.finish(server.start(again)))
     assert torch.equal(latents, expected)
     (told,) = re.findall(r"FADA Sampler goes on after (\d+) of 60 frames", (server.base / "server.log").read_text())
@@ -202,11 +203,12 @@ def test_of_a_batch_that_was_stopped_the_finished_videos_stay(server):
         made["4"]["inputs"]["image"] = ["7", 0]
         return made
 
-    whole = server.finish(server.start(batch("long.wav", 2)))
-    first = stop(server, server.start(batch("long.wav", 3)), 0.75 * seconds_between(whole))
-    rest = server.finish(server.start(batch("long.wav", 3)))
+    seconds = seconds_between(server.finish(server.start(batch("long.wav", 2))))
+    # As often as a busy machine was quicker than before.
+    seed = next(seed for seed in range(3, 9) if stop(server, server.start(batch("long.wav", seed)), 0.7 * seconds))
+    rest = server.finish(server.start(batch("long.wav", seed)))
     assert len(succeeded(rest)["6"]["latents"]) == 2
-    assert seconds_between(rest) < seconds_between(first)
+    assert "FADA Sampler takes over 60 frames" in (server.base / "server.log").read_text()
 
 
 @pytest.mark.parametrize(

@@ -418,7 +418,7 @@ def test_stop_ends_the_work_at_once(comfy, ran, node, monkeypatch):
 
 
 def stopped(comfy: SimpleNamespace, ran: dict[str, tuple], monkeypatch: pytest.MonkeyPatch, cond: Any, at: int) -> None:
-    """A sampling that is stopped in its step number `at`."""
+    """A sampling that is stopped after its step number `at`; at once, or a step later where a preview was shown."""
     from comfy import model_management, utils
 
     def hook(step: int, *_: Any, **__: Any) -> None:
@@ -435,8 +435,8 @@ def test_a_stopped_sampling_goes_on(comfy, ran, monkeypatch, caplog):
     from comfy import utils
 
     cond = fresh(ran)
-    stopped(comfy, ran, monkeypatch, cond, 5)  # in the third of four clips
-    stopped(comfy, ran, monkeypatch, cond, 7)  # in the last
+    stopped(comfy, ran, monkeypatch, cond, 4)  # in the third of four clips, of two steps each
+    stopped(comfy, ran, monkeypatch, cond, 6)  # in the last
     steps: list[int] = []
     monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", lambda step, *_, **__: steps.append(step))
     with caplog.at_level("INFO"):
@@ -454,15 +454,16 @@ def test_a_stopped_sampling_goes_on(comfy, ran, monkeypatch, caplog):
 def test_what_a_stop_left_is_for_the_same_inputs_only(comfy, ran, monkeypatch):
     cond = fresh(ran)
     for change in ({"seed": 1}, {"audio_cfg": 2.0}, {"mode": "teacher", "mode.guidance_from": 0.3}):
-        stopped(comfy, ran, monkeypatch, cond, 5)
+        stopped(comfy, ran, monkeypatch, cond, 4)
         left = weakref.ref(cond.progress.clips[0])
         latent = sample(comfy, ran, cond, **change)[0]
         assert torch.equal(latent["samples"], sample(comfy, ran, **change)[0]["samples"])
+        gc.collect()  # the error that pytest caught knows the frames of the sampling
         assert left() is None
-    stopped(comfy, ran, monkeypatch, cond, 5)
+    stopped(comfy, ran, monkeypatch, cond, 4)
     left = weakref.ref(cond.progress.clips[0])
     del cond, latent
-    gc.collect()  # the error that pytest caught knows the condition
+    gc.collect()
     assert left() is None
 
 
