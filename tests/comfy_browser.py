@@ -101,14 +101,13 @@ _PLAYED = """kind => {
     return video?.readyState >= 2 && {file: new URL(video.src).searchParams.get('filename'), seconds: video.duration};
 }"""
 
-# Where on the screen a node of this type is, or a widget of it.
-_PLACE = """([kind, name]) => {
+# Where on the screen the title of a node of this type is.
+_PLACE = """kind => {
     window.app.canvas.draw(true, true);  // on a busy machine the last picture may be from before the graph
     const node = window.app.graph.nodes.find(node => node.type === kind), {scale, offset} = window.app.canvas.ds;
-    const below = name === null ? -15 : node.widgets.find(widget => widget.name === name).last_y + 10;
     const corner = window.app.canvas.canvas.getBoundingClientRect();
     return [corner.x + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
-            corner.y + (node.pos[1] + below + offset[1]) * scale];
+            corner.y + (node.pos[1] - 15 + offset[1]) * scale];
 }"""
 
 _DROP = """async ([name, kind, content, x, y]) => {
@@ -182,17 +181,9 @@ class Frontend:
 
     def drop(self, file: Path, kind: str | None = None) -> None:
         """Drag a file onto the canvas, or onto the first node of a type."""
-        x, y = (600, 800) if kind is None else self._page.evaluate(_PLACE, [kind, None])
+        x, y = (600, 800) if kind is None else self._page.evaluate(_PLACE, kind)
         content = base64.b64encode(file.read_bytes()).decode()
         self._page.evaluate(_DROP, [file.name, mimetypes.guess_type(file.name)[0], content, x, y])
-        self._page.wait_for_timeout(3000)
-
-    def upload(self, kind: str, button: str, file: Path) -> None:
-        """Click a node's button and choose a file."""
-        x, y = self._page.evaluate(_PLACE, [kind, button])
-        with self._page.expect_file_chooser() as chooser:
-            self._page.mouse.click(x, y)
-        chooser.value.set_files(file)
         self._page.wait_for_timeout(3000)
 
     def clear(self) -> None:
