@@ -14,6 +14,8 @@ import torch
 
 from fada_core.checkpoint import CheckpointInfo, read_info, save_checkpoint
 from fada_core.config import ControlConfig
+from fada_core.distill.__main__ import run as distil
+from fada_core.distill.config import DistillConfig
 from fada_core.distill.student import make_student
 from fada_core.errors import FadaError
 from fada_core.evaluate.__main__ import EvaluateConfig, load_pipelines, plan, run
@@ -146,7 +148,7 @@ def test_table_says_what_was_not_measured_everywhere() -> None:
     assert "| lips_r | 0.500 (n 1) |  |" in text and "| flicker | 0.500 ± 0.250 | 0.500 ± 0.250 |" in text
 
 
-def test_variants_trained_alike_and_compared(files: Files, tmp_path: Path) -> None:
+def test_variants_trained_alike_and_compared(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("espeakng_loader")
     config = AblationConfig(
         out=tmp_path,
@@ -175,6 +177,14 @@ def test_variants_trained_alike_and_compared(files: Files, tmp_path: Path) -> No
     assert kept == [(tmp_path / name / "found.json").stat().st_mtime_ns for name in ("naive", "embedding")]
     with pytest.raises(FadaError, match="no variant 'other'"):
         compare_variants(replace(config, variants=("other",)))
+
+    def until_a_signal(config: DistillConfig) -> Path | None:
+        return distil(replace(config, loop=replace(config.loop, steps=1)))
+
+    monkeypatch.setattr("fada_core.evaluate.ablation.distil", until_a_signal)
+    with pytest.raises(FadaError, match="'constant' was stopped at step 1 of 2; start again"):
+        compare_variants(replace(config, variants=("constant",), steps=2))
+    assert not (tmp_path / "constant" / "found.json").exists()
 
 
 def test_sweep(files: Files, data: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from ..distill.__main__ import run as distil
 from ..distill.config import arguments
 from ..errors import FadaError
 from ..pipeline import load
+from ..training.state import saved_states
 from .cases import POOLS, AvatarCases, EvaluationSet, held_out_words
 from .frechet import clip_features, frame_features
 from .lips import load_regressor
@@ -87,7 +88,11 @@ class AblationConfig:
 
 
 def train(config: AblationConfig, name: str) -> Path:
-    """The checkpoint of a variant, trained as far as it is not yet."""
+    """The checkpoint of a variant, trained as far as it is not yet.
+
+    Raises:
+        FadaError: the training was stopped by a signal, which leaves a checkpoint of what was learned until then.
+    """
     folder = config.out / name
     settings = {
         "out": folder,
@@ -99,6 +104,9 @@ def train(config: AblationConfig, name: str) -> Path:
     }
     log.info("%s: %s", name, VARIANTS[name] or "the defaults")
     distil(parse([*arguments(settings), *arguments(VARIANTS[name])]))
+    reached = saved_states(folder)[-1][0]
+    if reached < config.steps:
+        raise FadaError(f"'{name}' was stopped at step {reached} of {config.steps}; start again to go on.")
     return folder / "student.safetensors"
 
 
