@@ -89,7 +89,11 @@ class VAEConfig:
     downscale: int = 8  #: pixels per latent cell and axis
     scaling_factor: float = 0.18215
     shift_factor: float = 0.0
-    width: int = 48  #: tiny only: channels at half resolution
+    # tiny only:
+    width: int = 48  #: channels of the encoder at half resolution
+    decoder_cell: int = 4  #: pixels per cell and axis where the decoder begins, 4 or 8; it ends at half of that
+    decoder_widths: tuple[int, int] = (96, 48)  #: channels of the decoder there, and after doubling the resolution
+    decoder_blocks: tuple[int, int] = (4, 2)  #: residual blocks likewise
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,14 @@ TINY = ModelConfig(
         face_locator=False,
     ),
     audio=AudioEncoderConfig(kind="mel", layers=1, dim=160, mels=40, context_seconds=1.0, window_seconds=30.0),
-    vae=VAEConfig(kind="tiny", latent_channels=16, downscale=8, scaling_factor=1.0, width=48),
+    vae=VAEConfig(
+        kind="tiny",
+        latent_channels=16,
+        scaling_factor=1.0,
+        decoder_cell=8,
+        decoder_widths=(96, 64),
+        decoder_blocks=(3, 2),
+    ),
 )
 
 ECHOMIMIC = ModelConfig(

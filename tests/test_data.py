@@ -24,6 +24,7 @@ from fada_core.data.shards import ShardClips, write_shards
 from fada_core.errors import FadaError
 from fada_core.media.video import VideoWriter
 from fada_core.models.networks import Networks
+from tests.small import SMALL_VAE
 
 SIZE, FPS, FRAMES = 64, 25.0, 12
 
@@ -41,7 +42,7 @@ def networks() -> Networks:
 def small_networks(seed: int) -> Networks:
     torch.manual_seed(seed)
     unet = replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
-    return Networks(replace(TINY, size=SIZE, clip_frames=4, unet=unet, vae=replace(TINY.vae, width=8)))
+    return Networks(replace(TINY, size=SIZE, clip_frames=4, unet=unet, vae=SMALL_VAE))
 
 
 def speech(seconds: float) -> torch.Tensor:

@@ -146,6 +146,7 @@ def test_measures_of_the_truth_itself(clips: list[avatars.AvatarClip]) -> None:
     values = measure(truth.frames, truth, other, regressor, 12)
     assert values["lips_r"] > 0.85
     assert values["lips_offset"] == 0
+    assert values["lips_error"] < 0.1
     assert abs(values["lips_r_other_audio"]) < values["lips_r"] - 0.3
     assert values["openness_at_rest"] < 0.15
     assert values["psnr_first_clip"] > 18

@@ -58,7 +58,7 @@ def small_config(info: dict[str, Any], shapes: dict[str, list[int]]) -> ModelCon
         # The two networks around ours are not part of this: the smallest that fit. The projection sees layers and
         # columns as one vector, so the recorded features may pass for those of a mel encoder.
         audio=AudioEncoderConfig(kind="mel", layers=1, dim=audio_dim, mels=audio_dim // MEL_COLUMNS),
-        vae=replace(SD15.vae, kind="tiny", width=8),
+        vae=replace(SD15.vae, kind="tiny", width=8, decoder_widths=(16, 8)),
         schedule=ScheduleConfig(previous_timestep="stride"),
     )
 

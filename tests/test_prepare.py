@@ -29,6 +29,7 @@ from fada_core.prepare.clips import Settings, make_clips
 from fada_core.prepare.footage import Analysis, CutFinder, analyse, frames_at, sound_of
 from fada_core.prepare.measures import Thresholds, light, load_syncnet, yaw
 from fada_core.prepare.tracks import cut_up, find_tracks
+from tests.small import SMALL_VAE
 from tests.test_face import ARCFACE
 
 FPS, SIZE = 25.0, 64
@@ -324,7 +325,7 @@ def test_processes_give_the_same(footage: Path, tmp_path: Path) -> None:
 def test_shards(footage: Path, tmp_path: Path) -> None:
     pytest.importorskip("webdataset")
     unet = replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
-    networks = Networks(replace(TINY, size=SIZE, clip_frames=4, unet=unet, vae=replace(TINY.vae, width=8)))
+    networks = Networks(replace(TINY, size=SIZE, clip_frames=4, unet=unet, vae=SMALL_VAE))
     save_checkpoint(tmp_path / "model.safetensors", networks, CheckpointInfo("teacher"))
     prepare(settings_for(footage, shards=True, model=str(tmp_path / "model.safetensors")))
     out = footage / "out"

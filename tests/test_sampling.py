@@ -19,6 +19,7 @@ from fada_core.sampling.preview import preview
 from fada_core.sampling.sampler import SamplingSettings, Subject, prepare_subject, sample_clip
 from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.sampling.solvers import SOLVERS, build_solver
+from tests.small import SMALL_VAE
 from tests.test_parity_hallo import FIXTURE, TOLERANCE, Case
 
 STEPS = (4, 6, 25, 30, 40)
@@ -30,7 +31,7 @@ SMALL = replace(
     clip_frames=4,
     unet=replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16),
     condition=replace(TINY.condition, audio_hidden=16, audio_tokens=2),
-    vae=replace(TINY.vae, width=8),
+    vae=SMALL_VAE,
 )
 """The tiny preset at a width that takes milliseconds."""
 

@@ -18,8 +18,8 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fada_core.checkpoint import read_info
-from fada_core.config import TINY
+from fada_core.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
+from fada_core.config import TINY, ControlConfig
 from fada_core.data.avatars import AvatarSet
 from fada_core.data.manifest import ManifestSet
 from fada_core.data.samples import box_mask, encode_clips
@@ -28,12 +28,13 @@ from fada_core.models.attention import FeedForward
 from fada_core.models.networks import Networks
 from fada_core.models.vae import TinyVAE
 from fada_core.pretrain import __main__ as pretrain
+from fada_core.pretrain import decoder
 from fada_core.pretrain.teacher import TeacherTask
 from fada_core.pretrain.vae import VAETask
 from fada_core.training import LoopConfig, train
 from fada_core.training.loop import learning_rate, sample_generators
 from fada_core.training.state import saved_states
-from tests.small import SMALL
+from tests.small import SMALL, SMALL_VAE
 from tests.test_data import film, manifest, row
 
 NEVER = float("inf")
@@ -206,7 +207,7 @@ def test_rendering_goes_on_where_it_stopped(avatar_set: AvatarSet) -> None:
 
 def test_autoencoder_learns_and_its_latents_have_unit_variance(avatar_set: AvatarSet, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    task = VAETask(TinyVAE(replace(TINY.vae, width=8)), avatar_set, batch=2)
+    task = VAETask(TinyVAE(SMALL_VAE), avatar_set, batch=2)
     settings = replace(SETTINGS, steps=25, learning_rate=3e-3, preview_every=25)
     train(task, settings, tmp_path, Accelerator(cpu=True), NEVER)
     psnr = [float(value) for value in column(tmp_path, "psnr")]
@@ -216,6 +217,48 @@ def test_autoencoder_learns_and_its_latents_have_unit_variance(avatar_set: Avata
     with torch.no_grad():
         latents = task.vae.encode(avatar_set.frames(0, torch.arange(20)))
     assert latents.std() == pytest.approx(1.0, abs=0.3)
+
+
+def test_another_decoder_for_models_that_share_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the decoder stays bit for bit, and resuming a finished training writes the same files again."""
+    pytest.importorskip("espeakng_loader")
+    older = replace(SMALL, vae=replace(SMALL_VAE, decoder_cell=4, decoder_blocks=(2, 1)))
+    monkeypatch.setattr(decoder, "preset", lambda _: SMALL)
+    networks = Networks(older)
+    student = replace(older, control=ControlConfig("tokens", 2, 16))
+    other = Networks(student)
+    other.vae.load_state_dict(networks.vae.state_dict())
+    save_checkpoint(tmp_path / "teacher.safetensors", networks, CheckpointInfo("teacher"), torch.float16)
+    save_checkpoint(tmp_path / "student.safetensors", other, CheckpointInfo("student", 6), torch.float16)
+    config = decoder.DecoderConfig(
+        out=tmp_path / "new",
+        models=(str(tmp_path / "teacher.safetensors"), str(tmp_path / "student.safetensors")),
+        clips=2,
+        clip_seconds=0.48,
+        workers=1,
+        batch=2,
+        loop=LoopConfig(steps=2, preview_every=2),
+        mixed_precision="no",
+        cpu=True,
+    )
+    written = decoder.run(config)
+    for path, before in zip(written, config.models, strict=True):
+        old, new = load_file(before), load_file(path)
+        kept = {name for name in old if not name.startswith("vae.decoder.")}
+        assert kept == {name for name in new if not name.startswith("vae.decoder.")}
+        assert all(torch.equal(old[name], new[name]) for name in kept)
+        loaded, info = load_checkpoint(path)
+        assert loaded.config == replace(read_info(before)[0], vae=SMALL_VAE)
+        assert info == read_info(before)[1]
+    assert torch.equal(load_file(written[0])["vae.decoder.0.weight"], load_file(written[1])["vae.decoder.0.weight"])
+    before = load_file(written[0])
+    again = load_file(decoder.run(config)[0])
+    assert all(torch.equal(value, again[name]) for name, value in before.items())
+
+    other.vae.encoder[1].bias.data += 1
+    save_checkpoint(tmp_path / "student.safetensors", other, CheckpointInfo("student", 6))
+    with pytest.raises(FadaError, match="has another encoder than"):
+        decoder.run(config)
 
 
 def test_pretraining_on_prepared_footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,14 +275,14 @@ def test_pretraining_on_prepared_footage(tmp_path: Path, monkeypatch: pytest.Mon
     assert (info.role, info.training["data"]) == ("teacher", "2 clips of clips.jsonl")
     with pytest.raises(FadaError, match="cannot be read, the last one, gone, because"):
         alone = ManifestSet(manifest(tmp_path, row("gone", video="b.mp4")), 64, 25)
-        VAETask(TinyVAE(replace(TINY.vae, width=8)), alone, 1).set_statistics(1)
+        VAETask(TinyVAE(SMALL_VAE), alone, 1).set_statistics(1)
 
 
 def test_teacher_learns(avatar_set: AvatarSet, tmp_path: Path) -> None:
     """The loss falls below that of the silent start on the same draws; all three branches are among the samples."""
     torch.manual_seed(0)
     unet = replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
-    networks = Networks(replace(TINY, clip_frames=4, unet=unet, vae=replace(TINY.vae, width=8)))
+    networks = Networks(replace(TINY, clip_frames=4, unet=unet, vae=SMALL_VAE))
     VAETask(networks.vae, avatar_set, batch=2).set_statistics(16)
     accelerator = Accelerator(cpu=True)
     clips = encode_clips(avatar_set, networks, accelerator, tmp_path / "latents")

@@ -34,7 +34,7 @@ SMALL = replace(
     ),
     condition=replace(ECHOMIMIC.condition, audio_tokens=10, face_channels=(1, 4, 4, 4, 4)),
     audio=AudioEncoderConfig(kind="whisper", layers=10, dim=8),
-    vae=replace(ECHOMIMIC.vae, kind="tiny", width=8),
+    vae=replace(ECHOMIMIC.vae, kind="tiny", width=8, decoder_widths=(16, 8)),
 )
 SIDE = SMALL.size // SMALL.vae.downscale
 

@@ -32,11 +32,11 @@ from .runs import TRUTH, Run, Summary, collect, summarise, summarise_all
 log = logging.getLogger("fada.ablation")
 
 METRICS = (
-    "nfe_per_clip", "seconds_per_video", "lips_r", "lips_spread", "openness_at_rest", "psnr_last_clip", "flicker",
-    "frechet_frames", "frechet_clips",
+    "nfe_per_clip", "seconds_per_video", "lips_r", "lips_error", "lips_spread", "openness_at_rest", "psnr_last_clip",
+    "flicker", "frechet_frames", "frechet_clips",
 )  # fmt: skip
 """Columns of the table; results.json has all."""
-PAIRED = ("lips_r", "lips_spread", "openness_at_rest", "psnr_last_clip", "flicker")
+PAIRED = ("lips_r", "lips_error", "lips_spread", "openness_at_rest", "psnr_last_clip", "flicker")
 """Columns of the table of differences."""
 BASELINE = "naive"
 VARIANTS: dict[str, dict[str, Any]] = {

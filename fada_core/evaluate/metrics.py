@@ -64,6 +64,8 @@ def measure(
     Returns:
         lips_r, lips_offset: see `correlation_and_offset`.
         lips_r_other_audio: correlation with the control; 0 is right.
+        lips_error: mean absolute difference of the openness from the true one, 0..1; unlike the correlation it also
+            counts movement of the wrong size.
         lips_spread: deviation of the openness, as a share of the true one.
         openness_at_rest: mean openness read while the true mouth is closed, in silence above all; 0 closed, 1 widest.
         psnr_first_clip, psnr_last_clip: the face without mouth and eyes against the portrait, dB.
@@ -85,6 +87,7 @@ def measure(
         "lips_r": r,
         "lips_offset": float(offset),
         "lips_r_other_audio": correlation(opened, other_openness),
+        "lips_error": float((opened - truly).abs().mean()),
         "lips_spread": float(opened.std() / truly.std()),
     }
     resting = truly < RESTING

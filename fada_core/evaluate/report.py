@@ -10,9 +10,9 @@ from typing import Any
 from .runs import Summary
 
 _ORDER = (
-    "nfe_per_clip", "seconds_per_video", "lips_r", "lips_r_other_audio", "lips_offset", "lips_spread",
-    "openness_at_rest", "psnr_first_clip", "psnr_last_clip", "flicker", "frechet_frames", "frechet_clips",
-    "fid", "fvd", "sync_c", "sync_d", "sync_offset",
+    "nfe_per_clip", "seconds_per_video", "lips_r", "lips_r_other_audio", "lips_offset", "lips_error", "lips_spread",
+    "openness_at_rest", "psnr_first_clip", "psnr_last_clip", "flicker", "frechet_frames", "frechet_clips", "fid",
+    "fvd", "sync_c", "sync_d", "sync_offset",
 )  # fmt: skip
 
 

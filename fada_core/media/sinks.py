@@ -15,6 +15,7 @@ from typing import Protocol
 import av
 import numpy as np
 import soxr
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -87,6 +88,7 @@ class ContainerSink:
         self._stream = self._container.add_stream(codec, rate=fps, options={"g": group, **settings})
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixels
         self._stream.time_base = self._time_base
+        self._reformatter = VideoReformatter()  # kept, as making one takes longer than a small frame
         if suffix != ".gif":
             self._container.metadata.update(metadata)
             # Without tags players guess the colours from the size; the matrix is BT.601, because readers that look at
@@ -103,9 +105,9 @@ class ContainerSink:
         if self._stream.pix_fmt == "pal8":
             picture = _paletted(frame)
         else:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG"
-            )
+            rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            colours = {"dst_colorspace": "ITU601", "dst_color_range": "MPEG"}
+            picture = self._reformatter.reformat(rgb, format="yuv420p", **colours)
         picture.pts, picture.time_base = self._count, self._time_base
         self._count += 1
         self._container.mux(self._stream.encode(picture))

@@ -32,37 +32,45 @@ class ResBlock(nn.Module):
 class TinyVAE(nn.Module):
     """Small convolutional autoencoder: pixel-unshuffle by 2, one strided convolution, then latents at a quarter of the
     side that are unshuffled once more, so that the UNet sees a grid of an eighth with four times the channels.
+
+    The decoder begins at a quarter or at an eighth, doubles the resolution once, and leaves the rest to pixel-shuffle.
     """
 
     encoder_blocks = 3
-    decoder_blocks = 4
 
     def __init__(self, config: VAEConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         kwargs = {"device": device, "dtype": dtype}
         width, inner, fine = config.width, 2 * config.width, config.latent_channels // 4
+        self.cell = config.decoder_cell
         if config.downscale != 8 or config.latent_channels % 4:
             raise ValueError("TinyVAE has a downscale of 8 and a multiple of 4 latent channels")
+        if self.cell not in (4, 8):
+            raise ValueError("TinyVAE's decoder begins with cells of 4 or 8 pixels")
+
+        def conv(before: int, after: int, **more: Any) -> nn.Module:
+            return operations.Conv2d(before, after, 3, padding=1, **kwargs, **more)
 
         def blocks(channels: int, count: int) -> list[nn.Module]:
             return [ResBlock(channels, operations=operations, **kwargs) for _ in range(count)]
 
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),
-            operations.Conv2d(12, width, 3, padding=1, **kwargs),
+            conv(12, width),
             *blocks(width, self.encoder_blocks - 1),
-            operations.Conv2d(width, inner, 3, stride=2, padding=1, **kwargs),
+            conv(width, inner, stride=2),
             *blocks(inner, self.encoder_blocks),
-            operations.Conv2d(inner, 2 * fine, 3, padding=1, **kwargs),
+            conv(inner, 2 * fine),
         )
+        (coarse, finer), (first, then) = config.decoder_widths, config.decoder_blocks
         self.decoder = nn.Sequential(
-            operations.Conv2d(fine, inner, 3, padding=1, **kwargs),
-            *blocks(inner, self.decoder_blocks),
-            operations.Conv2d(inner, 4 * width, 3, padding=1, **kwargs),
+            conv(fine * (self.cell // 4) ** 2, coarse),
+            *blocks(coarse, first),
+            conv(coarse, 4 * finer),
             nn.PixelShuffle(2),
-            *blocks(width, self.decoder_blocks - 2),
-            operations.Conv2d(width, 12, 3, padding=1, **kwargs),
-            nn.PixelShuffle(2),
+            *blocks(finer, then),
+            conv(finer, 3 * (self.cell // 2) ** 2),
+            nn.PixelShuffle(self.cell // 2),
         )
         # Statistics of the training latents, set once after training; scalars per channel keep the diffusion model's
         # signal-to-noise ratio equal over channels.
@@ -76,7 +84,7 @@ class TinyVAE(nn.Module):
 
     def reconstruct(self, fine_latents: Tensor) -> Tensor:
         """Pictures of unscaled latents as `moments` gives them, unclamped; for training."""
-        return self.decoder(fine_latents)
+        return self.decoder(F.pixel_unshuffle(fine_latents, self.cell // 4))
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures `(n, 3, h, w)` in -1..1 to scaled latents `(n, c, h/8, w/8)`."""

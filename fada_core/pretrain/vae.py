@@ -62,7 +62,7 @@ class VAETask:
         self.module = _Autoencoder(self.vae).to(memory_format=torch.channels_last)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.module.parameters())}]
+        return [{"params": [parameter for parameter in self.module.parameters() if parameter.requires_grad]}]
 
     def describe(self) -> str:
         return "single frames of random clips"
