@@ -9,10 +9,9 @@ for latents in pipe.sample(cond, seed=0):     # clip by clip, in constant memory
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +19,10 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointInfo, load_checkpoint
-from .config import ModelConfig
+from .condition import Condition, encode_portrait, encode_speech, moved
 from .device import OFFLOAD, default_device, default_dtype, named_device, out_of_memory
 from .errors import FadaError
-from .media.face import FaceRegion, crop
-from .media.image import to_square
-from .models.audio import SAMPLE_RATE
+from .media.face import FaceRegion
 from .models.networks import Networks
 from .modes import modes_of, sampling_settings
 from .sampling.accelerate import LONG, accelerate, choose
@@ -33,24 +30,10 @@ from .sampling.chain import sample_chain
 from .sampling.live import LiveClip, sample_live
 from .sampling.offload import offload as place
 from .sampling.preview import preview
-from .sampling.sampler import Callback, Masks, SamplingSettings, Subject, prepare_subject
+from .sampling.sampler import Callback, Masks, SamplingSettings
 from .sampling.schedule import NoiseSchedule
 
 log = logging.getLogger("fada.pipeline")
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """A job: who speaks and what is heard. Made by `Pipeline.encode`, for one model."""
-
-    config: ModelConfig
-    subject: Subject
-    features: Tensor  #: audio features of the whole audio, (frames, layers, dim) float32 on the CPU
-
-    @property
-    def frames(self) -> int:
-        """Frames of the finished video."""
-        return len(self.features)
 
 
 class LiveFrames(NamedTuple):
@@ -165,66 +148,9 @@ class Pipeline:
             FadaError: empty or non-finite input, wrong shape, a region of another picture, an identity that the model
                 does not take, another fps, or out of memory.
         """
-        fps = self.config.fps if fps is None else fps
-        if fps != self.config.fps:
-            raise FadaError(
-                f"The model '{self.config.name}' makes {self.config.fps:g} frames per second, not {fps:g}; "
-                f"use {self.config.fps:g} and change the finished video's rate if needed."
-            )
-        if audio.ndim != 1:
-            raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give mono samples, (samples,).")
-        if not len(audio):
-            raise FadaError("The audio is empty, which makes 0 frames; give at least one sample.")
-        if not audio.isfinite().all():
-            raise FadaError("The audio has values that are not finite (NaN); check where they come from.")
-        subject = self._subject(image, region, identity, face_box, masks)
-        frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
-        with out_of_memory():
-            features = self.networks.audio_encoder.encode(audio.float().to(self.device), frames, fps)
+        subject = encode_portrait(self.networks, self.device, image, region, identity, face_box, masks)
+        features = encode_speech(self.networks, self.device, audio, fps)
         return Condition(self.config, subject, features)
-
-    def _subject(
-        self,
-        image: Tensor,
-        region: FaceRegion | None,
-        identity: Tensor | None,
-        face_box: Tensor | None = None,
-        masks: Masks | None = None,
-    ) -> Subject:
-        if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel():
-            raise FadaError(f"The portrait has the shape {tuple(image.shape)}; give one RGB picture, (1, 3, h, w).")
-        if not image.isfinite().all():
-            raise FadaError("The portrait has values that are not finite (NaN); check where they come from.")
-        wanted = self.config.condition.identity_dim
-        if identity is not None and identity.shape != (1, wanted):
-            takes = f"embeddings of {wanted} numbers" if wanted else "no identity embedding"
-            raise FadaError(
-                f"The model '{self.config.name}' takes {takes}, this one has the shape {tuple(identity.shape)}; "
-                "give another identity model, or none."
-            )
-        networks, device = self.networks, self.device
-        with out_of_memory():
-            size = self.config.size
-            square = to_square(image, size) if region is None else crop(image, region, size)
-            if region is not None:
-                face_box, masks = self._conditions(region, face_box, masks)
-            portrait = networks.vae.encode(square.to(device, networks.dtype)).float()
-            if masks is not None:
-                masks = [[mask.to(device, networks.dtype) for mask in level] for level in masks]
-            extras = (None if x is None else x.to(device) for x in (identity, face_box))
-            return prepare_subject(networks, portrait, *extras, masks)
-
-    def _conditions(
-        self, region: FaceRegion, face_box: Tensor | None, masks: Masks | None
-    ) -> tuple[Tensor | None, Masks | None]:
-        """Face box and masks as given, or else as the region says, as far as the model has a use for them."""
-        config = self.config
-        if face_box is None and config.condition.face_locator:
-            face_box = region.face_picture(config.size).expand(-1, config.condition.face_channels[0], -1, -1)
-        if masks is None and config.unet.audio_regions > 1:
-            cells = config.size // config.vae.downscale
-            masks = region.attention_masks([cells >> level for level in range(len(config.unet.block_out_channels))])
-        return face_box, masks
 
     def sample(
         self,
@@ -321,7 +247,7 @@ class Pipeline:
             FadaError: as `encode` and `sample`; or a model that makes all its clips together.
         """
         settings = sampling_settings(self.info, self.config, **sampling)
-        subject = self._subject(image, region, identity)
+        subject = encode_portrait(self.networks, self.device, image, region, identity)
         self.stats = Stats()
         live = sample_live(
             self.networks, self.schedule, subject, _checked(chunks), settings, _generator(seed), lookahead
@@ -352,7 +278,7 @@ class Pipeline:
         stats: Stats,
         after: Tensor | None,
     ) -> Iterator[Tensor]:
-        subject = _moved(cond.subject, self.device)
+        subject = moved(cond.subject, self.device)
         chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback, after)
         advice = OFFLOAD
         if settings.batch_branches:
@@ -410,18 +336,3 @@ def _checked(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         if chunk.ndim != 1 or not chunk.isfinite().all():
             raise FadaError("A piece of the speech is not mono or not finite (NaN); give samples, (samples,).")
         yield chunk
-
-
-def _moved(subject: Subject, device: torch.device) -> Subject:
-    """The subject with all its tensors on `device`."""
-
-    def move(value: object) -> object:
-        if isinstance(value, Tensor):
-            return value.to(device)
-        if isinstance(value, dict):
-            return {name: move(entry) for name, entry in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [move(entry) for entry in value]
-        return value
-
-    return replace(subject, **{f.name: move(getattr(subject, f.name)) for f in fields(subject)})

@@ -11,8 +11,9 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
+from ..fada_core.condition import Condition
 from ..fada_core.errors import FadaError
-from ..fada_core.pipeline import Condition, Pipeline
+from ..fada_core.pipeline import Pipeline
 
 CATEGORY = "FADA"
 ModelType = io.Custom("FADA_MODEL")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from ..condition import Condition
 from ..media.video import VideoWriter
-from ..pipeline import Condition
 from .models import Job
 from .paths import Path
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import CheckpointInfo
+from ..condition import Condition
 from ..config import ControlConfig, ModelConfig, preset
 from ..errors import FadaError
 from ..media.face import FaceRegion, find_face
 from ..models.audio import SAMPLE_RATE
 from ..models.networks import Networks
-from ..pipeline import Condition, Pipeline
+from ..pipeline import Pipeline
 from ..sampling.sampler import SamplingSettings
 
 Role = Literal["teacher", "student"]

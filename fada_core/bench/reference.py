@@ -27,6 +27,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..checkpoint import CheckpointInfo
+from ..condition import Condition
 from ..media.image import to_uint8
 from ..models import precondition
 from ..models.attention import AudioTransformer, SpatialTransformer
@@ -34,7 +35,7 @@ from ..models.motion import TemporalTransformer
 from ..models.networks import Networks, ReferenceFeatures
 from ..models.reference import UNetBlock
 from ..models.resnet import ResnetBlock
-from ..pipeline import Condition, Stats
+from ..pipeline import Stats
 from ..sampling.chain import clip_windows, next_motion
 from ..sampling.guidance import Branch, branches, combine, one_pass
 from ..sampling.sampler import Callback, Subject

@@ -1,0 +1,114 @@
+"""What a job is conditioned on: a portrait and speech, checked and encoded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from .config import ModelConfig
+from .device import out_of_memory
+from .errors import FadaError
+from .media.face import FaceRegion, crop
+from .media.image import to_square
+from .models.audio import SAMPLE_RATE
+from .models.networks import Networks
+from .sampling.sampler import Masks, Subject, prepare_subject
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """A job: who speaks and what is heard. Made by `Pipeline.encode`, for one model."""
+
+    config: ModelConfig
+    subject: Subject
+    features: Tensor  #: audio features of the whole audio, (frames, layers, dim) float32 on the CPU
+
+    @property
+    def frames(self) -> int:
+        """Frames of the finished video."""
+        return len(self.features)
+
+
+@torch.inference_mode()
+def encode_portrait(
+    networks: Networks,
+    device: torch.device,
+    image: Tensor,
+    region: FaceRegion | None = None,
+    identity: Tensor | None = None,
+    face_box: Tensor | None = None,
+    masks: Masks | None = None,
+) -> Subject:
+    """Who speaks; arguments and errors as those of `Pipeline.encode`."""
+    if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel():
+        raise FadaError(f"The portrait has the shape {tuple(image.shape)}; give one RGB picture, (1, 3, h, w).")
+    if not image.isfinite().all():
+        raise FadaError("The portrait has values that are not finite (NaN); check where they come from.")
+    config = networks.config
+    wanted = config.condition.identity_dim
+    if identity is not None and identity.shape != (1, wanted):
+        takes = f"embeddings of {wanted} numbers" if wanted else "no identity embedding"
+        raise FadaError(
+            f"The model '{config.name}' takes {takes}, this one has the shape {tuple(identity.shape)}; "
+            "give another identity model, or none."
+        )
+    with out_of_memory():
+        square = to_square(image, config.size) if region is None else crop(image, region, config.size)
+        if region is not None:
+            face_box, masks = _of_the_face(config, region, face_box, masks)
+        portrait = networks.vae.encode(square.to(device, networks.dtype)).float()
+        if masks is not None:
+            masks = [[mask.to(device, networks.dtype) for mask in level] for level in masks]
+        extras = (None if x is None else x.to(device) for x in (identity, face_box))
+        return prepare_subject(networks, portrait, *extras, masks)
+
+
+def _of_the_face(
+    config: ModelConfig, region: FaceRegion, face_box: Tensor | None, masks: Masks | None
+) -> tuple[Tensor | None, Masks | None]:
+    """Face box and masks as given, or else as the region says, as far as the model has a use for them."""
+    if face_box is None and config.condition.face_locator:
+        face_box = region.face_picture(config.size).expand(-1, config.condition.face_channels[0], -1, -1)
+    if masks is None and config.unet.audio_regions > 1:
+        cells = config.size // config.vae.downscale
+        masks = region.attention_masks([cells >> level for level in range(len(config.unet.block_out_channels))])
+    return face_box, masks
+
+
+@torch.inference_mode()
+def encode_speech(networks: Networks, device: torch.device, audio: Tensor, fps: float | None = None) -> Tensor:
+    """What is heard, (frames, layers, dim) float32 on the CPU; arguments and errors as those of `Pipeline.encode`."""
+    config = networks.config
+    fps = config.fps if fps is None else fps
+    if fps != config.fps:
+        raise FadaError(
+            f"The model '{config.name}' makes {config.fps:g} frames per second, not {fps:g}; "
+            f"use {config.fps:g} and change the finished video's rate if needed."
+        )
+    if audio.ndim != 1:
+        raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give mono samples, (samples,).")
+    if not len(audio):
+        raise FadaError("The audio is empty, which makes 0 frames; give at least one sample.")
+    if not audio.isfinite().all():
+        raise FadaError("The audio has values that are not finite (NaN); check where they come from.")
+    frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
+    with out_of_memory():
+        return networks.audio_encoder.encode(audio.float().to(device), frames, fps)
+
+
+def moved(subject: Subject, device: torch.device) -> Subject:
+    """The subject with all its tensors on `device`."""
+
+    def move(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        if isinstance(value, dict):
+            return {name: move(entry) for name, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [move(entry) for entry in value]
+        return value
+
+    return replace(subject, **{f.name: move(getattr(subject, f.name)) for f in fields(subject)})
