@@ -43,6 +43,20 @@ def grain(frames: torch.Tensor, amount: float, generator: torch.Generator) -> to
     return (frames + noise).round().clamp(0, 255).to(torch.uint8)
 
 
+def suffer(frames: torch.Tensor, name: str, strength: float, generator: torch.Generator) -> torch.Tensor:
+    """The defect `name`, one of VISUAL, of `strength` 0..1 on frames (n, 3, h, w) uint8."""
+    match name:
+        case "dark":
+            return darken(frames, strength)
+        case "blur":
+            return blur(frames, (0.5 + 1.2 * strength) * frames.shape[-1] / 128)
+        case "compressed":
+            return compress(frames, round(35 - 25 * strength))
+        case "noise":
+            return grain(frames, 0.01 + 0.05 * strength, generator)
+    raise ValueError(f"there is no defect '{name}'")
+
+
 def degrade(frames: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
     """One to three random defects on frames (n, 3, h, w) uint8; the second result says which, with their strength."""
     done = []
@@ -50,15 +64,7 @@ def degrade(frames: torch.Tensor, generator: torch.Generator) -> tuple[torch.Ten
     chosen = torch.randperm(len(VISUAL), generator=generator)[:count].tolist()
     for name in (kind for index, kind in enumerate(VISUAL) if index in chosen):
         strength = float(torch.rand((), generator=generator))
-        match name:
-            case "dark":
-                frames = darken(frames, strength)
-            case "blur":
-                frames = blur(frames, (0.5 + 1.2 * strength) * frames.shape[-1] / 128)
-            case "compressed":
-                frames = compress(frames, round(35 - 25 * strength))
-            case "noise":
-                frames = grain(frames, 0.01 + 0.05 * strength, generator)
+        frames = suffer(frames, name, strength, generator)
         done.append(f"{name} {strength:.2f}")
     return frames, done
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..condition import Condition
 from ..media.video import VideoWriter
+from ..memory import peak_memory_mb, reset_peak
 from .models import Job
 from .paths import Path
 
@@ -96,7 +96,7 @@ def run_pass(path: Path, encode: Callable[[], Condition], job: Job, effort: Effo
     networks = path.pipe.networks
     device, config = networks.device, networks.config
     clock = Clock(device)
-    _reset_peak(device)
+    reset_peak(device)
     marks: list[tuple[list[Any], list[Any]]] = []
     ticks: list[Any] = []
     began = clock.mark()
@@ -127,7 +127,7 @@ def run_pass(path: Path, encode: Callable[[], Condition], job: Job, effort: Effo
                 bounds = [bounds[-1]]
     clock.synchronize()
     times = [_clip_times(clock, bounds, steps) for bounds, steps in marks]
-    return Pass(clock.seconds(began, encoded), times, path.pipe.stats.nfe_per_clip, _peak(device))
+    return Pass(clock.seconds(began, encoded), times, path.pipe.stats.nfe_per_clip, peak_memory_mb(device))
 
 
 def _clip_times(clock: Clock, bounds: Sequence[Any], ticks: Sequence[Any]) -> ClipTimes:
@@ -178,26 +178,3 @@ def peak_tflops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
         clock.synchronize()
         spans.append(clock.seconds(start, end))
     return 2 * side**3 / min(spans) / 1e12, "matmul"
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        FilePath("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): the peak starts again from here
-
-
-def _peak(device: torch.device) -> float:
-    """MiB: of the device's memory on CUDA, else of the whole process; where it cannot be reset, since its start."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**20
-    if sys.platform == "linux":
-        status = FilePath("/proc/self/status").read_text(encoding="ascii")
-        return int(status.split("VmHWM:")[1].split()[0]) / 2**10
-    import resource  # Unix only
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: bytes

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import avatars
-from ..avatars.degrade import VISUAL, blur, compress, darken, grain
+from ..avatars.degrade import VISUAL, suffer
 from .quality import overall
 from .samples import BadClipError, Pool, RawClip, box_mask
 
@@ -166,16 +166,6 @@ def _as_filmed(portrait: Tensor, scores: dict[str, float], generator: torch.Gene
     """The portrait (3, s, s) uint8 with the visual defects of its clip, as `avatars.degrade` gives them to frames."""
     picture = portrait[None]
     for name in VISUAL:
-        if name not in scores:
-            continue
-        strength = scores[name]
-        match name:
-            case "dark":
-                picture = darken(picture, strength)
-            case "blur":
-                picture = blur(picture, (0.5 + 1.2 * strength) * picture.shape[-1] / 128)
-            case "compressed":
-                picture = compress(picture, round(35 - 25 * strength))
-            case "noise":
-                picture = grain(picture, 0.01 + 0.05 * strength, generator)
+        if name in scores:
+            picture = suffer(picture, name, scores[name], generator)
     return picture[0]

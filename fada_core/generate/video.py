@@ -24,6 +24,7 @@ from ..media.face_identity import identity_embedding
 from ..media.face_paste import PasteBack
 from ..media.image import load_image, to_bytes, to_uint8
 from ..media.video import VideoWriter
+from ..memory import peak_memory_mb
 from ..pipeline import LiveFrames, Pipeline, load
 from ..sampling.ahead import Behind, decode_ahead
 from ..sampling.chain import clip_count
@@ -126,7 +127,7 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
         clips=pipe.stats.clips,
         seconds=round(seconds, 3),
         realtime_factor=round(seconds * fps / pipe.stats.frames, 3),
-        peak_memory_mb=round(_peak_memory(pipe), 1),
+        peak_memory_mb=round(peak_memory_mb(pipe.networks.device), 1),
         seed=config.seed,
     )
 
@@ -175,18 +176,3 @@ def _progress(frames: int) -> tqdm:
     # Steps count as parts of a clip's frames, so that the bar also moves while a slow clip is denoised.
     form = "{percentage:3.0f}%|{bar}| {n:.0f}/{total} frames, {rate_noinv_fmt}, {remaining} left"
     return tqdm(total=frames, unit=" frames", bar_format=form, file=sys.stderr)
-
-
-def _peak_memory(pipe: Pipeline) -> float:
-    """The most memory in use at once, in MiB."""
-    device = pipe.networks.device
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource  # Unix only
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
