@@ -25,6 +25,8 @@ from fada_core.evaluate.cases import Case, EvaluationSet
 from fada_core.evaluate.footage import FootageConfig, fvd_features, inception_features, sync_pipeline, sync_scores
 from fada_core.evaluate.frechet import frame_features
 from fada_core.evaluate.metrics import flicker
+from fada_core.evaluate.reconstruct import ReconstructConfig
+from fada_core.evaluate.reconstruct import run as reconstruct
 from fada_core.evaluate.report import markdown, to_json
 from fada_core.evaluate.runs import evaluate
 from fada_core.evaluate.sweep import sweep
@@ -138,6 +140,17 @@ def test_command_on_avatars(files: Files, tmp_path: Path) -> None:
     table = written["table"].read_text()
     assert "| closed, 1 videos | truth | fast |" in table and "| nfe_per_clip |  | 1 |" in table
     assert (written["out"] / "closed" / "000.mp4").is_file()
+
+
+def test_autoencoder_alone(files: Files) -> None:
+    pytest.importorskip("espeakng_loader")
+    results = reconstruct(ReconstructConfig(models=(files.student,), videos=2, seconds=0.96))
+    assert list(results) == ["closed", "open"]
+    for found in results.values():
+        assert list(found) == ["truth", files.student]
+        assert {"psnr", "psnr_mouth", "flicker", "lips_error"} <= set(found[files.student])
+        assert "psnr" not in found["truth"]
+        assert 0 < found[files.student]["psnr"]["mean"] < 20  # random weights
 
 
 def test_table_says_what_was_not_measured_everywhere() -> None:

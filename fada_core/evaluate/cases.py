@@ -35,6 +35,7 @@ class Case:
     measure: Callable[[Tensor], dict[str, float]]  #: of frames like the truth; what does not apply is left out
     region: FaceRegion | None = None  #: where the face is, for models that are told
     identity: Tensor | None = None  #: face embedding, (1, identity_dim), for models that take one
+    truth: Truth | None = None  #: of a rendering: what the renderer knows
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,4 +103,4 @@ class AvatarCases:
             judge = partial(
                 measure, truth=truth, other_openness=other, regressor=self.regressor, clip_frames=self.clip_frames
             )
-            yield Case(truth.portrait, waveform, truth.frames, judge)
+            yield Case(truth.portrait, waveform, truth.frames, judge, truth=truth)

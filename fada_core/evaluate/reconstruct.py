@@ -1,0 +1,89 @@
+"""Command: what the autoencoder alone makes of held-out videos, which no generated video can surpass.
+
+python -m fada_core.evaluate.reconstruct --models tiny other.safetensors
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+
+import torch
+import tyro
+from torch import Tensor
+
+from ..data.avatars import box_mask
+from ..errors import FadaError
+from ..pipeline import Pipeline, load
+from .cases import POOLS, AvatarCases, held_out_words
+from .lips import load_regressor
+from .metrics import Truth, masked_psnr
+from .report import markdown_by_run
+from .runs import TRUTH, Summary, summarise
+
+METRICS = ("psnr", "psnr_mouth", "lips_r", "lips_error", "flicker")
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Encode and decode held-out videos, and measure what is left of them."""
+
+    models: tuple[str, ...] = ("tiny",)
+    """Shipped models' names or checkpoints, of the same size and frame rate."""
+    videos: int = 12
+    """Of each set."""
+    seconds: float = 4.0
+
+
+def reconstruct(pipe: Pipeline, frames: Tensor) -> Tensor:
+    """Frames (n, 3, size, size) in -1..1 through the autoencoder and back."""
+    with torch.inference_mode():
+        encoded = [pipe.networks.vae.encode(part.to(pipe.device, pipe.networks.dtype)) for part in frames.split(32)]
+    return pipe.decode(torch.cat(encoded)).cpu()
+
+
+def fidelity(frames: Tensor, truth: Truth) -> dict[str, float]:
+    """psnr, psnr_mouth: of the whole picture and of the box around the mouth, dB."""
+    mouth = box_mask(torch.as_tensor(truth.parameters["mouth_box"]).float(), frames.shape[-1])
+    whole = torch.ones_like(mouth)
+    return {
+        "psnr": masked_psnr(frames, truth.frames, whole),
+        "psnr_mouth": masked_psnr(frames, truth.frames, mouth),
+    }
+
+
+def run(config: ReconstructConfig) -> dict[str, dict[str, Summary]]:
+    """{set: {model: {metric: {mean, ci95, n}}}}; the truth's own values as model truth.
+
+    Raises:
+        FadaError: no such model, or models of different sizes.
+    """
+    pipes = {name: load(name) for name in config.models}
+    model = pipes[config.models[0]].config
+    if any((p.config.size, p.config.fps) != (model.size, model.fps) for p in pipes.values()):
+        raise FadaError("These models have different sizes or frame rates; compare such that share them.")
+    regressor, words = load_regressor(), held_out_words(config.videos, config.seconds, model.fps)
+    results = {}
+    for data, pool in POOLS.items():
+        rows: dict[str, list[dict[str, float]]] = {TRUTH: [], **{name: [] for name in pipes}}
+        for case in AvatarCases(words, pool, config.seconds, model.size, model.fps, model.clip_frames, regressor):
+            rows[TRUTH].append(case.measure(case.frames))
+            for name, pipe in pipes.items():
+                frames = reconstruct(pipe, case.frames)
+                rows[name].append(case.measure(frames) | fidelity(frames, case.truth))
+        results[data] = {name: summarise(videos) for name, videos in rows.items()}
+    return results
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        config = tyro.cli(ReconstructConfig, prog="python -m fada_core.evaluate.reconstruct", description=__doc__)
+        sys.stdout.write(markdown_by_run(run(config), METRICS))
+    except FadaError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
