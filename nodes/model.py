@@ -14,7 +14,7 @@ _FEATURE_MAPS = 33
 third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes. Counted: 29
 for Hallo and 31 for EchoMimic with three branches, 28 to 31 with one."""
 _PICTURE_MAPS = 4  #: the same for the autoencoder, in maps of the picture's size
-_PICTURE_CHANNELS = {"tiny": 64, "taesd": 64, "kl": 256}  #: of such a map, at most
+_PICTURE_CHANNELS = {"tiny": 16, "taesd": 64, "kl": 256}  #: of such a map, at most
 _DECODED = 8  #: pictures that `Pipeline.decode` makes at once
 
 

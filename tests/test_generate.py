@@ -1,5 +1,6 @@
 """The command `python -m fada_core.generate`: its files, its figures, its way to end, and every mistake's message."""
 
+import contextlib
 import io
 import json
 import math
@@ -295,7 +296,11 @@ def test_no_room_for_the_video(run: Run, tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     refused(result, "out.mp4")
-    assert decoded_frames(tmp_path / "out.mp4") > 0
+    shown = 0
+    with av.open(str(tmp_path / "out.mp4")) as container, contextlib.suppress(av.error.InvalidDataError):
+        for _ in container.decode(video=0):  # the last frame may be cut
+            shown += 1
+    assert shown > 25
 
 
 # --- speech that arrives ----------------------------------------------------------------------------------------------

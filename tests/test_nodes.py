@@ -326,6 +326,9 @@ def test_the_memory_that_comfyui_is_asked_for_is_enough(ran):
         with Counted() as counted:
             latents = next(pipe.sample(cond, ref_cfg=2.0, audio_cfg=6.5, batch_branches=branches == 3))
         assert counted.peak < model._step(branches) < 5 * counted.peak
+    with Counted() as counted, torch.inference_mode():
+        pipe.networks.vae.encode(torch.zeros(1, 3, TINY.size, TINY.size))
+    assert counted.peak < model._pictures(1) < 10 * counted.peak
     with Counted() as counted:
         pipe.decode(latents.repeat(8, 1, 1, 1))
     assert counted.peak < model._pictures(8) < 10 * counted.peak
