@@ -183,7 +183,7 @@ def test_variants_trained_alike_and_compared(files: Files, tmp_path: Path, monke
     assert [model.control.kind for model, _ in facts] == ["tokens", "embedding"]
     table = (tmp_path / "results.md").read_text()
     assert "| open, 2 videos | nfe_per_clip |" in table and "| naive fast | 6 |" in table
-    assert "| open, difference to naive fast, 2 videos | lips_r |" in table
+    assert "| open, difference to naive in the same mode, 2 videos | lips_r |" in table
     kept = [(tmp_path / name / "found.json").stat().st_mtime_ns for name in ("naive", "embedding")]
     again = compare_variants(config)
     assert to_json(again) == to_json(results)

@@ -27,7 +27,7 @@ from .cases import POOLS, AvatarCases, EvaluationSet, held_out_words
 from .frechet import clip_features, frame_features
 from .lips import load_regressor
 from .report import from_json, markdown_by_run, to_json
-from .runs import TRUTH, Run, Summary, collect, summarise, summarise_all
+from .runs import Run, Summary, collect, summarise, summarise_all
 
 log = logging.getLogger("fada.ablation")
 
@@ -78,6 +78,7 @@ class AblationConfig:
     """Folder of rendered and encoded clips; default OUT/cache."""
     balanced: tuple[str, ...] = ("naive", "constant", "adaptive")
     """Variants that are measured with their three branches too."""
+    sets: tuple[Literal["closed", "open"], ...] = ("closed", "open")
     videos: int = 12
     """Of each set."""
     seconds: float = 4.0
@@ -118,6 +119,7 @@ def measure(config: AblationConfig, name: str, runs: Sequence[Run]) -> dict[str,
         "seconds": config.seconds,
         "scales": [config.ref_cfg, config.audio_cfg],
         "runs": [run.name for run in runs],
+        "sets": list(config.sets),
     }
     if kept.exists():
         found = from_json(kept.read_text(encoding="utf-8"))
@@ -127,8 +129,8 @@ def measure(config: AblationConfig, name: str, runs: Sequence[Run]) -> dict[str,
     words = held_out_words(config.videos, config.seconds, model.fps)
     features = {"frechet_frames": frame_features, "frechet_clips": clip_features}
     found = {}
-    for data, pool in POOLS.items():
-        cases = AvatarCases(words, pool, config.seconds, model.size, model.fps, model.clip_frames, regressor)
+    for data in config.sets:
+        cases = AvatarCases(words, POOLS[data], config.seconds, model.size, model.fps, model.clip_frames, regressor)
         tallies = collect(EvaluationSet(data, len(words), cases, features), runs)
         summaries = summarise_all(tallies)
         found[data] = {run: {"summary": summaries[run], "videos": tallies[run].rows} for run in tallies}
@@ -172,11 +174,13 @@ def run(config: AblationConfig) -> dict[str, dict[str, Summary]]:
     results = {data: {run: entry["summary"] for run, entry in runs.items()} for data, runs in found.items()}
     tables = [markdown_by_run(results, METRICS)]
     for data, runs in found.items():
-        base = f"{BASELINE} fast"
-        if base in runs:
-            others = {run: paired(entry["videos"], runs[base]["videos"]) for run, entry in runs.items() if run != base}
-            named = {f"{data}, difference to {base}": {run: other for run, other in others.items() if run != TRUTH}}
-            tables.append(markdown_by_run(named, PAIRED))
+        others = {}
+        for run, entry in runs.items():
+            base = f"{BASELINE} {run.split()[-1]}"
+            if base in runs and base != run:
+                others[run] = paired(entry["videos"], runs[base]["videos"])
+        if others:
+            tables.append(markdown_by_run({f"{data}, difference to {BASELINE} in the same mode": others}, PAIRED))
     (config.out / "results.json").write_text(to_json(results), encoding="utf-8")
     (config.out / "results.md").write_text("\n".join(tables), encoding="utf-8")
     return results
