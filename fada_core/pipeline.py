@@ -9,6 +9,7 @@ for latents in pipe.sample(cond, seed=0):     # clip by clip, in constant memory
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ from .condition import Condition, encode_portrait, encode_speech, moved
 from .device import OFFLOAD, default_device, default_dtype, named_device, out_of_memory
 from .errors import FadaError
 from .media.face import FaceRegion
+from .memory import free_bytes, picture_bytes
 from .models.networks import Networks
 from .modes import modes_of, sampling_settings
-from .sampling.accelerate import LONG, accelerate, choose
-from .sampling.chain import sample_chain
+from .sampling.accelerate import accelerate, choose
+from .sampling.chain import clip_count, sample_chain
 from .sampling.live import LiveClip, sample_live
 from .sampling.offload import offload as place
 from .sampling.preview import preview
@@ -34,6 +36,8 @@ from .sampling.sampler import Callback, Masks, SamplingSettings
 from .sampling.schedule import NoiseSchedule
 
 log = logging.getLogger("fada.pipeline")
+
+DECODED = 8  #: pictures that are decoded at once, at most
 
 
 class LiveFrames(NamedTuple):
@@ -92,7 +96,7 @@ class Pipeline:
         self.config = networks.config
         self.schedule = NoiseSchedule(self.config.schedule)
         self.stats = Stats()
-        self.way = "eager"  #: how it computes, as `accelerate` was told
+        self._way = "eager"  #: how the networks compute now, an entry of `accelerate.WAYS`
 
     @property
     def device(self) -> torch.device:
@@ -102,22 +106,6 @@ class Pipeline:
     def modes(self) -> tuple[str, ...]:
         """What this checkpoint can be asked for, the default first; see `modes_of`."""
         return modes_of(self.info, self.config)
-
-    def accelerate(self, way: str = "auto", clips: int = LONG) -> None:
-        """Compute in another way from now on, with the same results; once done, it stays.
-
-        Args:
-            way: "eager", "compile" (a minute or two at first), "graph" (CUDA only), or "auto": what suits the device
-                and the length of the job.
-            clips: of the job, as far as they are known.
-
-        Raises:
-            FadaError: there is no such way, or not on this device.
-        """
-        chosen = choose(way, self.device, clips)
-        if self.way == "eager":
-            accelerate(self.networks, chosen)
-            self.way = chosen
 
     @torch.inference_mode()
     def encode(
@@ -167,6 +155,7 @@ class Pipeline:
         region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         batch_branches: bool = True,
+        compute: str = "eager",
     ) -> Iterator[Tensor]:
         """Sample latents clip by clip, (frames, c, h, w) float32 each, as the iterator is advanced.
 
@@ -188,10 +177,12 @@ class Pipeline:
             guidance_interval: part of the schedule, from 0 (clean) to 1 (noise), in which the scales apply; elsewhere
                 the audio branch runs alone, which saves the other evaluations.
             batch_branches: False takes less memory and more time.
+            compute: "eager"; "compile", which takes a minute or two at first; "graph" (CUDA only); or "auto", which
+                compiles for long jobs. The results are the same. Decoding follows, until the next call.
 
         Raises:
-            FadaError: the mode does not fit the checkpoint, a value is out of range, `after` is not whole clips of a
-                part of this video, or out of memory.
+            FadaError: the mode does not fit the checkpoint, a value is out of range, no such way to compute or not on
+                this device, `after` is not whole clips of a part of this video, or out of memory.
         """
         if cond.config != self.config:
             raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
@@ -216,6 +207,8 @@ class Pipeline:
                     f"fewer than the video's {cond.frames} frames."
                 )
             after = after[None]
+        clips = clip_count(cond.frames, self.config.clip_frames)
+        self._compute_as(choose(compute, self.device, clips * settings.evaluations))
         self.stats = Stats()
         return self._clips(cond, settings, _generator(seed), callback, self.stats, after)
 
@@ -228,6 +221,7 @@ class Pipeline:
         lookahead: float = 0.2,
         region: FaceRegion | None = None,
         identity: Tensor | None = None,
+        compute: str = "eager",
         **sampling: Any,
     ) -> Iterator[LiveFrames]:
         """Follow speech that arrives piece by piece, from a microphone or a voice synthesis; memory does not grow.
@@ -241,18 +235,25 @@ class Pipeline:
             lookahead: seconds of speech beyond its own audio that a clip waits for. The mel encoder needs 0.02 to make
                 what `sample` makes of the whole recording; encoders that hear a recording as a whole only come closer
                 to that the more they have.
+            compute: as for `sample`; "auto" does not compile, as nobody knows how long this will be.
             sampling: mode, steps, ref_cfg, audio_cfg and others, as for `sample`.
 
         Raises:
             FadaError: as `encode` and `sample`; or a model that makes all its clips together.
         """
         settings = sampling_settings(self.info, self.config, **sampling)
+        self._compute_as(choose(compute, self.device, evaluations=0))
         subject = encode_portrait(self.networks, self.device, image, region, identity)
         self.stats = Stats()
         live = sample_live(
             self.networks, self.schedule, subject, _checked(chunks), settings, _generator(seed), lookahead
         )
         return self._live_frames(live, self.stats)
+
+    def _compute_as(self, way: str) -> None:
+        if way != self._way:
+            accelerate(self.networks, way)
+            self._way = way
 
     @torch.inference_mode()
     def _live_frames(self, clips: Iterator[LiveClip], stats: Stats) -> Iterator[LiveFrames]:
@@ -297,22 +298,26 @@ class Pipeline:
             yield clip.latents[0]
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, batch: int = 8) -> Tensor:
+    def decode(self, latents: Tensor, batch: int | None = None) -> Tensor:
         """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32.
 
         Args:
-            batch: so many of them at a time, or as many as there is memory for.
+            batch: so many of them at a time; default DECODED, or as many as there is memory for.
 
         Raises:
             FadaError: out of memory even for a single frame.
         """
         networks = self.networks
+        if batch is None:
+            free, each = free_bytes(self.device), picture_bytes(self.config, networks.dtype)
+            batch = DECODED if free is None else max(1, min(DECODED, free // each))
         # The order of memory that convolutions like; without it, a quarter slower on a CPU.
         ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
         while True:
             with out_of_memory():
                 try:
-                    return torch.cat([networks.vae.decode(part).float() for part in ordered.split(batch)])
+                    parts = ordered.chunk(math.ceil(len(ordered) / batch))  # all alike, for the compiler
+                    return torch.cat([networks.vae.decode(part).float() for part in parts])
                 except torch.OutOfMemoryError:
                     if batch == 1:
                         raise

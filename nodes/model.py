@@ -7,15 +7,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ..fada_core.pipeline import Pipeline
+from ..fada_core.memory import picture_bytes
+from ..fada_core.pipeline import DECODED, Pipeline
 
 _FEATURE_MAPS = 33
 """Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
 third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes. Counted: 29
 for Hallo and 31 for EchoMimic with three branches, 28 to 31 with one."""
-_PICTURE_MAPS = 4  #: the same for the autoencoder, in maps of the picture's size
-_PICTURE_CHANNELS = {"tiny": 16, "taesd": 64, "kl": 256}  #: of such a map, at most
-_DECODED = 8  #: pictures that `Pipeline.decode` makes at once
 
 
 class FADANetworks(nn.ModuleDict):
@@ -68,7 +66,7 @@ class FadaModel:
 
     def for_decoding(self) -> Pipeline:
         """The pipeline, ready to decode."""
-        return self._ready([self._vae], self._pictures(_DECODED))
+        return self._ready([self._vae], self._pictures(DECODED))
 
     def _step(self, branches: int) -> int:
         """Memory for the activations of one denoising step, in bytes."""
@@ -79,8 +77,7 @@ class FadaModel:
 
     def _pictures(self, count: int) -> int:
         """Memory for the activations of the autoencoder, in bytes."""
-        config, dtype = self._pipeline.config, self._pipeline.networks.dtype
-        return _PICTURE_MAPS * count * config.size**2 * _PICTURE_CHANNELS[config.vae.kind] * dtype.itemsize
+        return count * picture_bytes(self._pipeline.config, self._pipeline.networks.dtype)
 
     def _ready(self, patchers: list[ModelPatcher], memory: int) -> Pipeline:
         used = [patcher for patcher in patchers if any(True for _ in patcher.model.parameters())]

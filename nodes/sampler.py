@@ -122,6 +122,15 @@ class FADASampler(io.ComfyNode):
                     tooltip="How a step is taken. ddim: the paper's. Tip: dpm++ and unipc need fewer steps for the "
                     "same picture.",
                 ),
+                io.Combo.Input(
+                    "compute",
+                    options=["auto", "eager", "compile"],
+                    default="auto",
+                    optional=True,
+                    tooltip="How the networks run. compile: the first clip takes a minute or two longer, all others "
+                    "less. auto: compiled for long videos. Tip: compile pays if you make many videos with one model.",
+                    **advanced(io.Combo.Input),
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -142,6 +151,7 @@ class FADASampler(io.ComfyNode):
         audio_cfg: float,
         ref_cfg: float,
         solver: str,
+        compute: str = "auto",
     ) -> io.NodeOutput:
         # Any of them changed: the video is another one. The model shall not stay in memory for this.
         settings = (weakref.ref(model), mode, steps, seed, audio_cfg, ref_cfg, solver)
@@ -175,6 +185,7 @@ class FADASampler(io.ComfyNode):
                 after=after,
                 guidance_interval=(mode.get("guidance_from", 0.0), mode.get("guidance_to", 1.0)),
                 batch_branches=batched,
+                compute=compute,
             )
             for clip in clips:
                 progress.clips.append(clip.cpu())

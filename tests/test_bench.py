@@ -131,5 +131,6 @@ def test_paths_are_known():
 def test_sd15_cut_down_keeps_its_structure():
     config = bench_config("sd15", "student", width=8, size=128, vae="taesd")
     assert config.unet.block_out_channels == (40, 80, 160, 160) and config.unet.norm_groups == 4
+    assert config.unet.num_heads == 1  # as wide as before
     assert config.unet.audio_regions == 3 and config.condition.identity_dim == 512
     assert (config.size, config.vae.kind, config.control.kind) == (128, "taesd", "tokens")

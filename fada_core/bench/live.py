@@ -43,6 +43,8 @@ class LiveConfig:
     """Seconds of speech that arrive at once."""
     lookahead: float = 0.2
     """Seconds of speech that are waited for beyond a clip."""
+    compute: Literal["eager", "compile", "graph"] = "eager"
+    """How the networks run; compiling is over before the measurement begins."""
     device: str | None = None
     """cpu, cuda, mps ... (default: the accelerator, if there is one)."""
     json: bool = False
@@ -67,7 +69,7 @@ def measure(pipe: Pipeline, config: LiveConfig) -> Lag:
     size, fps, frames = pipe.config.size, pipe.config.fps, pipe.config.clip_frames
     portrait = torch.rand(1, 3, size, size, generator=generator) * 2 - 1
     speech = 0.1 * torch.randn(round(config.seconds * SAMPLE_RATE), generator=generator)
-    how = {"mode": config.mode, "steps": config.steps, "lookahead": config.lookahead}
+    how = {"mode": config.mode, "steps": config.steps, "lookahead": config.lookahead, "compute": config.compute}
     clip = frames / fps
     for part in pipe.stream(portrait, [speech[: round(clip * SAMPLE_RATE)]], **how):
         to_uint8(part.frames)

@@ -29,7 +29,7 @@ def bench_config(
     """A preset as teacher or student.
 
     Args:
-        width: the UNets' channels and norm groups are divided by it.
+        width: the UNets' channels, heads (at least one is left) and norm groups are divided by it.
         size: side of the picture in pixels; None: the preset's.
         vae: kind of the autoencoder; None: the preset's.
 
@@ -39,14 +39,14 @@ def bench_config(
     config = preset(name)
     unet = config.unet
     channels = [wide // width for wide in unet.block_out_channels]
-    groups = unet.norm_groups // width
+    groups, heads = unet.norm_groups // width, max(1, unet.num_heads // width)
     whole = groups * width == unet.norm_groups and not any(wide % width for wide in unet.block_out_channels)
-    if not whole or any(wide % unet.num_heads for wide in channels):
+    if not whole or any(wide % heads for wide in channels):
         raise FadaError(f"The channels of '{name}' do not divide by --width {width}; use a smaller power of two.")
     return replace(
         config,
         size=config.size if size is None else size,
-        unet=replace(unet, block_out_channels=tuple(channels), norm_groups=groups),
+        unet=replace(unet, block_out_channels=tuple(channels), norm_groups=groups, num_heads=heads),
         control=ControlConfig(kind="tokens") if role == "student" else config.control,
         vae=replace(config.vae, kind=vae or config.vae.kind),
     )

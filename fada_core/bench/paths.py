@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..checkpoint import CheckpointInfo
 from ..errors import FadaError
 from ..media.image import to_uint8
 from ..models.networks import Networks
 from ..pipeline import Pipeline
-from ..sampling.accelerate import WAYS, accelerate
+from ..sampling.accelerate import WAYS
 from .reference import ReferencePipeline, to_host
 
 PATHS = {
@@ -53,20 +54,22 @@ def build_path(name: str, pipe: Pipeline) -> Path:
     """The way called `name` for a loaded model, whose weights it shares."""
     if name == "eager":
         return Path(name, pipe, to_uint8)
-    if name == "apart":
-        return Path(name, _Apart(pipe.networks, pipe.info), to_uint8)
     networks = _twin(pipe.networks)
     if name == "reference":
         return Path(name, ReferencePipeline(networks, pipe.info), to_host)
-    accelerate(networks, name)
-    return Path(name, Pipeline(networks, pipe.info), to_uint8)
+    how = {"batch_branches": False} if name == "apart" else {"compute": name}
+    return Path(name, _Pipeline(networks, pipe.info, how), to_uint8)
 
 
-class _Apart(Pipeline):
-    """Computes the branches of guidance one after the other."""
+class _Pipeline(Pipeline):
+    """Samples always in one way."""
+
+    def __init__(self, networks: Networks, info: CheckpointInfo, how: dict[str, Any]) -> None:
+        super().__init__(networks, info)
+        self._how = how
 
     def sample(self, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
-        return super().sample(*args, batch_branches=False, **kwargs)
+        return super().sample(*args, **self._how, **kwargs)
 
 
 def _twin(networks: Networks) -> Networks:

@@ -43,8 +43,8 @@ class Settings:
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Precision of the networks (default: what suits the device)."""
     compute: Literal["auto", "eager", "compile", "graph"] = "auto"
-    """How the networks run: compiled (a minute or two at first), as a CUDA graph, or as they are. auto compiles long
-    jobs on CUDA."""
+    """How the networks run: compiled (a minute or two at first), as a CUDA graph, or as they are. auto compiles for
+    long jobs."""
     offload: bool = False
     """Keep what does not run in every step in host memory: slower, with less of the device's memory."""
     face_box: tuple[int, int, int, int] | None = None

@@ -27,11 +27,12 @@ from ..media.video import VideoWriter
 from ..memory import peak_memory_mb
 from ..pipeline import LiveFrames, Pipeline, load
 from ..sampling.ahead import Behind, decode_ahead
-from ..sampling.chain import clip_count
 from .options import STDIO, GenerateConfig, Settings
 from .sheet import Sheet
 
-SAMPLING = ("mode", "steps", "ref_cfg", "audio_cfg", "seed", "solver", "guidance_interval", "batch_branches")
+SAMPLING = (
+    "mode", "steps", "ref_cfg", "audio_cfg", "seed", "solver", "guidance_interval", "batch_branches", "compute",
+)  # fmt: skip
 """Settings that are the sampler's."""
 MODEL_FOLDER = Path("models", "fada")  #: where a face detector is looked for, besides the checkpoint's folder
 
@@ -93,7 +94,6 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
         behind = Behind()
         finish = to_bytes if paste is None else Tensor.float
         if speech is None:
-            pipe.accelerate(config.compute)
             arriving = listen(sys.stdin.buffer, pipe.config.clip_frames / fps)
             clips = _live(
                 pipe.stream(portrait, arriving, **who, **how), lambda sound: behind(writer.hear, sound), check
@@ -101,7 +101,6 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
             videos = (finish(frames).cpu() for frames in clips)
         else:
             cond = pipe.encode(portrait, speech, config.fps, **who)
-            pipe.accelerate(config.compute, clip_count(cond.frames, pipe.config.clip_frames))
             bar = stack.enter_context(_progress(cond.frames))
 
             def advance(step: int, steps: int, latents: Tensor) -> None:

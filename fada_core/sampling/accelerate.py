@@ -19,21 +19,21 @@ WAYS = {
     "compile": "denoising UNet and decoder through torch.compile",
     "graph": "the denoising UNet's own kernels, replayed as a CUDA graph",
 }
-LONG = 100
-"""Clips from which on compiling, which takes a minute or two, is taken to pay; an estimate, not measured on a GPU."""
+LONG = 4000
+"""Evaluations from which on compiling, which takes a minute or two, pays: measured with the shipped models on a CPU
+(docs/PERFORMANCE.md). Larger models save more in each, so theirs are fewer; not measured on a GPU."""
 
 
-def choose(way: str, device: torch.device, clips: int) -> str:
-    """The entry of WAYS that `way`, one of them or "auto", means for a job of so many clips.
+def choose(way: str, device: torch.device, evaluations: int) -> str:
+    """The entry of WAYS that `way`, one of them or "auto", means for a job of so many evaluations of the UNet.
 
-    Auto compiles long jobs on CUDA. On a CPU it does not: there, compiled steps measured no faster than eager ones
-    (docs/PERFORMANCE.md).
+    Auto compiles long jobs on CUDA and on the CPU.
 
     Raises:
         FadaError: an unknown way, or a graph on a device without them.
     """
     if way == "auto":
-        return "compile" if device.type == "cuda" and clips >= LONG else "eager"
+        return "compile" if device.type in ("cuda", "cpu") and evaluations >= LONG else "eager"
     if way not in WAYS:
         raise FadaError(f"There is no way to compute '{way}'; choose auto or one of {', '.join(WAYS)}.")
     if way == "graph" and device.type != "cuda":
@@ -45,13 +45,21 @@ def accelerate(networks: Networks, way: str) -> None:
     """Make the networks compute in this way, an entry of WAYS, from their next call on; the results stay the same.
 
     Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled once more. What
-    the compiler cannot do runs as before, after one line of log.
+    the compiler cannot do runs as before, after one line of log. On a CPU the compiled networks keep the weights that
+    they were first called with.
     """
+    unet, last = networks.denoising_unet, decoder(networks)
+    for module in (unet, last):
+        if hasattr(module.forward, "plain"):
+            module.forward = module.forward.plain
     if way == "graph":
-        _replace_forward(networks.denoising_unet, backend="cudagraphs")
+        _replace_forward(unet, backend="cudagraphs")
     elif way == "compile":
-        _replace_forward(networks.denoising_unet, backend="inductor")
-        _replace_forward(decoder(networks), backend="inductor")
+        # Weights as constants can be laid out beforehand as the CPU's kernels like them, which is most of the gain.
+        options = {"freezing": True} if networks.device.type == "cpu" else {}
+        log.info("The networks are compiled at their first call, which takes a minute or two.")
+        _replace_forward(unet, backend="inductor", options=options)
+        _replace_forward(last, backend="inductor", options=options)
 
 
 def decoder(networks: Networks) -> nn.Module:
@@ -59,11 +67,11 @@ def decoder(networks: Networks) -> nn.Module:
     return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")
 
 
-def _replace_forward(module: nn.Module, backend: str) -> None:
+def _replace_forward(module: nn.Module, **how: Any) -> None:
     from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
 
     plain: Callable[..., Any] = module.forward
-    compiled = torch.compile(plain, backend=backend, dynamic=False, fullgraph=True)
+    compiled = torch.compile(plain, dynamic=False, fullgraph=True, **how)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -74,4 +82,5 @@ def _replace_forward(module: nn.Module, backend: str) -> None:
             module.forward = plain
             return plain(*args, **kwargs)
 
+    forward.plain = plain
     module.forward = forward

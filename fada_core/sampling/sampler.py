@@ -42,6 +42,11 @@ class SamplingSettings:
     """Strength of the audio in each of the model's audio regions (Hallo: whole picture, face, lips)."""
     batch_branches: bool = True  #: False: one branch after the other, slower, with less memory; same result
 
+    @property
+    def evaluations(self) -> int:
+        """Of the UNet, per branch, for a clip that is guided throughout."""
+        return self.steps * len((one_pass if self.one_pass else branches)(self.ref_cfg, self.audio_cfg))
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
