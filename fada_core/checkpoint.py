@@ -115,9 +115,22 @@ def load_checkpoint(
     encoder = audio_encoder_weights(config.audio, _side_tensors(path, metadata, "fada.audio_encoder"))
     tensors |= {f"vae.{name}": value for name, value in vae.items()}
     tensors |= {f"audio_encoder.model.{name}": value for name, value in encoder.items()}
-    _check(path, tensors, networks.state_dict())
+    wanted = networks.state_dict()
+    tensors = as_linear(tensors, wanted)
+    _check(path, tensors, wanted)
     networks.load_state_dict({name: _cast(name, value, device, dtype) for name, value in tensors.items()}, assign=True)
-    return networks.to(device).eval().requires_grad_(False), info
+    # As the activations are: else every convolution would first reorder its weights, in every step.
+    networks.to(device, memory_format=torch.channels_last)
+    return networks.eval().requires_grad_(False), info
+
+
+def as_linear(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels (o, i, 1, 1), as Stable Diffusion 1.5 has them around its transformers, as the matrices wanted here."""
+    matrices = {name for name, value in wanted.items() if value.ndim == 2}
+    return {
+        name: value.flatten(1) if name in matrices and value.shape[2:] == (1, 1) else value
+        for name, value in tensors.items()
+    }
 
 
 def _cast(name: str, value: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:

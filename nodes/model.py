@@ -10,10 +10,10 @@ from torch import nn
 from ..fada_core.memory import picture_bytes
 from ..fada_core.pipeline import DECODED, Pipeline
 
-_FEATURE_MAPS = 33
+_FEATURE_MAPS = 40
 """Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
-third for the skips, the rest for the widened feed-forward layer and for what attention reads and writes. Counted: 29
-for Hallo and 31 for EchoMimic with three branches, 28 to 31 with one."""
+quarter for the skips, the rest for the clip's conditions, the widened feed-forward layer, and what attention reads and
+writes. Counted: 31 for Hallo and 38 for EchoMimic with three branches, 37 for both with one."""
 
 
 class FADANetworks(nn.ModuleDict):

@@ -105,6 +105,17 @@ def test_the_command_prints_rows(capsys, tmp_path):
     assert json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
 
 
+def test_modes_are_measured_side_by_side(capsys):
+    """The teacher is the student without its control: the same weights, and no room for a second model needed."""
+    assert main(["--modes", "teacher", "fast", "--clips", "1", "--json", *NARROW]) == 0
+    teacher, fast = json.loads(capsys.readouterr().out)
+    assert (teacher["mode"], teacher["nfe"]) == ("teacher", 6) and (fast["mode"], fast["nfe"]) == ("fast", 2)
+    student = random_pipeline(replace(SMALL, control=ControlConfig("tokens", 2, 16)), "student", CPU, torch.float32)
+    shared = random_pipeline(SMALL, "teacher", CPU, torch.float32, student.networks)
+    pointers = {weight.data_ptr() for weight in student.networks.parameters()}
+    assert all(weight.data_ptr() in pointers for weight in shared.networks.parameters())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

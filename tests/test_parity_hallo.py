@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fada_core.checkpoint import as_linear
 from fada_core.config import SD15, AudioEncoderConfig, ModelConfig, ScheduleConfig
 from fada_core.models.audio import MEL_COLUMNS
 from fada_core.models.audio_projection import window_features
@@ -75,8 +76,8 @@ class Case:
         for name, seed in self.info["seeds"].items():
             wanted = {k.removeprefix(f"{name}."): v for k, v in shapes.items() if k.startswith(f"{name}.")}
             network = self.networks.get_submodule(name)
-            weights = draw_weights(wanted, seed)
             own = network.state_dict()
+            weights = as_linear(draw_weights(wanted, seed), own)
             missing, _ = network.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
             assert all(key.endswith("pos_encoder.pe") for key in missing)
 

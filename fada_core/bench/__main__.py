@@ -56,7 +56,7 @@ class BenchConfig:
     warmup: int = 1
     """Passes before the measured ones, besides the one in which the arithmetic is counted."""
     repeats: int = 3
-    """Measured passes; the ways to compute take turns."""
+    """Measured passes; modes and ways to compute take turns."""
     width: int = 1
     """Divide the UNets' channels and heads by this, for a preset that is too large for the machine."""
     size: int | None = None
@@ -66,7 +66,7 @@ class BenchConfig:
     device: Literal["cpu", "cuda", "mps", "xpu"] | None = None
     """Where to compute (default: the accelerator, if there is one)."""
     profile: FilePath | None = None
-    """Write a trace of one more pass of the first mode and way, for chrome://tracing or Perfetto."""
+    """Write a trace of one more pass of the table's first row, for chrome://tracing or Perfetto."""
     json: bool = False
     """Print one line of JSON, a list of rows, in place of the table."""
 
@@ -102,17 +102,41 @@ def run(config: BenchConfig) -> tuple[list[Row], torch.device]:
     names = config.dtypes or (str(default_dtype(device)).removeprefix("torch."),)
     for name in names:
         peak = peak_tflops(device, getattr(torch, name))
-        for pipe, chosen in _pipelines(config, device, getattr(torch, name)):
-            ways = [build_path(path, pipe) for path in paths]
-            rows += _rows(config, pipe, chosen, ways, peak, None if rows else config.profile)
-            del pipe, ways  # two large models at once may not fit
+        contenders = _contenders(config, paths, device, getattr(torch, name))
+        rows += _rows(config, contenders, peak, None if rows else config.profile)
     return rows, device
+
+
+@dataclass(frozen=True, eq=False)
+class _Contender:
+    """What a row of the table is about."""
+
+    pipe: Pipeline
+    job: Job
+    effort: Effort
+    path: Path
+
+    def run(self) -> Pass:
+        return run_pass(self.path, lambda: self.job.encode(self.pipe), self.job, self.effort)
+
+
+def _contenders(
+    config: BenchConfig, paths: Sequence[str], device: torch.device, dtype: torch.dtype
+) -> list[_Contender]:
+    """In the order of the modes, each in all ways to compute."""
+    contenders = []
+    for pipe, chosen in _pipelines(config, device, dtype):
+        job = make_job(pipe.config, config.clips)
+        ways = [build_path(name, pipe) for name in paths]
+        contenders += [_Contender(pipe, job, effort, path) for effort, path in product(chosen, ways)]
+    modes = config.modes or tuple(MODES)
+    return sorted(contenders, key=lambda contender: modes.index(contender.effort.mode))
 
 
 def _pipelines(
     config: BenchConfig, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[Pipeline, list[Effort]]]:
-    """Every model that is needed, one after the other, with what it is asked for."""
+    """Every model that is needed, with what it is asked for."""
     if config.model is not None:
         pipe = load(config.model, device, dtype)
         if pipe.config.clip_overlap:
@@ -121,68 +145,65 @@ def _pipelines(
         yield pipe, efforts(config, config.modes or pipe.modes, (pipe.info.ref_cfg, pipe.info.audio_cfg))
         return
     asked = efforts(config, config.modes or tuple(MODES))
-    for role in ("teacher", "student"):
+    student = None
+    for role in ("student", "teacher"):
         chosen = [effort for effort in asked if (effort.mode == "teacher") == (role == "teacher")]
         if chosen:
             model = bench_config(config.preset, role, config.width, config.size, config.vae)
-            yield random_pipeline(model, role, device, dtype), chosen
+            pipe = random_pipeline(model, role, device, dtype, student)
+            student = pipe.networks
+            yield pipe, chosen
 
 
 def _rows(
-    config: BenchConfig,
-    pipe: Pipeline,
-    chosen: Sequence[Effort],
-    paths: Sequence[Path],
-    peak: tuple[float, str],
-    trace: FilePath | None,
+    config: BenchConfig, contenders: Sequence[_Contender], peak: tuple[float, str], trace: FilePath | None
 ) -> Iterator[Row]:
-    job, model = make_job(pipe.config, config.clips), pipe.config
-    cond = job.encode(pipe)
-    for effort in chosen:
-        tflop = {
-            # Compiled or replayed, the arithmetic is the same, but cannot be seen any more.
-            name: count_tflop(build_path(name, pipe), cond, effort)
-            for name in {path.name if path.name == "reference" else "eager" for path in paths}
-        }
-        passes = _measure(config, pipe, paths, job, effort)
-        if trace is not None and effort is chosen[0]:
-            _profile(trace, pipe, paths[0], job, effort)
-        for path in paths:
-            yield make_row(
-                passes[path.name],
-                effort,
-                tflop["reference" if path.name == "reference" else "eager"],
-                peak,
-                preset=model.name if config.model is None else config.model,
-                path=path.name,
-                dtype=str(pipe.networks.dtype).removeprefix("torch."),
-                size=model.size,
-                fps=model.fps,
-                clip_frames=model.clip_frames,
-            )
+    tflop = [_tflop(contender) for contender in contenders]
+    passes = _measure(config, contenders)
+    if trace is not None:
+        _profile(trace, contenders[0])
+    for contender, arithmetic, done in zip(contenders, tflop, passes, strict=True):
+        model = contender.pipe.config
+        yield make_row(
+            done,
+            contender.effort,
+            arithmetic,
+            peak,
+            preset=model.name if config.model is None else config.model,
+            path=contender.path.name,
+            dtype=str(contender.pipe.networks.dtype).removeprefix("torch."),
+            size=model.size,
+            fps=model.fps,
+            clip_frames=model.clip_frames,
+        )
 
 
-def _measure(
-    config: BenchConfig, pipe: Pipeline, paths: Sequence[Path], job: Job, effort: Effort
-) -> dict[str, list[Pass]]:
-    """The measured passes of every path. They take turns, so that a machine that slows down is unfair to nobody."""
-    passes: dict[str, list[Pass]] = {path.name: [] for path in paths}
-    rounds = product(range(-config.warmup, config.repeats), paths)
-    count = (config.warmup + config.repeats) * len(paths)
-    for index, path in tqdm(rounds, desc=effort.mode, total=count, mininterval=5):
-        done = run_pass(path, lambda: job.encode(pipe), job, effort)
+def _tflop(contender: _Contender) -> float:
+    path = contender.path
+    if path.name != "reference":  # compiled or replayed, the arithmetic is the same, but cannot be seen any more
+        path = build_path("eager", contender.pipe)
+    return count_tflop(path, contender.job.encode(contender.pipe), contender.effort)
+
+
+def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list[Pass]]:
+    """The measured passes of each. They take turns, so that a machine that slows down is unfair to nobody."""
+    passes: list[list[Pass]] = [[] for _ in contenders]
+    rounds = product(range(-config.warmup, config.repeats), zip(contenders, passes, strict=True))
+    count = (config.warmup + config.repeats) * len(contenders)
+    for index, (contender, own) in tqdm(rounds, desc="passes", total=count, mininterval=5):
+        done = contender.run()
         if index >= 0:
-            passes[path.name].append(done)
+            own.append(done)
     return passes
 
 
-def _profile(target: FilePath, pipe: Pipeline, path: Path, job: Job, effort: Effort) -> None:
+def _profile(target: FilePath, contender: _Contender) -> None:
     activities = [ProfilerActivity.CPU]
-    if pipe.networks.device.type == "cuda":
+    if contender.pipe.networks.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     target.parent.mkdir(parents=True, exist_ok=True)
     with profile(activities=activities) as trace:
-        run_pass(path, lambda: job.encode(pipe), job, effort)
+        contender.run()
     trace.export_chrome_trace(str(target))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor
 
 from ..checkpoint import CheckpointInfo
@@ -52,13 +53,26 @@ def bench_config(
     )
 
 
-def random_pipeline(config: ModelConfig, role: Role, device: torch.device, dtype: torch.dtype) -> Pipeline:
+def random_pipeline(
+    config: ModelConfig, role: Role, device: torch.device, dtype: torch.dtype, like: Networks | None = None
+) -> Pipeline:
     """A pipeline with random weights, the same for every device and dtype.
 
     No layer is silent, other than in a fresh model whose residual branches end in zeros: so two ways to compute the
     same can be compared by their results.
+
+    Args:
+        like: networks that have all of this one's layers, whose weights it then shares.
     """
-    networks = Networks(config, device=device, dtype=dtype).to(device).requires_grad_(False)
+    info = CheckpointInfo(role, steps=STEPS[role])
+    if like is not None:
+        with init_empty_weights(include_buffers=False):
+            networks = Networks(config)
+        weights = like.state_dict()
+        networks.load_state_dict({name: weights[name] for name in networks.state_dict()}, assign=True)
+        return Pipeline(networks.to(device).requires_grad_(False), info)
+    networks = Networks(config, device=device, dtype=dtype).to(device, memory_format=torch.channels_last)
+    networks.requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in networks.named_parameters():
         if parameter.ndim > 1:
@@ -67,7 +81,7 @@ def random_pipeline(config: ModelConfig, role: Role, device: torch.device, dtype
             parameter.copy_(draw * (0.7 * parameter[0].numel() ** -0.5))
         else:
             parameter.fill_(float(name.endswith("weight")))
-    return Pipeline(networks, CheckpointInfo(role, steps=STEPS[role]))
+    return Pipeline(networks, info)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..checkpoint import CheckpointInfo
@@ -54,9 +55,9 @@ def build_path(name: str, pipe: Pipeline) -> Path:
     """The way called `name` for a loaded model, whose weights it shares."""
     if name == "eager":
         return Path(name, pipe, to_uint8)
-    networks = _twin(pipe.networks)
     if name == "reference":
-        return Path(name, ReferencePipeline(networks, pipe.info), to_host)
+        return Path(name, ReferencePipeline(_plain(pipe.networks), pipe.info), to_host)
+    networks = _twin(pipe.networks)
     how = {"batch_branches": False} if name == "apart" else {"compute": name}
     return Path(name, _Pipeline(networks, pipe.info, how), to_uint8)
 
@@ -74,5 +75,14 @@ class _Pipeline(Pipeline):
 
 def _twin(networks: Networks) -> Networks:
     """Modules of their own around the same weights, so that compiling one leaves the other alone."""
-    weights = [*networks.parameters(), *networks.buffers()]
-    return copy.deepcopy(networks, {id(weight): weight for weight in weights})
+    return _copied(networks, [*networks.parameters(), *networks.buffers()])
+
+
+def _plain(networks: Networks) -> Networks:
+    """The same with convolutions of their own, in the order of memory that published code leaves them in."""
+    shared = [weight for weight in (*networks.parameters(), *networks.buffers()) if weight.ndim != 4]
+    return _copied(networks, shared).to(memory_format=torch.contiguous_format)
+
+
+def _copied(networks: Networks, shared: list[Tensor]) -> Networks:
+    return copy.deepcopy(networks, {id(weight): weight for weight in shared})

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -229,14 +230,19 @@ def _video(tokens: Tensor, like: Tensor) -> Tensor:
 
 
 def _cross(attention: nn.Module, tokens: Tensor, context: Tensor) -> Tensor:
-    return attention(tokens, attention.keys_values(context))
+    return attention.to_out[0](attention.attend(attention.to_q(tokens), *attention.keys_values(context)))
+
+
+def _pointwise(layer: nn.Module, pictures: Tensor) -> Tensor:
+    """A linear layer as the 1x1 convolution that it is in published code."""
+    return F.conv2d(pictures, layer.weight[:, :, None, None], layer.bias)
 
 
 def _spatial(
     module: SpatialTransformer, video: Tensor, bank: Tensor | None, control: Tensor | None, inputs: _Inputs
 ) -> Tensor:
     block, frames = module.transformer_blocks[0], video.shape[2]
-    tokens = _tokens(_by_frame(module.proj_in, _by_frame(module.norm, video)))
+    tokens = _tokens(_by_frame(partial(_pointwise, module.proj_in), _by_frame(module.norm, video)))
     normed = block.norm1(tokens)
     context = normed if bank is None else torch.cat([normed, bank.repeat(frames, 1, 1)], dim=1)
     tokens = tokens + _cross(block.attn1, normed, context)
@@ -247,12 +253,12 @@ def _spatial(
         repeated = inputs.identity.repeat(frames, 1, 1)
         tokens = tokens + _cross(block.attn2, block.norm2(tokens), repeated)
     tokens = tokens + block.ff(block.norm3(tokens))
-    return video + _by_frame(module.proj_out, _video(tokens, video))
+    return video + _by_frame(partial(_pointwise, module.proj_out), _video(tokens, video))
 
 
 def _audio(module: AudioTransformer, video: Tensor, audio: Tensor, masks: list[Tensor] | None) -> Tensor:
     block = module.transformer_blocks[0]
-    tokens = _tokens(_by_frame(module.proj_in, _by_frame(module.norm, video)))
+    tokens = _tokens(_by_frame(partial(_pointwise, module.proj_in), _by_frame(module.norm, video)))
     if block.attn1 is not None:
         normed = block.norm1(tokens)
         tokens = tokens + _cross(block.attn1, normed, normed)
@@ -261,9 +267,10 @@ def _audio(module: AudioTransformer, video: Tensor, audio: Tensor, masks: list[T
         heard = _cross(block.get_submodule(f"attn2_{index}"), normed, audio)
         if masks is not None:
             heard = heard * masks[index]
-        tokens = tokens + _tokens(_by_frame(block.get_submodule(f"zero_conv_{region}"), _video(heard, video)))
+        leave = partial(_pointwise, block.get_submodule(f"zero_conv_{region}"))
+        tokens = tokens + _tokens(_by_frame(leave, _video(heard, video)))
     tokens = tokens + block.ff(block.norm3(tokens))
-    return video + _by_frame(module.proj_out, _video(tokens, video))
+    return video + _by_frame(partial(_pointwise, module.proj_out), _video(tokens, video))
 
 
 def _motion(module: TemporalTransformer, video: Tensor, before: Tensor) -> Tensor:

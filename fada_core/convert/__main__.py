@@ -20,7 +20,7 @@ from accelerate import init_empty_weights
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoint import checkpoint_metadata, load_checkpoint
+from ..checkpoint import as_linear, checkpoint_metadata, load_checkpoint
 from ..config import ModelConfig
 from ..errors import FadaError
 from ..models.networks import Networks
@@ -126,7 +126,7 @@ def _networks(
         read = read_tensors(path, f"{family.title}'s {path.name}{size}")
         tensors |= {f"{prefix}{key}": value for key, value in read.items()}
         advance(1)
-    tensors = without_dead(tensors, model)
+    tensors = as_linear(without_dead(tensors, model), wanted)
     check(tensors, wanted, family.title)
     return tensors
 

@@ -7,6 +7,7 @@ everywhere, because most of them (portrait, identity, audio) stay the same over 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from .resnet import zeroed
 
 KeysValues = tuple[Tensor, Tensor]  #: (n, length, inner) each
+Folded = tuple[Tensor, Tensor]  #: (n, dim, heads * length) and (n, heads * length, dim), see `ContextAttention`
 AUDIO_REGIONS = ("full", "face", "lip")  #: Hallo's hierarchical audio attention, in its order
 
 
@@ -61,6 +63,36 @@ class Attention(nn.Module):
         return self.to_out[0](self.attend(self.to_q(tokens), *keys_values))
 
 
+class ContextAttention(Attention):
+    """Attention to a few tokens that stay the same over many steps: they are multiplied out with all four projections.
+
+        softmax(x W_q (c W_k)^T / sqrt(d)) c W_v W_o + b  =  softmax(x A) B
+
+    A has a column and B a row for each token in each head. So instead of two wide products, a step has two narrow ones:
+    with Hallo's 4 identity tokens a tenth of the arithmetic at 320 channels. A head's weights sum to 1, which lets B
+    take in the bias.
+    """
+
+    def fold(self, context: Tensor) -> Folded:
+        """(n, length, context_dim) -> A, (n, dim, heads * length), and B, (n, heads * length, dim)"""
+        keys, values = self.keys_values(context)
+        dim = keys.shape[-1]
+        # Weights are asked for by calling their layers: they may be on another device, or have adapters.
+        queries = self.to_q(torch.eye(dim, device=context.device, dtype=context.dtype))
+        queries, heads_keys = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in (queries, keys))
+        inward = queries @ heads_keys.transpose(-1, -2) * (dim // self.heads) ** -0.5  # (n, heads, dim, length)
+        own = torch.eye(self.heads, device=values.device, dtype=values.dtype).repeat_interleave(dim // self.heads, 1)
+        outward = self.to_out[0](values[:, None] * own[:, None])  # (n, heads, length, dim), the bias in every head
+        bias = self.to_out[0](torch.zeros_like(values[:1, :1]))
+        outward = outward.flatten(1, 2) - bias * (1 - 1 / self.heads)
+        return inward.transpose(1, 2).flatten(2), outward
+
+    def forward(self, tokens: Tensor, folded: Folded) -> Tensor:
+        """(n, l, dim) tokens, the context from `fold` -> (n, l, dim)"""
+        inward, outward = folded
+        return (tokens @ inward).unflatten(-1, (self.heads, -1)).softmax(dim=-1).flatten(2) @ outward
+
+
 class GEGLU(nn.Module):
     """Linear layer whose second half gates the first (Shazeer 2002.05202)."""
 
@@ -94,11 +126,11 @@ class CFGControlLayer(nn.Module):
     def __init__(self, dim: int, heads: int, token_dim: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.norm = operations.LayerNorm(dim, **factory)
-        self.attn = Attention(dim, heads, token_dim, operations=operations, **factory)
+        self.attn = ContextAttention(dim, heads, token_dim, operations=operations, **factory)
         zeroed(self.attn.to_out[0])
 
-    def forward(self, tokens: Tensor, control: KeysValues) -> Tensor:
-        """tokens (n, hw, c); keys and values (batch, T, c), each shared by n / batch consecutive rows -> (n, hw, c)"""
+    def forward(self, tokens: Tensor, control: Folded) -> Tensor:
+        """tokens (n, hw, c); control tokens (batch rows), each shared by n / batch consecutive rows -> (n, hw, c)"""
         queries = self.norm(tokens).unflatten(0, (control[0].shape[0], -1)).flatten(1, 2)
         return tokens + self.attn(queries, control).view_as(tokens)
 
@@ -128,7 +160,7 @@ class SpatialBlock(nn.Module):
         self.attn2 = None
         if image_token_dim:
             self.norm2 = operations.LayerNorm(dim, **factory)
-            self.attn2 = Attention(dim, heads, image_token_dim, operations=operations, **factory)
+            self.attn2 = ContextAttention(dim, heads, image_token_dim, operations=operations, **factory)
         self.norm3 = operations.LayerNorm(dim, **factory)
         self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
 
@@ -136,15 +168,15 @@ class SpatialBlock(nn.Module):
         self,
         tokens: Tensor,
         normed: Tensor,
-        image: KeysValues | None = None,
+        image: Folded | None = None,
         reference: KeysValues | None = None,
         plain: int = 0,
-        control: KeysValues | None = None,
+        control: Folded | None = None,
     ) -> Tensor:
         """
-        tokens (n, hw, c) and `normed`, their norm1; image: keys and values (batch, T, c), each shared by n / batch
-        consecutive rows; reference: those of the portrait, (batch - plain rows, frames or 1, hw, c), for all but the
-        first `plain` of the n rows; control: those of the mixed CFG tokens, (batch, T, c).
+        tokens (n, hw, c) and `normed`, their norm1; image: identity tokens, batch rows, each shared by n / batch
+        consecutive rows; reference: keys and values of the portrait, (batch - plain rows, frames or 1, hw, c), for all
+        but the first `plain` of the n rows; control: mixed CFG tokens, batch rows.
         """
         tokens = tokens + self._self_attention(normed, reference, plain)
         if self.control is not None:
@@ -152,7 +184,7 @@ class SpatialBlock(nn.Module):
         if self.attn2 is not None:
             batch = image[0].shape[0]
             queries = self.norm2(tokens).unflatten(0, (batch, -1)).flatten(1, 2)
-            tokens = tokens + self.attn2_scale * self.attn2(queries, image).view_as(tokens)
+            tokens = tokens + self.attn2(queries, image).view_as(tokens)
         return tokens + self.ff(self.norm3(tokens))
 
     def _self_attention(self, normed: Tensor, reference: KeysValues | None, plain: int) -> Tensor:
@@ -172,7 +204,7 @@ class SpatialBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Group norm, 1x1 convolution, one `SpatialBlock`, 1x1 convolution, residual.
+    """Group norm, linear layer, one `SpatialBlock`, linear layer, residual.
 
     In two halves, because the reference UNet hands out what lies between them.
     """
@@ -192,43 +224,55 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
-        self.proj_in = operations.Conv2d(channels, channels, 1, **factory)
+        self.proj_in = operations.Linear(channels, channels, **factory)
         block = SpatialBlock(
             channels, heads, image_token_dim, ff_mult, control_dim, attn2_scale, operations=operations, **factory
         )
         self.transformer_blocks = nn.ModuleList([block])
-        self.proj_out = zeroed(operations.Conv2d(channels, channels, 1, **factory))
+        self.proj_out = zeroed(operations.Linear(channels, channels, **factory))
 
     def enter(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(n, c, h, w) -> tokens (n, hw, c) and the same after the block's first norm"""
-        tokens = to_tokens(self.proj_in(self.norm(hidden)))
+        tokens = self.proj_in(to_tokens(self.norm(hidden)))
         return tokens, self.transformer_blocks[0].norm1(tokens)
 
-    def image_keys_values(self, image_tokens: Tensor) -> KeysValues:
-        """(n, T, image_token_dim) identity or audio tokens -> keys and values, (n, T, c) each"""
-        return self.transformer_blocks[0].attn2.keys_values(image_tokens)
+    def fold_image(self, image_tokens: Tensor) -> Folded:
+        """(n, T, image_token_dim) identity or audio tokens, the attention's strength included"""
+        block = self.transformer_blocks[0]
+        inward, outward = block.attn2.fold(image_tokens)
+        return inward, outward * block.attn2_scale
 
     def reference_keys_values(self, rows: Tensor) -> KeysValues:
         """Features of the portrait, (n, hw, c), from `enter` of the reference UNet -> keys and values, same shape"""
         return self.transformer_blocks[0].attn1.keys_values(rows)
 
-    def control_keys_values(self, control_tokens: Tensor) -> KeysValues:
-        """(batch, T, control_dim) mixed CFG tokens -> keys and values, (batch, T, c) each"""
-        return self.transformer_blocks[0].control.attn.keys_values(control_tokens)
+    def fold_control(self, control_tokens: Tensor) -> Folded:
+        """(batch, T, control_dim) mixed CFG tokens"""
+        return self.transformer_blocks[0].control.attn.fold(control_tokens)
 
     def leave(
         self,
         hidden: Tensor,
         tokens: Tensor,
         normed: Tensor,
-        image: KeysValues | None = None,
+        image: Folded | None = None,
         reference: KeysValues | None = None,
         plain: int = 0,
-        control: KeysValues | None = None,
+        control: Folded | None = None,
     ) -> Tensor:
         """The rest, from what `enter` gave: -> (n, c, h, w); the last four as in `SpatialBlock.forward`."""
         tokens = self.transformer_blocks[0](tokens, normed, image, reference, plain, control)
-        return hidden + self.proj_out(to_image(tokens, *hidden.shape[-2:]))
+        return hidden + to_image(self.proj_out(tokens), *hidden.shape[-2:])
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """The audio tokens, multiplied out with all that a layer's audio attentions do with them; see `AudioBlock.fold`."""
+
+    inward: Tensor  #: as in `ContextAttention`, the regions side by side, (rows, dim, regions * heads * T)
+    outward: Tensor  #: (rows, regions * heads * T, dim)
+    silence: Tensor  #: what each region adds for rows that hear nothing, (regions, dim)
+    bias: Tensor  #: what all regions add everywhere, (dim,)
 
 
 class AudioBlock(nn.Module):
@@ -247,6 +291,7 @@ class AudioBlock(nn.Module):
         **factory: Any,
     ) -> None:
         super().__init__()
+        self.heads = heads
         self.attn1 = None
         if self_attention:
             self.norm1 = operations.LayerNorm(dim, **factory)
@@ -254,51 +299,55 @@ class AudioBlock(nn.Module):
         self.norm2 = operations.LayerNorm(dim, **factory)
         self.regions = AUDIO_REGIONS[:regions]
         for index, region in enumerate(self.regions):
-            attention = Attention(dim, heads, audio_token_dim, operations=operations, **factory)
+            attention = ContextAttention(dim, heads, audio_token_dim, operations=operations, **factory)
             self.add_module(f"attn2_{index}", attention)
-            self.add_module(f"zero_conv_{region}", zeroed(operations.Conv2d(dim, dim, 1, **factory)))
+            self.add_module(f"zero_conv_{region}", zeroed(operations.Linear(dim, dim, **factory)))
         self.norm3 = operations.LayerNorm(dim, **factory)
         self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
 
-    def keys_values(self, audio_tokens: Tensor) -> list[KeysValues]:
-        """(n, T, audio_token_dim) -> one pair a region"""
-        return [self.get_submodule(f"attn2_{i}").keys_values(audio_tokens) for i in range(len(self.regions))]
+    def fold(self, audio_tokens: Tensor, weights: Sequence[float]) -> Hearing:
+        """(rows, T, audio_token_dim) and the strength of each region; `zero_conv_*` and strength are multiplied in."""
+        inward, outward, silence, biases = [], [], [], []
+        for index, (region, weight) in enumerate(zip(self.regions, weights, strict=False)):
+            attention, leave = self.get_submodule(f"attn2_{index}"), self.get_submodule(f"zero_conv_{region}")
+            into, out = attention.fold(audio_tokens)
+            nothing = out.new_zeros(1, out.shape[-1])
+            bias = leave(nothing)
+            inward.append(into)
+            outward.append(weight * (leave(out) - bias))
+            silence.append(weight * (leave(attention.to_out[0](nothing)) - bias))  # attention to zeros is zero
+            biases.append(weight * bias)
+        return Hearing(torch.cat(inward, 2), torch.cat(outward, 1), torch.cat(silence), torch.cat(biases).sum(0))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        size: tuple[int, int],
-        audio: Sequence[KeysValues],
-        masks: Sequence[Tensor] | None,
-        weights: Sequence[float],
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, audio: Hearing, masks: Tensor | None) -> Tensor:
         """
-        tokens (n, h*w, c); audio: a pair a region, of the last of the n rows (the others hear nothing: their keys and
-        values would be zeros); masks: (1 or n, h*w, 1) a region; weights: a number a region.
+        tokens (n, h*w, c); audio: of the last of the n rows (the others hear nothing); masks: (1 or n, h*w, regions).
         """
         if self.attn1 is not None:
             normed = self.norm1(tokens)
             tokens = tokens + self.attn1(normed, self.attn1.keys_values(normed))
-        normed = self.norm2(tokens)
-        for index, region in enumerate(self.regions):
-            heard = self._hear(self.get_submodule(f"attn2_{index}"), normed, audio[index])
-            if masks is not None:
-                heard = heard * masks[index]
-            heard = self.get_submodule(f"zero_conv_{region}")(to_image(heard, *size))
-            tokens = tokens + weights[index] * to_tokens(heard)
+        tokens = tokens + self._hear(self.norm2(tokens), audio, masks)
         return tokens + self.ff(self.norm3(tokens))
 
-    def _hear(self, attention: Attention, normed: Tensor, audio: KeysValues) -> Tensor:
-        silent = len(normed) - len(audio[0])
-        if not silent:
-            return attention(normed, audio)
-        # Attention to zeros is zero, which leaves the output layer's bias.
-        silence = attention.to_out[0](torch.zeros_like(normed[:1, :1])).expand_as(normed[:silent])
-        return silence if silent == len(normed) else torch.cat([silence, attention(normed[silent:], audio)])
+    def _hear(self, normed: Tensor, audio: Hearing, masks: Tensor | None) -> Tensor:
+        silent = len(normed) - len(audio.inward)
+        if masks is not None:
+            masks = masks.expand(len(normed), -1, -1)
+        heard = []
+        if silent:
+            quiet = audio.silence.sum(0) if masks is None else masks[:silent] @ audio.silence
+            heard.append(quiet.expand_as(normed[:silent]))
+        if silent < len(normed):
+            scores = (normed[silent:] @ audio.inward).unflatten(-1, (len(self.regions), self.heads, -1))
+            weights = scores.softmax(dim=-1).flatten(3)
+            if masks is not None:
+                weights = weights * masks[silent:, :, :, None]
+            heard.append(weights.flatten(2) @ audio.outward)
+        return (heard[0] if len(heard) == 1 else torch.cat(heard)) + audio.bias
 
 
 class AudioTransformer(nn.Module):
-    """Group norm, 1x1 convolution to `inner` channels, one `AudioBlock`, 1x1 convolution back, residual."""
+    """Group norm, linear layer to `inner` channels, one `AudioBlock`, linear layer back, residual."""
 
     def __init__(
         self,
@@ -316,26 +365,19 @@ class AudioTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
-        self.proj_in = operations.Conv2d(channels, inner, 1, **factory)
+        self.proj_in = operations.Linear(channels, inner, **factory)
         block = AudioBlock(
             inner, heads, audio_token_dim, regions, self_attention, ff_mult, operations=operations, **factory
         )
         self.transformer_blocks = nn.ModuleList([block])
-        self.proj_out = operations.Conv2d(inner, channels, 1, **factory)
+        self.proj_out = operations.Linear(inner, channels, **factory)
 
-    def keys_values(self, audio_tokens: Tensor) -> list[KeysValues]:
-        """(n, T, audio_token_dim) -> one pair a region"""
-        return self.transformer_blocks[0].keys_values(audio_tokens)
+    def fold(self, audio_tokens: Tensor, weights: Sequence[float]) -> Hearing:
+        """(rows, T, audio_token_dim) and the strength of each region"""
+        return self.transformer_blocks[0].fold(audio_tokens, weights)
 
-    def forward(
-        self,
-        hidden: Tensor,
-        audio: Sequence[KeysValues],
-        masks: Sequence[Tensor] | None,
-        weights: Sequence[float],
-    ) -> Tensor:
+    def forward(self, hidden: Tensor, audio: Hearing, masks: Tensor | None) -> Tensor:
         """hidden (n, c, h, w) -> same shape; the rest as in `AudioBlock.forward`"""
-        size = (hidden.shape[-2], hidden.shape[-1])
-        tokens = to_tokens(self.proj_in(self.norm(hidden)))
-        tokens = self.transformer_blocks[0](tokens, size, audio, masks, weights)
-        return hidden + self.proj_out(to_image(tokens, *size))
+        tokens = self.proj_in(to_tokens(self.norm(hidden)))
+        tokens = self.transformer_blocks[0](tokens, audio, masks)
+        return hidden + to_image(self.proj_out(tokens), *hidden.shape[-2:])

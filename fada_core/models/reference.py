@@ -216,5 +216,5 @@ class ReferenceUNet(UNetSkeleton):
         tokens, bank[name] = attention.enter(hidden)
         if name == self.last:
             return hidden
-        image = None if image_tokens is None else attention.image_keys_values(image_tokens)
+        image = None if image_tokens is None else attention.fold_image(image_tokens)
         return attention.leave(hidden, tokens, bank[name], image)

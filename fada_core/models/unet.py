@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import ModelConfig
 from ..errors import FadaError
-from .attention import KeysValues
+from .attention import Folded, Hearing, KeysValues
 from .cfg import CFGTokens, ScaleEmbedding
 from .reference import UNetBlock, UNetSkeleton
 from .resnet import zeroed
@@ -29,10 +29,10 @@ class LayerConditioning:
     """What one layer's attention, audio module and motion module share over the steps of a clip."""
 
     reference: KeysValues | None  #: of the portrait, (batch - plain rows, frames or 1, hw, c) each
-    image: KeysValues | None  #: of the identity tokens, (batch, T, c) each, or instead of the audio's, as `audio`
-    audio: list[KeysValues]  #: one pair a region, ((batch - silent rows)*frames, T, inner) each
+    image: Folded | None  #: the identity tokens, batch rows, or in their place the audio's, batch*frames rows
+    audio: Hearing | None  #: (batch - silent rows)*frames rows
     motion: Tensor | None  #: the motion frames' tokens in the motion module, (batch, hw, motion_frames, c)
-    control: KeysValues | None  #: of the mixed CFG tokens, (batch, T, c) each
+    control: Folded | None  #: the mixed CFG tokens, batch rows
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class Conditioning:
     time_shift: Tensor | None  #: added to the time embedding, (batch*frames, time_dim): audio, scales
     face: Tensor | None  #: added after conv_in, (batch, c, h, w)
     reference_latents: Tensor | None  #: of the portrait, the rest of conv_in's input, (batch, c, h, w)
-    masks: Sequence[Sequence[Tensor]] | None  #: masks[level][region]: (1 or batch*frames, hw, 1)
-    region_weights: tuple[float, ...]  #: strength of each audio region (Hallo's pose, face and lip weight)
+    masks: Sequence[Tensor] | None  #: masks[level]: (1 or batch*frames, hw, regions)
 
 
 class DenoisingUNet(UNetSkeleton):
@@ -162,10 +161,10 @@ class DenoisingUNet(UNetSkeleton):
                     motion = block.motion_modules[j].prepare(rows[:, 1:].flatten(0, 1), rows.shape[1] - 1)
             layers[name] = LayerConditioning(
                 reference=portrait,
-                image=None if spatial_tokens is None else attention.image_keys_values(spatial_tokens),
-                audio=block.audio_modules[j].keys_values(audible) if block.audio_modules else [],
+                image=None if spatial_tokens is None else attention.fold_image(spatial_tokens),
+                audio=block.audio_modules[j].fold(audible, region_weights) if block.audio_modules else None,
                 motion=motion,
-                control=None if control_tokens is None else attention.control_keys_values(control_tokens),
+                control=None if control_tokens is None else attention.fold_control(control_tokens),
             )
         time_shift = None
         if self.audio_time_embedding is not None:
@@ -181,8 +180,7 @@ class DenoisingUNet(UNetSkeleton):
             time_shift=time_shift,
             face=face_latents,
             reference_latents=reference_latents,
-            masks=None if masks is None else [[mask.to(audio_tokens) for mask in level] for level in masks],
-            region_weights=region_weights,
+            masks=None if masks is None else [torch.cat([*level], -1).to(audio_tokens) for level in masks],
         )
 
     def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -251,5 +249,5 @@ class DenoisingUNet(UNetSkeleton):
         hidden = attention.leave(hidden, tokens, normed, layer.image, layer.reference, plain, layer.control)
         masks = None if conditioning.masks is None else conditioning.masks[level]
         if block.audio_modules:
-            hidden = block.audio_modules[j](hidden, layer.audio, masks, conditioning.region_weights)
+            hidden = block.audio_modules[j](hidden, layer.audio, masks)
         return block.motion_modules[j](hidden, frames, layer.motion)

@@ -45,21 +45,18 @@ def accelerate(networks: Networks, way: str) -> None:
     """Make the networks compute in this way, an entry of WAYS, from their next call on; the results stay the same.
 
     Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled once more. What
-    the compiler cannot do runs as before, after one line of log. On a CPU the compiled networks keep the weights that
-    they were first called with.
+    the compiler cannot do runs as before, after one line of log.
     """
     unet, last = networks.denoising_unet, decoder(networks)
     for module in (unet, last):
         if hasattr(module.forward, "plain"):
             module.forward = module.forward.plain
     if way == "graph":
-        _replace_forward(unet, backend="cudagraphs")
+        _replace_forward(unet, "cudagraphs")
     elif way == "compile":
-        # Weights as constants can be laid out beforehand as the CPU's kernels like them, which is most of the gain.
-        options = {"freezing": True} if networks.device.type == "cpu" else {}
         log.info("The networks are compiled at their first call, which takes a minute or two.")
-        _replace_forward(unet, backend="inductor", options=options)
-        _replace_forward(last, backend="inductor", options=options)
+        _replace_forward(unet, "inductor")
+        _replace_forward(last, "inductor")
 
 
 def decoder(networks: Networks) -> nn.Module:
@@ -67,11 +64,11 @@ def decoder(networks: Networks) -> nn.Module:
     return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")
 
 
-def _replace_forward(module: nn.Module, **how: Any) -> None:
+def _replace_forward(module: nn.Module, backend: str) -> None:
     from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
 
     plain: Callable[..., Any] = module.forward
-    compiled = torch.compile(plain, dynamic=False, fullgraph=True, **how)
+    compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend=backend)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         try:
