@@ -151,6 +151,17 @@ def test_stride_rule_samples_as_diffusers(steps, prediction, zero_snr):
         assert (ours - x).abs().max() / scale < 1e-5
 
 
+@pytest.mark.parametrize("prediction", ["v", "epsilon"])
+def test_a_ddim_step_is_a_line(prediction):
+    """Of x and the prediction, which is what a graph computes."""
+    schedule = NoiseSchedule(ScheduleConfig(prediction=prediction, zero_snr=prediction == "v"))
+    solver, generator = build_solver(schedule, 6), torch.Generator().manual_seed(0)
+    for t in solver.timesteps:
+        x, output = torch.randn(2, 1, 4, 4, 3, 3, generator=generator)
+        keep, take = solver.line(t, x.device)
+        torch.testing.assert_close(keep * x + take * output, solver.step(output, t, x), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("steps", STEPS)
 def test_next_rule_ends_at_the_clean_sample(steps):
     schedule = NoiseSchedule(ScheduleConfig(previous_timestep="next"))

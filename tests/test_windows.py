@@ -62,7 +62,7 @@ def step_by_step(networks: Networks, subject: Subject, features: Tensor, setting
         for start in window_starts(frames, length, SMALL.clip_overlap, step):
             audio = clip_windows(features, start, length, 1)
             guided = Guided(networks, schedule, subject, motion, audio, settings)
-            total[:, start : start + length] += guided.predict(x[:, start : start + length], t)
+            total[:, start : start + length] += guided.step(x[:, start : start + length], t)[0]
             count[start : start + length] += 1
         x = solver.step(total / count[:, None, None, None], t, x)
     return x
@@ -103,7 +103,7 @@ def test_scales_apply_in_their_interval_only(networks: Networks, subject: Subjec
     def predict(t: int, scale: float, interval: tuple[float, float]) -> tuple[Tensor, int]:
         settings = SamplingSettings(3, scale, scale, guidance_interval=interval)
         guided = Guided(networks, schedule, subject, motion, audio, settings)
-        return guided.predict(x, t), guided.nfe
+        return guided.step(x, t)[0], guided.nfe
 
     for t, inside in ((999, False), (700, True), (500, True), (300, False)):
         prediction, nfe = predict(t, 2.5, (0.5, 0.8))

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..media.audio import SAMPLE_RATE
 from ..media.video import VideoWriter
 from ..pipeline import Pipeline
 from .cases import Case, EvaluationSet
@@ -35,6 +34,7 @@ class Run:
     ref_cfg: float
     audio_cfg: float
     solver: str = "ddim"
+    compute: str = "eager"
 
 
 @dataclass
@@ -85,20 +85,21 @@ def generate(run: Run, case: Case, seed: int) -> tuple[Tensor, dict[str, float]]
     """Frames (n, 3, size, size) in -1..1 on the CPU, and what they took: evaluations a clip, counted, and seconds."""
     began = time.perf_counter()
     condition = run.pipe.encode(case.portrait[None], case.waveform, region=case.region, identity=case.identity)
-    scales = {"ref_cfg": run.ref_cfg, "audio_cfg": run.audio_cfg}
-    clips = run.pipe.sample(condition, run.mode, run.steps, seed=seed, solver=run.solver, **scales)
+    how = {"ref_cfg": run.ref_cfg, "audio_cfg": run.audio_cfg, "solver": run.solver, "compute": run.compute}
+    clips = run.pipe.sample(condition, run.mode, run.steps, seed=seed, **how)
     frames = torch.cat([run.pipe.decode(latents).cpu() for latents in clips])
     seconds = time.perf_counter() - began
     return frames, {"nfe_per_clip": run.pipe.stats.nfe_per_clip, "seconds_per_video": seconds}
 
 
 def _warm_up(runs: Sequence[Run], case: Case) -> None:
-    """One step for each mode, so that the first video's seconds do not hold what every process pays once."""
+    """One step a clip for each mode, so that the first video's seconds do not hold what every process pays once.
+
+    The whole video, as the compiler wants to see its last, shorter clip too.
+    """
     first = {run.mode: run for run in reversed(runs)}
     for run in first.values():
-        config = run.pipe.config
-        sound = case.waveform[: round(config.clip_frames / config.fps * SAMPLE_RATE)]
-        generate(replace(run, steps=1), replace(case, waveform=sound), 0)
+        generate(replace(run, steps=1), case, 0)
 
 
 def summarise(rows: Sequence[dict[str, float]]) -> Summary:

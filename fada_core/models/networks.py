@@ -1,4 +1,4 @@
-"""All networks of one model, and the two things done with them: prepare the conditions of a clip, predict its noise."""
+"""All networks of one model, and what is done with them: prepare the conditions of a clip, predict its noise."""
 
 from __future__ import annotations
 
@@ -91,12 +91,16 @@ class Networks(nn.Module):
             portrait = self.reference_unet(portrait.to(self.dtype), tokens)
         if not frames:
             return portrait
-        repeated = None if tokens is None else tokens.repeat_interleave(frames, 0)
-        moving = self.reference_unet(motion.flatten(0, 1).to(self.dtype), repeated)
+        moving = self.motion_features(motion.flatten(0, 1).contiguous(), tokens)
         return {
             name: torch.cat([rows[:, None], moving[name].unflatten(0, (batch, frames))], 1).flatten(0, 1)
             for name, rows in portrait.items()
         }
+
+    def motion_features(self, motion: Tensor, tokens: Tensor | None) -> ReferenceFeatures:
+        """Reference UNet's features of motion frames alone, (batch * motion_frames, c, h, w), a row's in succession."""
+        repeated = None if tokens is None else tokens.repeat_interleave(len(motion) // len(tokens), 0)
+        return self.reference_unet(motion.to(self.dtype), repeated)
 
     def condition_features(
         self,
@@ -207,7 +211,7 @@ class Networks(nn.Module):
         Args:
             latents: x_t, (batch, frames, c, h, w) float32.
             timesteps: (batch,) int64.
-            alpha, sigma: the schedule's amplitudes at `timesteps`, (batch,) float32.
+            alpha, sigma: the schedule's amplitudes at `timesteps`, (batch,) float32, or scalars for all rows.
             portrait: latents, (batch, c, h, w) float32; rows without reference are ignored.
             conditioning: from `condition`, for the same rows.
         """
@@ -218,6 +222,35 @@ class Networks(nn.Module):
         seen = precondition.network_input(latents, portrait, alpha, sigma, std, sees_portrait)
         output = self._output(seen, timesteps, conditioning)
         return precondition.velocity(output, latents, portrait, alpha, sigma, std, sees_portrait)
+
+    def guided_step(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        weights: Tensor,
+        portrait: Tensor,
+        conditioning: Conditioning,
+        line: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """All that a denoising step computes, in one call for the compiler.
+
+        Args:
+            x: x_t of one video, (1, frames, c, h, w) float32, which is every row's.
+            timesteps, alpha, sigma, conditioning: as for `predict`; a row is a branch of the guidance.
+            weights: each branch's factor, (batch,) float32.
+            portrait: latents, (1, c, h, w) float32.
+            line: (2,) float32, of a solver whose next x is line[0] x_t + line[1] prediction.
+
+        Returns:
+            The weighted sum of the branches' predictions, and the next x or None; both (1, frames, c, h, w) float32.
+        """
+        rows = len(weights)
+        latents, portraits = x.expand(rows, -1, -1, -1, -1), portrait.expand(rows, -1, -1, -1)
+        predictions = self.predict(latents, timesteps, alpha, sigma, portraits, conditioning)
+        guided = (weights[:, None, None, None, None] * predictions).sum(0, keepdim=True)
+        return guided, None if line is None else line[0] * x + line[1] * guided
 
     def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         flat = self.denoising_unet(latents.flatten(0, 1).to(self.dtype), timesteps, conditioning)

@@ -16,8 +16,8 @@ log = logging.getLogger("fada.sampling")
 
 WAYS = {
     "eager": "the networks as they are",
-    "compile": "denoising UNet and decoder through torch.compile",
-    "graph": "the denoising UNet's own kernels, replayed as a CUDA graph",
+    "compile": "what every clip repeats through torch.compile: steps, conditions, decoder",
+    "graph": "a denoising step's own kernels, replayed as a CUDA graph",
 }
 LONG = 4000
 """Evaluations from which on compiling, which takes a minute or two, pays: measured with the shipped models on a CPU
@@ -47,16 +47,20 @@ def accelerate(networks: Networks, way: str) -> None:
     Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled once more. What
     the compiler cannot do runs as before, after one line of log.
     """
-    unet, last = networks.denoising_unet, decoder(networks)
-    for module in (unet, last):
-        if hasattr(module.forward, "plain"):
-            module.forward = module.forward.plain
-    if way == "graph":
-        _replace_forward(unet, "cudagraphs")
-    elif way == "compile":
+    repeated = {
+        (networks, "guided_step"): ("compile", "graph"),
+        (networks, "motion_features"): ("compile",),
+        (networks.denoising_unet, "prepare"): ("compile",),
+        (decoder(networks), "forward"): ("compile",),
+    }
+    if way == "compile":
         log.info("The networks are compiled at their first call, which takes a minute or two.")
-        _replace_forward(unet, "inductor")
-        _replace_forward(last, "inductor")
+    for (module, method), ways in repeated.items():
+        plain = getattr(module, method)
+        if hasattr(plain, "plain"):
+            setattr(module, method, plain.plain)
+        if way in ways:
+            _replace(module, method, "cudagraphs" if way == "graph" else "inductor")
 
 
 def decoder(networks: Networks) -> nn.Module:
@@ -64,20 +68,20 @@ def decoder(networks: Networks) -> nn.Module:
     return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")
 
 
-def _replace_forward(module: nn.Module, backend: str) -> None:
+def _replace(module: nn.Module, method: str, backend: str) -> None:
     from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
 
-    plain: Callable[..., Any] = module.forward
+    plain: Callable[..., Any] = getattr(module, method)
     compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend=backend)
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def attempt(*args: Any, **kwargs: Any) -> Any:
         try:
             return compiled(*args, **kwargs)
         except TorchDynamoException as error:
             reason = " ".join(str(error).split())
-            log.warning("%s runs uncompiled: %.200s", type(module).__name__, reason)
-            module.forward = plain
+            log.warning("%s.%s runs uncompiled: %.200s", type(module).__name__, method, reason)
+            setattr(module, method, plain)
             return plain(*args, **kwargs)
 
-    forward.plain = plain
-    module.forward = forward
+    attempt.plain = plain
+    setattr(module, method, attempt)

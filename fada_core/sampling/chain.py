@@ -188,7 +188,7 @@ def sample_windows(
         nonlocal done, nfe
         audio = clip_windows(features, start, length, config.condition.audio_window).to(portrait.device)
         guided = Guided(networks, schedule, subject, motion, audio, settings)
-        prediction = guided.predict(x, t)
+        prediction, _ = guided.step(x, t)
         done, nfe = done + 1, nfe + guided.nfe
         passes[t] = guided.nfe
         if callback:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import FadaError
 from ..models.networks import Networks, ReferenceFeatures
 from ..models.unet import Conditioning
-from .guidance import Branch, branches, combine, one_pass
+from .guidance import Branch, branches, one_pass
 from .schedule import NoiseSchedule
 from .solvers import build_solver
 
@@ -119,12 +119,19 @@ def sample_clip(
     solver = build_solver(schedule, settings.steps, settings.solver)
     x = start_noise(subject.portrait, audio.shape[1], generator)
     for done, t in enumerate(solver.timesteps, start=1):
-        prediction = guided.predict(x, t)
+        prediction, following = guided.step(x, t, solver.line(t, x.device))
         expected = schedule.to_x0(x, prediction, t)[0] if callback else None
-        x = solver.step(prediction, t, x)
+        x = solver.step(prediction, t, x) if following is None else following
         if callback:
             callback(done, len(solver.timesteps), expected)
     return Clip(x, guided.nfe, guided.nfe)
+
+
+class _Group(NamedTuple):
+    """Branches that are computed together."""
+
+    weights: Tensor  #: of the branches, (branches,)
+    conditioning: Conditioning
 
 
 class Guided:
@@ -145,10 +152,10 @@ class Guided:
         self.networks, self.schedule, self.subject = networks, schedule, subject
         self.motion, self.audio, self.settings = motion, audio, settings
         self.nfe = 0
-        self._plans: dict[tuple[float, float], tuple[list[Branch], list[list[Branch]], list[Conditioning]]] = {}
+        self._plans: dict[tuple[float, float], list[_Group]] = {}
 
-    def _plan(self, t: int) -> tuple[list[Branch], list[list[Branch]], list[Conditioning]]:
-        """The branches at timestep t, the same in groups that are computed together, and each group's conditions."""
+    def _plan(self, t: int) -> list[_Group]:
+        """The branches at timestep t."""
         settings, (low, high) = self.settings, self.settings.guidance_interval
         inside = low <= (t + 1) / self.schedule.config.train_timesteps <= high
         scales = (settings.ref_cfg, settings.audio_cfg) if inside else (1.0, 1.0)
@@ -160,23 +167,30 @@ class Guided:
                     "hallo_compat mixes the rows of a batch, so it needs batch_branches; turn one of them off."
                 )
             weights = settings.region_weights
-            conditionings = _condition(self.networks, self.subject, self.motion, self.audio, groups, weights)
-            self._plans[scales] = used, groups, conditionings
+            self._plans[scales] = _condition(self.networks, self.subject, self.motion, self.audio, groups, weights)
         return self._plans[scales]
 
     @torch.no_grad()
-    def predict(self, x: Tensor, t: int) -> Tensor:
-        """v or noise (the config's `prediction`) for x_t (1, frames, c, h, w) float32, of the same shape."""
-        used, groups, conditionings = self._plan(t)
-        predictions: list[Tensor] = []
-        for group, conditioning in zip(groups, conditionings, strict=True):
-            timesteps = torch.full((len(group),), t, device=x.device)
-            alpha, sigma = self.schedule.alpha_sigma(timesteps)
-            portraits, latents = _repeat(self.subject.portrait, len(group)), _repeat(x, len(group))
-            prediction = self.networks.predict(latents, timesteps, alpha, sigma, portraits, conditioning)
-            predictions += prediction.split(1)
-            self.nfe += len(group)
-        return combine(predictions, used)
+    def step(self, x: Tensor, t: int, line: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """v or noise (the config's `prediction`) for x_t, and the next x; all (1, frames, c, h, w) float32.
+
+        Args:
+            line: `Solver.line`, which makes the solver's step part of the same graph. Without it, and where branches
+                are computed one after the other, the next x is None.
+        """
+        groups = self._plan(t)
+        if len(groups) > 1:
+            line = None
+        alpha, sigma = self.schedule.alpha_sigma(t, x.device)
+        prediction, following = 0.0, None
+        for weights, conditioning in groups:
+            timesteps = torch.full((len(weights),), t, device=x.device)
+            part, following = self.networks.guided_step(
+                x, timesteps, alpha, sigma, weights, self.subject.portrait, conditioning, line
+            )
+            prediction = prediction + part
+            self.nfe += len(weights)
+        return prediction, following
 
 
 def _identity_kinds(networks: Networks, device: torch.device) -> Tensor:
@@ -195,15 +209,15 @@ def _condition(
     audio: Tensor,
     groups: Sequence[Sequence[Branch]],
     region_weights: tuple[float, ...],
-) -> list[Conditioning]:
-    """Keys and values of every group of branches, constant over the steps."""
+) -> list[_Group]:
+    """What every group of branches is computed with, constant over the steps."""
     device = subject.portrait.device
     shared = None
     if subject.features is not None:
         kinds = _identity_kinds(networks, device)
         tokens = networks.image_tokens(_repeat(subject.identity, len(kinds)), kinds)
         shared = networks.reference_features(subject.features, _repeat(motion, len(kinds)), tokens)
-    conditionings = []
+    conditioned = []
     for group in groups:
         batch = len(group)
         drop_reference = torch.tensor([branch.drop_reference for branch in group], device=device)
@@ -218,19 +232,18 @@ def _condition(
             hidden = 0 if networks.imageproj is not None else -1
             order = [hidden if branch.drop_reference else -1 for branch in group]
             features = {name: value.unflatten(0, (-1, rows))[order].flatten(0, 1) for name, value in shared.items()}
-        conditionings.append(
-            networks.condition_features(
-                features,
-                portraits,
-                _repeat(motion, batch),
-                tokens,
-                _repeat(audio, batch),
-                drop_reference=drop_reference,
-                drop_audio=drop_audio,
-                face_box=_repeat(subject.face_box, batch),
-                scales=torch.tensor([branch.scales for branch in group], device=device),
-                masks=subject.masks,
-                region_weights=region_weights,
-            )
+        conditioning = networks.condition_features(
+            features,
+            portraits,
+            _repeat(motion, batch),
+            tokens,
+            _repeat(audio, batch),
+            drop_reference=drop_reference,
+            drop_audio=drop_audio,
+            face_box=_repeat(subject.face_box, batch),
+            scales=torch.tensor([branch.scales for branch in group], device=device),
+            masks=subject.masks,
+            region_weights=region_weights,
         )
-    return conditionings
+        conditioned.append(_Group(torch.tensor([branch.weight for branch in group], device=device), conditioning))
+    return conditioned

@@ -51,6 +51,7 @@ class NoiseSchedule:
         # One more entry for the clean sample, so that index -1 finds it.
         cumprod = np.append(cumprod, 1.0)
         self._tables = {torch.device("cpu"): torch.from_numpy(np.sqrt(np.stack([cumprod, 1.0 - cumprod]))).float()}
+        self._lines: dict[tuple[int, torch.device], Tensor] = {}
 
     @classmethod
     def from_config(cls, config: ScheduleConfig) -> NoiseSchedule:
@@ -75,15 +76,14 @@ class NoiseSchedule:
         following = [*self.timesteps(steps), -1]
         return following[following.index(t) + 1]
 
-    def alpha_sigma(self, t: int | Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and noise amplitudes, float32: scalars for an int (on the CPU), else shaped and placed like `t`."""
-        if isinstance(t, int):
-            alpha, sigma = self._tables[torch.device("cpu")][:, max(t, -1)]
-            return alpha, sigma
-        table = self._tables.get(t.device)
+    def alpha_sigma(self, t: int | Tensor, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Signal and noise amplitudes, float32: scalars for an int, on `device`; else shaped and placed like `t`."""
+        cpu = torch.device("cpu")
+        device, row = (device or cpu, max(t, -1)) if isinstance(t, int) else (t.device, t.clamp(min=-1))
+        table = self._tables.get(device)
         if table is None:
-            table = self._tables[t.device] = self._tables[torch.device("cpu")].to(t.device)
-        alpha, sigma = table[:, torch.where(t < 0, self.config.train_timesteps, t)]
+            table = self._tables[device] = self._tables[cpu].to(device)
+        alpha, sigma = table[:, row]
         return alpha, sigma
 
     def _amplitudes(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,3 +122,20 @@ class NoiseSchedule:
         """x at `t_prev` (Song et al. 2010.02502, equation 12, eta 0); a negative `t_prev` gives the clean sample."""
         alpha, sigma = self._amplitudes(t_prev, x_t)
         return alpha * self.to_x0(x_t, prediction, t) + sigma * self.to_epsilon(x_t, prediction, t)
+
+    def ddim_lines(self, steps: int, device: torch.device) -> dict[int, Tensor]:
+        """`ddim_step` for the timesteps of `timesteps(steps)`: factors of x_t and of the prediction, (2,) on `device`.
+
+        Made once, so that the host waits for the device once only.
+        """
+        if (steps, device) not in self._lines:
+            zero, one = torch.tensor(0.0), torch.tensor(1.0)
+            times = self.timesteps(steps)
+            x_and_prediction = ((zero, one), (one, zero))
+            table = [
+                [self.ddim_step(prediction, x, t, self.previous(t, steps)) for prediction, x in x_and_prediction]
+                for t in times
+            ]
+            rows = torch.tensor(table).to(device)
+            self._lines[steps, device] = dict(zip(times, rows, strict=True))
+        return self._lines[steps, device]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import diffusers  # its parts are imported at their first use, which takes seconds
+import torch
 from torch import Tensor
 
 from ..errors import FadaError
@@ -20,16 +21,23 @@ class Solver(Protocol):
         """x (float32) at the timestep after `t`; after the last one, the clean sample."""
         ...
 
+    def line(self, t: int, device: torch.device) -> Tensor | None:
+        """(2,) on `device`, where `step` is line[0] x + line[1] prediction, and can be part of a graph; else None."""
+        ...
+
 
 class DDIM:
     """Deterministic DDIM (2010.02502) by the schedule's own rules."""
 
     def __init__(self, schedule: NoiseSchedule, steps: int) -> None:
-        self.schedule, self.timesteps = schedule, schedule.timesteps(steps)
+        self.schedule, self.timesteps, self._steps = schedule, schedule.timesteps(steps), steps
         self._previous = {t: schedule.previous(t, steps) for t in self.timesteps}
 
     def step(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
         return self.schedule.ddim_step(prediction, x, t, self._previous[t])
+
+    def line(self, t: int, device: torch.device) -> Tensor:
+        return self.schedule.ddim_lines(self._steps, device)[t]
 
 
 class Multistep:
@@ -58,6 +66,9 @@ class Multistep:
 
     def step(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
         return self._scheduler.step(prediction, t, x, return_dict=False)[0]
+
+    def line(self, t: int, device: torch.device) -> None:
+        return None  # it needs the predictions before
 
 
 SOLVERS = ("ddim", "dpm++", "unipc")
