@@ -19,6 +19,7 @@ from ..fada_core.errors import FadaError
 from ..fada_core.media.audio import SAMPLE_RATE, from_waveform
 from ..fada_core.media.face import FaceRegion
 from ..fada_core.media.face_paste import PasteBack
+from ..fada_core.media.image import to_uint8
 from ..fada_core.media.video import VideoWriter
 from ..fada_core.sampling.ahead import Behind
 from .encode import single
@@ -131,7 +132,7 @@ class FADAVideoCombine(io.ComfyNode):
         with VideoWriter(path, width, height, fps or own["fps"], sound, **made) as writer, Behind() as behind:
             for chunk in chunks:
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                behind(writer.write, chunk)
+                behind(writer.write, to_uint8(chunk))
                 bar.update(len(chunk))  # without a preview: the frontend would keep it in place of the player
 
         if format == "png":

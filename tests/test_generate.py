@@ -19,8 +19,10 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
+from fada_core.generate import video
 from fada_core.generate.__main__ import main
 from fada_core.media.audio import listen, load_audio
 from fada_core.media.video import probe
@@ -402,3 +404,27 @@ def test_mistakes_in_a_list_of_jobs(
     path.write_text(line)
     assert main(["--jobs", str(path)]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("paste", [{}, {"paste_back": True, "face_box": "5 5 30 30"}], ids=["square", "pasted"])
+def test_no_other_thread_computes_on_a_cpu(run: Run, monkeypatch: pytest.MonkeyPatch, paste: dict[str, object]) -> None:
+    """It would slow the networks' own threads: see `Behind`."""
+    computed: list[str] = []
+
+    class Recorded(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+            if not function.is_view:
+                computed.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    class Watched(video.Behind):
+        def __call__(self, function: Callable[..., object], *arguments: object) -> None:
+            def watched() -> None:
+                with Recorded():
+                    function(*arguments)
+
+            super().__call__(watched)
+
+    monkeypatch.setattr(video, "Behind", Watched)
+    assert run(**paste)[0] == 0
+    assert computed == []

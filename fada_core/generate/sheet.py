@@ -21,11 +21,11 @@ class Sheet:
         count = min(frames, SHEET_COLUMNS * SHEET_ROWS - 1)
         self._wanted = set(np.linspace(0, frames - 1, count).round().astype(int).tolist())
         self._seen = 0
-        self._tiles = [to_uint8(portrait)[0]]
+        self._tiles = [to_uint8(portrait)[0].numpy()]
 
     def add(self, frames: Tensor) -> None:
         """Take note of the next frames, (n, size, size, 3) uint8."""
-        self._tiles += [frame.clone() for i, frame in enumerate(frames, self._seen) if i in self._wanted]
+        self._tiles += [frame.numpy().copy() for i, frame in enumerate(frames, self._seen) if i in self._wanted]
         self._seen += len(frames)
 
     def save(self, path: Path) -> None:

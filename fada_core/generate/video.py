@@ -111,8 +111,13 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
             videos = decode_ahead(pipe.decode, pipe.sample(cond, callback=advance, **how), pipe.device, finish)
         stack.enter_context(writer)
         stack.enter_context(behind)
+        # On a CPU a thread that pastes would take turns with the networks', see `Behind`.
+        beside = paste is None or pipe.device.type != "cpu"
         for frames in videos:
-            behind(write, frames)
+            if beside:
+                behind(write, frames)
+            else:
+                write(frames)
     if config.sheet:
         sheet.save(config.sheet)
     seconds = time.perf_counter() - started

@@ -66,6 +66,10 @@ class Behind:
 
     A call waits until the one before has returned, so that no more than one piece of work is held. What a call raises
     is raised by the next one, or at the end of the block, which waits for the last.
+
+    The calls should not compute with torch while networks run on the CPU: a second thread gets a second pool of OpenMP
+    threads, more than there are cores, and GNU's OpenMP then lets them all sleep between any two operations, which
+    makes the networks a third slower.
     """
 
     def __init__(self) -> None:
