@@ -50,10 +50,10 @@ def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -
     monkeypatch.setattr(torch, "compile", patched)
 
 
-@pytest.mark.parametrize("config, graphs", [(STUDENT, 4), (IDENTITY, 5)], ids=["student", "hallo_like"])
+@pytest.mark.parametrize("config, graphs", [(STUDENT, 2), (IDENTITY, 3)], ids=["student", "hallo_like"])
 def test_what_repeats_compiles_whole_and_once(config, graphs, monkeypatch):
-    """One graph each for steps, motion frames' features, conditions and decoder, over all clips; and one more where
-    motion frames go through pictures, which are fewer than a clip's."""
+    """One graph for the steps and one for the decoder, over all clips; and one more where motion frames go through
+    pictures, which are fewer than a clip's."""
     counter = CompileCounter()
     compile_with(monkeypatch, counter)
     exact = video(make_pipeline(config))
@@ -75,8 +75,8 @@ def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
         found = video(pipe, compute="compile")
     assert torch.equal(found, video(make_pipeline()))
     lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
-    assert len(lines) == 4  # one for each part
-    assert lines[0].startswith("Networks.motion_features runs uncompiled: ") and "no compiler here" in lines[0]
+    assert len(lines) == 2  # the step's and the decoder's, once each
+    assert lines[0].startswith("Networks.guided_step runs uncompiled: ") and "no compiler here" in lines[0]
 
 
 def test_which_way_is_chosen():
@@ -110,7 +110,7 @@ def test_offloaded_networks_compile_where_they_can(monkeypatch, tmp_path):
     compile_with(monkeypatch, counter)
     found = video(load(path, "cpu", offload=True), compute="compile")
     torch.testing.assert_close(found, video(load(path, "cpu")), atol=1e-5, rtol=0)
-    assert counter.frame_count == 2  # the denoising UNet's conditions and steps
+    assert counter.frame_count == 1  # of the step, as the denoising UNet stays; the decoder comes and goes
 
 
 def test_decoding_takes_what_memory_there_is(monkeypatch, caplog):

@@ -91,16 +91,12 @@ class Networks(nn.Module):
             portrait = self.reference_unet(portrait.to(self.dtype), tokens)
         if not frames:
             return portrait
-        moving = self.motion_features(motion.flatten(0, 1).contiguous(), tokens)
+        repeated = None if tokens is None else tokens.repeat_interleave(frames, 0)
+        moving = self.reference_unet(motion.flatten(0, 1).to(self.dtype), repeated)
         return {
             name: torch.cat([rows[:, None], moving[name].unflatten(0, (batch, frames))], 1).flatten(0, 1)
             for name, rows in portrait.items()
         }
-
-    def motion_features(self, motion: Tensor, tokens: Tensor | None) -> ReferenceFeatures:
-        """Reference UNet's features of motion frames alone, (batch * motion_frames, c, h, w), a row's in succession."""
-        repeated = None if tokens is None else tokens.repeat_interleave(len(motion) // len(tokens), 0)
-        return self.reference_unet(motion.to(self.dtype), repeated)
 
     def condition_features(
         self,
