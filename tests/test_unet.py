@@ -369,7 +369,7 @@ def test_a_folded_context_is_attended_to_as_any_other() -> None:
     attention = with_weights(ContextAttention(32, 4, 12), 0)
     tokens, context = randn(1, 3, 9, 32), randn(2, 3, 5, 12)
     inward, outward = attention.fold(context)
-    assert inward.shape == (3, 32, 20) and outward.shape == (3, 20, 32)
+    assert inward.shape == outward.shape == (3, 20, 32)
     plain = attention.to_out[0](attention.attend(attention.to_q(tokens), *attention.keys_values(context)))
     torch.testing.assert_close(attention(tokens, (inward, outward)), plain, atol=1e-5, rtol=0)
     assert (attention(tokens, attention.fold(context.flip(0))) - plain).abs().max() > 1e-2

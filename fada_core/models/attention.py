@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .resnet import zeroed
 
 KeysValues = tuple[Tensor, Tensor]  #: (n, length, inner) each
-Folded = tuple[Tensor, Tensor]  #: (n, dim, heads * length) and (n, heads * length, dim), see `ContextAttention`
+Folded = tuple[Tensor, Tensor]  #: (n, heads * length, dim) each, see `ContextAttention`
 AUDIO_REGIONS = ("full", "face", "lip")  #: Hallo's hierarchical audio attention, in its order
 
 
@@ -63,34 +63,43 @@ class Attention(nn.Module):
         return self.to_out[0](self.attend(self.to_q(tokens), *keys_values))
 
 
+def few_weights(tokens: Tensor, inward: Tensor, heads: int) -> Tensor:
+    """Weights of a folded context, (n, heads * length, dim), for tokens, (n, l, dim): (n, heads, length, l).
+
+    The tokens come last, so that the softmax passes over whole rows of memory. A CPU does that several times as fast
+    as a softmax over the few scores of one token after the other.
+    """
+    return (inward @ tokens.transpose(1, 2)).unflatten(1, (heads, -1)).softmax(dim=2)
+
+
 class ContextAttention(Attention):
     """Attention to a few tokens that stay the same over many steps: they are multiplied out with all four projections.
 
-        softmax(x W_q (c W_k)^T / sqrt(d)) c W_v W_o + b  =  softmax(x A) B
+        softmax(x W_q (c W_k)^T / sqrt(d)) c W_v W_o + b  =  softmax(x A^T) B
 
-    A has a column and B a row for each token in each head. So instead of two wide products, a step has two narrow ones:
-    with Hallo's 4 identity tokens a tenth of the arithmetic at 320 channels. A head's weights sum to 1, which lets B
-    take in the bias.
+    A and B have a row for each token in each head. So instead of two wide products, a step has two narrow ones: with
+    Hallo's 4 identity tokens a tenth of the arithmetic at 320 channels. A head's weights sum to 1, which lets B take in
+    the bias.
     """
 
     def fold(self, context: Tensor) -> Folded:
-        """(n, length, context_dim) -> A, (n, dim, heads * length), and B, (n, heads * length, dim)"""
+        """(n, length, context_dim) -> A and B, (n, heads * length, dim) each"""
         keys, values = self.keys_values(context)
         dim = keys.shape[-1]
         # Weights are asked for by calling their layers: they may be on another device, or have adapters.
         queries = self.to_q(torch.eye(dim, device=context.device, dtype=context.dtype))
         queries, heads_keys = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in (queries, keys))
-        inward = queries @ heads_keys.transpose(-1, -2) * (dim // self.heads) ** -0.5  # (n, heads, dim, length)
+        inward = heads_keys @ queries.transpose(-1, -2) * (dim // self.heads) ** -0.5  # (n, heads, length, dim)
         own = torch.eye(self.heads, device=values.device, dtype=values.dtype).repeat_interleave(dim // self.heads, 1)
         outward = self.to_out[0](values[:, None] * own[:, None])  # (n, heads, length, dim), the bias in every head
         bias = self.to_out[0](torch.zeros_like(values[:1, :1]))
         outward = outward.flatten(1, 2) - bias * (1 - 1 / self.heads)
-        return inward.transpose(1, 2).flatten(2), outward
+        return inward.flatten(1, 2), outward
 
     def forward(self, tokens: Tensor, folded: Folded) -> Tensor:
         """(n, l, dim) tokens, the context from `fold` -> (n, l, dim)"""
         inward, outward = folded
-        return (tokens @ inward).unflatten(-1, (self.heads, -1)).softmax(dim=-1).flatten(2) @ outward
+        return few_weights(tokens, inward, self.heads).flatten(1, 2).transpose(1, 2) @ outward
 
 
 class GEGLU(nn.Module):
@@ -269,8 +278,8 @@ class SpatialTransformer(nn.Module):
 class Hearing:
     """The audio tokens, multiplied out with all that a layer's audio attentions do with them; see `AudioBlock.fold`."""
 
-    inward: Tensor  #: as in `ContextAttention`, the regions side by side, (rows, dim, regions * heads * T)
-    outward: Tensor  #: (rows, regions * heads * T, dim)
+    inward: Tensor  #: as in `ContextAttention`, one region after the other, (rows, regions * heads * T, dim)
+    outward: Tensor  #: shaped alike
     silence: Tensor  #: what each region adds for rows that hear nothing, (regions, dim)
     bias: Tensor  #: what all regions add everywhere, (dim,)
 
@@ -317,7 +326,7 @@ class AudioBlock(nn.Module):
             outward.append(weight * (leave(out) - bias))
             silence.append(weight * (leave(attention.to_out[0](nothing)) - bias))  # attention to zeros is zero
             biases.append(weight * bias)
-        return Hearing(torch.cat(inward, 2), torch.cat(outward, 1), torch.cat(silence), torch.cat(biases).sum(0))
+        return Hearing(torch.cat(inward, 1), torch.cat(outward, 1), torch.cat(silence), torch.cat(biases).sum(0))
 
     def forward(self, tokens: Tensor, audio: Hearing, masks: Tensor | None) -> Tensor:
         """
@@ -338,11 +347,11 @@ class AudioBlock(nn.Module):
             quiet = audio.silence.sum(0) if masks is None else masks[:silent] @ audio.silence
             heard.append(quiet.expand_as(normed[:silent]))
         if silent < len(normed):
-            scores = (normed[silent:] @ audio.inward).unflatten(-1, (len(self.regions), self.heads, -1))
-            weights = scores.softmax(dim=-1).flatten(3)
+            weights = few_weights(normed[silent:], audio.inward, len(self.regions) * self.heads)
             if masks is not None:
-                weights = weights * masks[silent:, :, :, None]
-            heard.append(weights.flatten(2) @ audio.outward)
+                heads_masks = masks[silent:].transpose(1, 2).repeat_interleave(self.heads, 1)
+                weights = weights * heads_masks[:, :, None]
+            heard.append(weights.flatten(1, 2).transpose(1, 2) @ audio.outward)
         return (heard[0] if len(heard) == 1 else torch.cat(heard)) + audio.bias
 
 
