@@ -43,9 +43,8 @@ def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -
     torch.compiler.reset()
     real = torch.compile
 
-    def patched(function: Callable[..., Any], backend_name: str = "", **options: Any) -> Callable[..., Any]:
-        options = {name: value for name, value in options.items() if name not in ("backend", "options")}
-        return real(function, backend=backend, **options)
+    def patched(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        return real(function, **(options | {"backend": backend}))
 
     monkeypatch.setattr(torch, "compile", patched)
 
@@ -63,6 +62,17 @@ def test_what_repeats_compiles_whole_and_once(config, graphs, monkeypatch):
     calls = counter.op_count
     assert torch.equal(video(pipe), exact)  # back to the networks as they are
     assert counter.op_count == calls
+
+
+def test_compiled_networks_may_change_between_two_videos(monkeypatch):
+    compile_with(monkeypatch, CompileCounter())
+    pipe = make_pipeline()
+    video(pipe, compute="compile")
+    for parameter in pipe.networks.parameters():
+        parameter.data *= 0.9
+    torch.testing.assert_close(video(pipe, compute="compile"), video(pipe), atol=1e-5, rtol=0)
+    pipe.networks.bfloat16()
+    torch.testing.assert_close(video(pipe, compute="compile"), video(pipe), atol=1e-5, rtol=0)
 
 
 def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):

@@ -71,7 +71,11 @@ def _replace(module: nn.Module, method: str, backend: str) -> None:
     from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
 
     plain: Callable[..., Any] = getattr(module, method)
-    compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend=backend)
+    # Before each call the compiler looks whether what it compiled for is still so. For torch's own layers that takes
+    # a millisecond and says nothing: their weights move or change their type together with what is passed in.
+    unwatched = getattr(torch.compiler, "skip_guard_on_inbuilt_nn_modules_unsafe", None)  # torch 2.8 and later
+    options = {"guard_filter_fn": unwatched} if unwatched else None
+    compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend=backend, options=options)
 
     def attempt(*args: Any, **kwargs: Any) -> Any:
         try:
