@@ -76,7 +76,9 @@ class _Pools:
 
 
 def with_decoder(networks: Networks, like: VAEConfig) -> Networks:
-    """The same networks with a fresh decoder of the shape that `like` describes; its encoder is frozen.
+    """The same networks with another decoder, of the shape that `like` describes; its encoder is frozen.
+
+    Layers that the old decoder has under the same name and in the same shape begin as they were, the others fresh.
 
     Raises:
         FadaError: the autoencoder is not the project's own.
@@ -87,8 +89,9 @@ def with_decoder(networks: Networks, like: VAEConfig) -> Networks:
     shape = {name: getattr(like, name) for name in ("decoder_cell", "decoder_widths", "decoder_blocks")}
     networks.config = replace(networks.config, vae=replace(old, **shape))
     fresh = TinyVAE(networks.config.vae)
-    kept = {name: value for name, value in networks.vae.state_dict().items() if not name.startswith("decoder.")}
-    fresh.load_state_dict(kept | {f"decoder.{name}": value for name, value in fresh.decoder.state_dict().items()})
+    begun = fresh.state_dict()
+    before = networks.vae.state_dict().items()
+    fresh.load_state_dict(begun | {k: v for k, v in before if k in begun and v.shape == begun[k].shape})
     fresh.encoder.requires_grad_(False)
     networks.vae = fresh
     return networks
