@@ -226,8 +226,8 @@ TINY = ModelConfig(
         latent_channels=16,
         scaling_factor=1.0,
         decoder_cell=8,
-        decoder_widths=(96, 64),
-        decoder_blocks=(3, 2),
+        decoder_widths=(96, 32),
+        decoder_blocks=(2, 2),
     ),
 )
 
