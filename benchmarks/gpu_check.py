@@ -145,8 +145,8 @@ def main() -> int:
     torch.backends.cudnn.allow_tf32 = True
 
     if not only:
-        asked = BenchConfig(modes=("teacher", "fast"), compare=",".join([*paths, "reference"]))
-        runs = [asked, replace(asked, preset="sd15")] if gpu else [replace(asked, width=4, size=64, repeats=2)]
+        asked = BenchConfig(modes=("teacher", "fast"), compare=",".join([*paths, "reference"]), repeats=2)
+        runs = [asked, replace(asked, preset="sd15")] if gpu else [replace(asked, width=4, size=64)]
         for bench in runs:
             sys.stdout.write(f"\n{markdown(*run(bench))}")
             sys.stdout.flush()

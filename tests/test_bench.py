@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fada_core.bench.__main__ import main
+import fada_core.bench.__main__ as bench
 from fada_core.bench.measure import CLIP_STAGES, ClipTimes, Effort, Pass, count_tflop
 from fada_core.bench.models import bench_config, make_job, random_pipeline
 from fada_core.bench.paths import build_path, parse_paths
@@ -85,14 +86,33 @@ def test_a_row_has_medians_and_quartiles():
     assert row.ms_per_forward == pytest.approx(50 * 6 / 18, rel=1e-3)
     assert row.spread["denoise"] == (125, 275) and row.stages_ms["encode"] == 500
     assert row.peak_memory_mb == 100 and row.peak_share == pytest.approx(0.4 / 0.8 / 2)
-    plain = replace(row, path="reference", frames_per_s=2.0)
+    assert row.mean_seconds == pytest.approx(0.8)
+    plain = replace(row, path="reference", mean_seconds=2.0)
     assert "balanced, eager : balanced, reference, float32: 2.50 x" in markdown([row, plain], CPU)
+
+
+def test_all_get_as_much_time_as_the_slowest_takes(monkeypatch):
+    now, order = [0.0], []
+
+    class Takes:
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+        def run(self):
+            order.append(self.seconds)
+            now[0] += self.seconds
+            return self.seconds
+
+    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    slow, quick = bench._measure(bench.BenchConfig(warmup=1, repeats=2), [Takes(10.0), Takes(3.0)])
+    assert slow == [10.0] * 2 and quick == [3.0] * 7
+    assert order == [10.0, 3.0, 10.0, *[3.0] * 4, 10.0, *[3.0] * 3]
 
 
 def test_the_command_prints_rows(capsys, tmp_path):
     trace = tmp_path / "traces" / "fast.json"
     arguments = ["--modes", "fast", "--compare", "eager,reference", "--clips", "1", "--profile", str(trace), "--json"]
-    assert main([*arguments, *NARROW]) == 0
+    assert bench.main([*arguments, *NARROW]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
     ours, plain = json.loads(lines[0])
@@ -107,7 +127,7 @@ def test_the_command_prints_rows(capsys, tmp_path):
 
 def test_modes_are_measured_side_by_side(capsys):
     """The teacher is the student without its control: the same weights, and no room for a second model needed."""
-    assert main(["--modes", "teacher", "fast", "--clips", "1", "--json", *NARROW]) == 0
+    assert bench.main(["--modes", "teacher", "fast", "--clips", "1", "--json", *NARROW]) == 0
     teacher, fast = json.loads(capsys.readouterr().out)
     assert (teacher["mode"], teacher["nfe"]) == ("teacher", 6) and (fast["mode"], fast["nfe"]) == ("fast", 2)
     student = random_pipeline(replace(SMALL, control=ControlConfig("tokens", 2, 16)), "student", CPU, torch.float32)
@@ -130,7 +150,7 @@ def test_modes_are_measured_side_by_side(capsys):
     ],
 )
 def test_mistakes_end_in_one_sentence(arguments, says, capsys):
-    assert main([*arguments, "--device", "cpu"]) == 2
+    assert bench.main([*arguments, "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and says in error and len(error.splitlines()) == 1
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -56,7 +57,7 @@ class BenchConfig:
     warmup: int = 1
     """Passes before the measured ones, besides the one in which the arithmetic is counted."""
     repeats: int = 3
-    """Measured passes; modes and ways to compute take turns."""
+    """Measured passes of the slowest mode and way to compute. They take turns, and all get as much time as it takes."""
     width: int = 1
     """Divide the UNets' channels and heads by this, for a preset that is too large for the machine."""
     size: int | None = None
@@ -186,15 +187,25 @@ def _tflop(contender: _Contender) -> float:
 
 
 def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list[Pass]]:
-    """The measured passes of each. They take turns, so that a machine that slows down is unfair to nobody."""
+    """The measured passes of each: `repeats` of the slowest, and of the others as many as fit its time.
+
+    Next is who has had the least time. So a machine that slows down for a while does so for all of them, however long
+    a pass takes.
+    """
+    for contender in tqdm(list(contenders) * config.warmup, desc="warm-up", mininterval=5):
+        contender.run()
     passes: list[list[Pass]] = [[] for _ in contenders]
-    rounds = product(range(-config.warmup, config.repeats), zip(contenders, passes, strict=True))
-    count = (config.warmup + config.repeats) * len(contenders)
-    for index, (contender, own) in tqdm(rounds, desc="passes", total=count, mininterval=5):
-        done = contender.run()
-        if index >= 0:
-            own.append(done)
-    return passes
+    spent = [0.0] * len(contenders)
+    with tqdm(desc="passes", mininterval=5) as bar:
+        while True:
+            index = spent.index(min(spent))
+            behind = max(spent) - spent[index]
+            if min(map(len, passes)) >= config.repeats and behind <= spent[index] / len(passes[index]) / 2:
+                return passes
+            start = time.perf_counter()
+            passes[index].append(contenders[index].run())
+            spent[index] += time.perf_counter() - start
+            bar.update()
 
 
 def _profile(target: FilePath, contender: _Contender) -> None:

@@ -6,13 +6,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..condition import Condition
+from ..config import ModelConfig
 from ..media.video import VideoWriter
 from ..memory import peak_memory_mb, reset_peak
 from .models import Job
@@ -111,28 +114,38 @@ def run_pass(path: Path, encode: Callable[[], Condition], job: Job, effort: Effo
         seed=0,
         callback=lambda step, steps, latents: ticks.append(clock.mark()),
     )
+    made = []
+    bounds = [clock.mark()]
+    for latents in clips:
+        bounds.append(clock.mark())
+        frames = path.pipe.decode(latents)
+        bounds.append(clock.mark())
+        made.append(path.to_host(frames))
+        bounds.append(clock.mark())
+        marks.append((bounds, ticks[-effort.steps :]))
+        bounds = [bounds[-1]]
+    clock.synchronize()
+    memory = peak_memory_mb(device)
+    writing = _write(made, config, job)  # by itself, as the encoder's threads go on beside what follows
+    times = [_clip_times(clock, *of, seconds) for of, seconds in zip(marks, writing, strict=True)]
+    return Pass(clock.seconds(began, encoded), times, path.pipe.stats.nfe_per_clip, memory)
+
+
+def _write(clips: Sequence[Tensor], config: ModelConfig, job: Job) -> list[float]:
+    """Seconds that each clip takes."""
     with tempfile.TemporaryDirectory() as folder:
         target = FilePath(folder, "bench.mp4")
         with VideoWriter(target, config.size, config.size, config.fps, job.speech) as writer:
-            bounds = [clock.mark()]
-            for latents in clips:
-                bounds.append(clock.mark())
-                frames = path.pipe.decode(latents)
-                bounds.append(clock.mark())
-                pictures = path.to_host(frames)
-                bounds.append(clock.mark())
+            ends = [time.perf_counter()]
+            for pictures in clips:
                 writer.write(pictures)
-                bounds.append(clock.mark())
-                marks.append((bounds, ticks[-effort.steps :]))
-                bounds = [bounds[-1]]
-    clock.synchronize()
-    times = [_clip_times(clock, bounds, steps) for bounds, steps in marks]
-    return Pass(clock.seconds(began, encoded), times, path.pipe.stats.nfe_per_clip, peak_memory_mb(device))
+                ends.append(time.perf_counter())
+    return [end - start for start, end in pairwise(ends)]
 
 
-def _clip_times(clock: Clock, bounds: Sequence[Any], ticks: Sequence[Any]) -> ClipTimes:
-    sampled, decode, copy, write = (clock.seconds(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
-    steps = sorted(clock.seconds(a, b) for a, b in zip(ticks, ticks[1:], strict=False))
+def _clip_times(clock: Clock, bounds: Sequence[Any], ticks: Sequence[Any], write: float) -> ClipTimes:
+    sampled, decode, copy = (clock.seconds(a, b) for a, b in pairwise(bounds))
+    steps = sorted(clock.seconds(a, b) for a, b in pairwise(ticks))
     step = steps[len(steps) // 2]
     # A step that the median does not stand for (a page fault, another process) must not make the rest negative.
     denoise = min(step * len(ticks), sampled)

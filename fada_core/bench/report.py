@@ -22,7 +22,8 @@ class Row:
     mode: str
     path: str
     dtype: str
-    frames_per_s: float  #: of a clip from its conditions to bytes on the host; without encoding the job, and writing
+    frames_per_s: float  #: of a clip, from its conditions to bytes on the host; without encoding the job, and writing
+    mean_seconds: float  #: a clip's time for the same, mean over all clips; what the table's ratios compare
     ms_per_forward: float  #: a denoising step, divided by its evaluations (one a branch)
     nfe: int  #: forward passes of the denoising UNet for one clip, per conditional branch, counted by the code
     peak_memory_mb: float  #: MiB: of the device on CUDA, else of the process
@@ -70,6 +71,7 @@ def make_row(
         path=path,
         dtype=dtype,
         frames_per_s=medians["frames_per_s"],
+        mean_seconds=float(f"{np.mean([clip.until_host for clip in clips]):.4g}"),
         ms_per_forward=medians["ms_per_forward"],
         nfe=nfe,
         peak_memory_mb=round(max(each.peak_memory_mb for each in passes), 1),
@@ -128,7 +130,10 @@ def _peaks(rows: Sequence[Row]) -> str:
 
 
 def _ratios(rows: Sequence[Row]) -> list[str]:
-    """Frames per second of every row over those of the slowest kind beside it: the reference path, the teacher."""
+    """How much faster every row is than the slowest kind beside it: the reference path, the teacher.
+
+    By the mean: a long clip has its share of a machine's slow moments, the median of many short ones can have none.
+    """
     by_key = {(row.mode, row.path, row.dtype): row for row in rows}
     lines = []
     for row in rows:
@@ -136,6 +141,6 @@ def _ratios(rows: Sequence[Row]) -> list[str]:
             other = by_key.get(key)
             if other is not None and other is not row:
                 ours, theirs = (f"{each.mode}, {each.path}" for each in (row, other))
-                ratio = row.frames_per_s / other.frames_per_s
-                lines.append(f"- {ours} : {theirs}, {row.dtype}: {ratio:.2f} x frames/s")
+                ratio = other.mean_seconds / row.mean_seconds
+                lines.append(f"- {ours} : {theirs}, {row.dtype}: {ratio:.2f} x as fast")
     return lines

@@ -39,7 +39,9 @@ class TemporalAttention(Attention):
     def forward_last(self, x: Tensor, skip: int) -> Tensor:
         """Self-attention of (n, length, dim), read out only from position `skip` on: -> (n, length - skip, dim)"""
         x = self.pos_encoder(x)
-        return self(x[:, skip:], self.keys_values(x))
+        # All are projected, in one matrix product: a slice of each sequence would be as many small ones.
+        attended = self.attend(self.to_q(x)[:, skip:], *self.keys_values(x))
+        return self.to_out[0](attended)
 
 
 class TemporalBlock(nn.Module):
