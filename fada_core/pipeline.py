@@ -301,28 +301,36 @@ class Pipeline:
     def decode(self, latents: Tensor, batch: int | None = None) -> Tensor:
         """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32.
 
+        If memory runs out, fewer frames are decoded at a time, and at last, with Stable Diffusion's autoencoder, single
+        frames in tiles, which the log says: their colours differ a little.
+
         Args:
             batch: so many of them at a time; default DECODED, or as many as there is memory for.
 
         Raises:
-            FadaError: out of memory even for a single frame.
+            FadaError: out of memory even so.
         """
         networks = self.networks
         if batch is None:
             free, each = free_bytes(self.device), picture_bytes(self.config, networks.dtype)
             batch = DECODED if free is None else max(1, min(DECODED, free // each))
+        decode, tiles = networks.vae.decode, self.config.vae.kind == "kl"
         # The order of memory that convolutions like; without it, a quarter slower on a CPU.
         ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
         while True:
             with out_of_memory():
                 try:
                     parts = ordered.chunk(math.ceil(len(ordered) / batch))  # all alike, for the compiler
-                    return torch.cat([networks.vae.decode(part).float() for part in parts])
+                    return torch.cat([decode(part).float() for part in parts])
                 except torch.OutOfMemoryError:
-                    if batch == 1:
+                    if batch == 1 and not tiles:
                         raise
-            batch //= 2
-            log.info("Memory is short: decoding %d frames at a time from here.", batch)
+            if batch > 1:
+                batch //= 2
+                log.info("Memory is short: decoding %d frames at a time from here.", batch)
+            else:
+                decode, tiles = networks.vae.decode_tiled, False
+                log.warning("Memory is short: decoding in tiles, whose colours may differ a little.")
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Tensor:

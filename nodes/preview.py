@@ -6,10 +6,13 @@ import contextvars
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
+import comfy.latent_formats
 import comfy.model_management
 import comfy.utils
+import latent_preview
 from PIL import Image
 from torch import Tensor
 
@@ -28,7 +31,7 @@ class ClipPreview:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+        self._show = _shown_by(pipeline)
         self._bar = comfy.utils.ProgressBar(1)
         self._interval = _STRIDE / pipeline.config.fps
         self._pictures: list[tuple[str, Image.Image, int]] = []
@@ -56,7 +59,7 @@ class ClipPreview:
         now = time.monotonic()
         if now < self._due:
             return
-        frames = self._pipeline.preview(latents[::_STRIDE])
+        frames = self._show(latents[::_STRIDE])
         self._pictures = [to_preview(frame) for frame in frames.split(1)]
         self._due = now + self._interval * len(self._pictures)
         self._changed.set()
@@ -75,3 +78,13 @@ class ClipPreview:
                     return
                 if self._changed.is_set():
                     break
+
+
+def _shown_by(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
+    """What turns latents into frames: ComfyUI's TAESD, where it is set to that, for Stable Diffusion's latents."""
+    if pipeline.config.vae.kind == "kl":
+        previewer = latent_preview.get_previewer(pipeline.device, comfy.latent_formats.SD15())
+        taesd = getattr(previewer, "taesd", None)  # its other kind is a linear map like ours
+        if taesd is not None:
+            return lambda latents: taesd.decode(latents.to(pipeline.device)).clamp(-1, 1)
+    return pipeline.preview

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import math
 import re
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,8 +30,9 @@ from torch.utils._pytree import tree_leaves
 
 import fada_core.media.audio
 import fada_core.pipeline
+from fada_core.bench.models import random_pipeline
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
-from fada_core.config import TINY
+from fada_core.config import SD15, TINY
 from fada_core.media.image import load_image
 from fada_core.models.networks import Networks
 from tests.public_models import write_checkpoints
@@ -444,6 +447,38 @@ def stopped(comfy: SimpleNamespace, ran: dict[str, tuple], monkeypatch: pytest.M
         patched.setattr(utils, "PROGRESS_BAR_HOOK", hook)
         patched.setattr(utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0.0)  # steps that take milliseconds are told as well
         sample(comfy, ran, cond)
+
+
+@pytest.mark.parametrize("chosen", [True, False], ids=["taesd", "linear"])
+def test_previews_are_made_as_comfyui_is_set_to(comfy, monkeypatch, chosen):
+    """Where the user has chosen TAESD, latents of Stable Diffusion are shown by it, else by their linear map."""
+    import latent_preview
+    from comfy import utils
+
+    config = replace(SMALL, unet=replace(SMALL.unet, in_channels=4), vae=SD15.vae)
+    pipe = random_pipeline(config, "teacher", torch.device("cpu"), torch.float32)
+    latents = torch.ones(2, 4, 4, 4)
+    green = torch.tensor([-1.0, 1.0, -1.0])[:, None, None]
+    taesd = SimpleNamespace(decode=lambda latents: green.expand(len(latents), 3, 32, 32) * 2)  # beyond its range
+    previewer = SimpleNamespace(taesd=taesd) if chosen else SimpleNamespace()
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda device, latent_format: previewer)
+    wanted = green.expand(3, 32, 32) if chosen else pipe.preview(latents)[0]
+    shown: list[Image.Image] = []
+    came = threading.Event()
+
+    def hook(step: int, total: int, preview: tuple | None = None, **_: Any) -> None:
+        if preview is not None:
+            shown.append(preview[1])
+            came.set()
+
+    monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", hook)
+    monkeypatch.setattr(utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0.0)
+    nodes = comfy.runtime.get_node_class("FADASampler").__module__.rpartition(".")[0]
+    with importlib.import_module(".preview", nodes).ClipPreview(pipe) as preview:
+        preview(1, 2, latents)
+        assert came.wait(60)
+    pixels = torch.from_numpy(np.array(shown[0])).permute(2, 0, 1) / 127.5 - 1
+    torch.testing.assert_close(pixels, wanted, atol=0.01, rtol=0, check_dtype=False)
 
 
 def test_a_stopped_sampling_goes_on(comfy, ran, monkeypatch, caplog):

@@ -115,6 +115,8 @@ class StableDiffusionVAE(nn.Module):
             sample_size=512,
             scaling_factor=config.scaling_factor,
         )
+        # Half of diffusers' own: 512 px, the size of the public models, would be a single tile.
+        self.kl.tile_sample_min_size, self.kl.tile_latent_min_size = 256, 32
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures `(n, 3, h, w)` in -1..1 to scaled latents `(n, 4, h/8, w/8)`."""
@@ -123,6 +125,13 @@ class StableDiffusionVAE(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents `(n, 4, h, w)` to pictures `(n, 3, 8h, 8w)` in -1..1."""
         return self.kl.decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
+
+    def decode_tiled(self, latents: Tensor) -> Tensor:
+        """As `decode`, in tiles of 256 px that overlap by a quarter and are blended: a fraction of its memory.
+
+        The norms see one tile at a time, so colours differ a little from `decode`'s.
+        """
+        return self.kl.tiled_decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
 
 
 class TAESD(nn.Module):

@@ -21,9 +21,10 @@ _SD15_RGB = (
 def preview(networks: Networks, latents: Tensor) -> Tensor:
     """Approximate pictures (n, 3, 8h, 8w) in -1..1, float32, of latents (n, c, h, w).
 
-    The tiny autoencoder decodes in milliseconds; for Stable Diffusion's a linear map of the latents, enlarged, must do.
+    The tiny autoencoder and TAESD decode in milliseconds; for Stable Diffusion's own a linear map of the latents,
+    enlarged, must do.
     """
-    if networks.config.vae.kind == "tiny":
+    if networks.config.vae.kind != "kl":
         return networks.vae.decode(latents.to(networks.dtype)).float()
     factors = torch.tensor(_SD15_RGB, device=latents.device)
     pictures = torch.einsum("nchw,cr->nrhw", latents.float(), factors).clamp(-1, 1)
