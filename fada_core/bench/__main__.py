@@ -30,6 +30,8 @@ from .models import STEPS, Job, bench_config, make_job, random_pipeline
 from .paths import Path, build_path, parse_paths
 from .report import Row, make_row, markdown
 
+log = logging.getLogger("fada.bench")
+
 Mode = Literal["teacher", "balanced", "fast"]
 PAPER = SamplingSettings()  #: scales 2.0 and 6.5, at which guidance takes three branches
 
@@ -67,7 +69,8 @@ class BenchConfig:
     device: Literal["cpu", "cuda", "mps", "xpu"] | None = None
     """Where to compute (default: the accelerator, if there is one)."""
     profile: FilePath | None = None
-    """Write a trace of one more pass of the table's first row, for chrome://tracing or Perfetto."""
+    """Write a trace of one more pass of the table's first row, for chrome://tracing or Perfetto, and log the operations
+    that take the most time."""
     json: bool = False
     """Print one line of JSON, a list of rows, in place of the table."""
 
@@ -216,6 +219,8 @@ def _profile(target: FilePath, contender: _Contender) -> None:
     with profile(activities=activities) as trace:
         contender.run()
     trace.export_chrome_trace(str(target))
+    key = "self_device_time_total" if len(activities) > 1 else "self_cpu_time_total"
+    log.info(trace.key_averages().table(sort_by=key, row_limit=16, max_name_column_width=50))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
