@@ -28,7 +28,8 @@ from tests.test_sampling import IDENTITY, SMALL, make_networks
 
 CPU = torch.device("cpu")
 BFLOAT16_RMS = 0.005
-"""Of pictures in -1..1, in any clip of a chained video: measured 0.0017 in all of the first four, on a CPU."""
+"""Of pictures in -1..1, in any clip of a chained video: measured 0.0017 in all of the first four, of one step
+each, on a CPU."""
 STUDENT = replace(SMALL, control=ControlConfig("tokens", 2, 16))
 
 
