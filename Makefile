@@ -1,4 +1,4 @@
-# make demo: a talking video from material that the project makes itself.  make test: the tests.
+# make demo: a talking video from material that the project makes itself.  make test: the tests, in two processes.
 # Both set up .venv first, once. On Windows, or with another environment: the commands are in README.md.
 
 PYTHON ?= python3
@@ -16,7 +16,7 @@ demo: .venv/.installed
 	$(PY) -m fada_core.generate --image out/demo/portrait.png --audio out/demo/speech.wav --out out/demo.mp4 --sheet out/demo.png
 
 test: .venv/.installed
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/.installed
 	$(PY) -m ruff check

@@ -96,6 +96,7 @@ class Pipeline:
         self.config = networks.config
         self.schedule = NoiseSchedule(self.config.schedule)
         self.stats = Stats()
+        self._decodable = DECODED  #: pictures at once for which memory has sufficed so far; 0: only a tile of one
         self._way = "eager"  #: how the networks compute now, an entry of `accelerate.WAYS`
 
     @property
@@ -301,8 +302,8 @@ class Pipeline:
     def decode(self, latents: Tensor, batch: int | None = None) -> Tensor:
         """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32.
 
-        If memory runs out, fewer frames are decoded at a time, and at last, with Stable Diffusion's autoencoder, single
-        frames in tiles, which the log says: their colours differ a little.
+        If memory runs out, fewer frames are decoded at a time from then on, and at last, with Stable Diffusion's
+        autoencoder, single frames in tiles, which the log says: their colours differ a little.
 
         Args:
             batch: so many of them at a time; default DECODED, or as many as there is memory for.
@@ -310,27 +311,27 @@ class Pipeline:
         Raises:
             FadaError: out of memory even so.
         """
-        networks = self.networks
+        networks, tiles = self.networks, self.config.vae.kind == "kl"
         if batch is None:
             free, each = free_bytes(self.device), picture_bytes(self.config, networks.dtype)
             batch = DECODED if free is None else max(1, min(DECODED, free // each))
-        decode, tiles = networks.vae.decode, self.config.vae.kind == "kl"
+        batch = min(batch, self._decodable)
         # The order of memory that convolutions like; without it, a quarter slower on a CPU.
         ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
         while True:
+            decode = networks.vae.decode if batch else networks.vae.decode_tiled
             with out_of_memory():
                 try:
-                    parts = ordered.chunk(math.ceil(len(ordered) / batch))  # all alike, for the compiler
+                    parts = ordered.chunk(math.ceil(len(ordered) / max(1, batch)))  # all alike, for the compiler
                     return torch.cat([decode(part).float() for part in parts])
                 except torch.OutOfMemoryError:
-                    if batch == 1 and not tiles:
+                    if not batch or (batch == 1 and not tiles):
                         raise
-            if batch > 1:
-                batch //= 2
+            batch = self._decodable = batch // 2
+            if batch:
                 log.info("Memory is short: decoding %d frames at a time from here.", batch)
             else:
-                decode, tiles = networks.vae.decode_tiled, False
-                log.warning("Memory is short: decoding in tiles, whose colours may differ a little.")
+                log.warning("Memory is short: decoding in tiles from here, whose colours may differ a little.")
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fada_core.bench.__main__ as bench
+from fada_core.bench.ablation import ABLATIONS
 from fada_core.bench.measure import CLIP_STAGES, ClipTimes, Effort, Pass, count_tflop
 from fada_core.bench.models import bench_config, make_job, random_pipeline
 from fada_core.bench.paths import build_path, parse_paths
@@ -34,9 +35,14 @@ def test_the_plain_way_makes_the_same_video(config, mode):
     assert ours.shape == theirs.shape == (8, 16, 8, 8)
     assert (ours - theirs).abs().max() <= 1e-4 * ours.abs().max()
     assert pipe.stats.nfe_per_clip == plain.stats.nfe_per_clip == (2 if mode == "fast" else 6)
-    apart = torch.cat(list(build_path("apart", pipe).pipe.sample(cond, mode, 2, 2.0, 6.5, seed=0)))
-    assert (apart - ours).abs().max() <= 1e-4 * ours.abs().max()
     torch.testing.assert_close(plain.decode(ours), pipe.decode(ours), atol=1e-5, rtol=0)
+    for name in ABLATIONS:
+        without = build_path(name, pipe).pipe
+        other = torch.cat(list(without.sample(cond, mode, 2, 2.0, 6.5, seed=0)))
+        assert (other - ours).abs().max() <= 1e-4 * ours.abs().max(), name
+        torch.testing.assert_close(without.decode(ours), pipe.decode(ours), atol=1e-5, rtol=0)
+    again = torch.cat(list(pipe.sample(cond, mode, 2, 2.0, 6.5, seed=0)))
+    assert torch.equal(again, ours)  # none of them has touched what it shares
 
 
 def test_every_input_reaches_the_output_of_random_weights():
@@ -62,6 +68,8 @@ def test_arithmetic_is_counted():
     assert two - one == pytest.approx(three - two) and two > one > 0
     assert count("eager", 3, 2.0) - count("eager", 2, 2.0) > 1.5 * (two - one)  # one more branch
     assert count("reference", 2, 1.0) > one
+    saved = ("no-keeping", "no-motion-cut", "no-plain-rows", "no-silent-rows", "no-shared-portrait")
+    assert all(count(name, 2, 2.0) > count("eager", 2, 2.0) for name in saved)
     query, key = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 7, 4)
 
     class Attends:

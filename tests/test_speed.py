@@ -143,6 +143,9 @@ def test_decoding_takes_what_memory_there_is(monkeypatch, caplog):
         torch.testing.assert_close(pipe.decode(latents), exact, atol=1e-6, rtol=0)
     assert taken == [7, 4, 2, 2, 2, 1]
     assert "decoding 2 frames at a time" in caplog.text
+    taken.clear()
+    torch.testing.assert_close(pipe.decode(latents), exact, atol=1e-6, rtol=0)
+    assert taken == [2, 2, 2, 1]  # the next clip does not run out of memory first
 
 
 def test_decoding_ends_in_tiles(monkeypatch, caplog):
@@ -160,6 +163,7 @@ def test_decoding_ends_in_tiles(monkeypatch, caplog):
     monkeypatch.setattr(vae, "decode", full)
     with caplog.at_level(logging.WARNING, "fada.pipeline"):
         torch.testing.assert_close(pipe.decode(latents), exact, atol=1e-5, rtol=0)  # smaller than a tile
+        pipe.decode(latents)
     assert taken == [2, 2, 2, 1] and caplog.text.count("decoding in tiles") == 1
     vae.kl.tile_sample_min_size, vae.kl.tile_latent_min_size = 32, 4
     tiled = pipe.decode(latents)

@@ -24,6 +24,7 @@ from ..device import default_device, default_dtype
 from ..errors import FadaError
 from ..modes import MODES
 from ..pipeline import Pipeline, load
+from ..sampling.accelerate import WAYS
 from ..sampling.sampler import SamplingSettings
 from .measure import Effort, Pass, count_tflop, peak_tflops, run_pass
 from .models import STEPS, Job, bench_config, make_job, random_pipeline
@@ -49,8 +50,8 @@ class BenchConfig:
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ()
     """Precisions of the networks (default: what suits the device)."""
     compare: str = "eager"
-    """Ways to compute, with commas between them, measured in turn: eager, compile, graph (CUDA only), apart
-    (one branch after the other), and reference, the plain way of published code."""
+    """Ways to compute, with commas between them, measured in turn: eager, compile, graph (CUDA only), reference, the
+    plain way of published code, and ablations: eager without one of its optimisations (all of them, or by name)."""
     steps: tuple[int, ...] = ()
     """Denoising steps of a clip, at least 2: one number for all modes or one for each (default: teacher 25, student
     6)."""
@@ -184,7 +185,7 @@ def _rows(
 
 def _tflop(contender: _Contender) -> float:
     path = contender.path
-    if path.name != "reference":  # compiled or replayed, the arithmetic is the same, but cannot be seen any more
+    if path.name in WAYS:  # compiled or replayed, the arithmetic is the same, but cannot be seen any more
         path = build_path("eager", contender.pipe)
     return count_tflop(path, contender.job.encode(contender.pipe), contender.effort)
 

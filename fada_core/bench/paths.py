@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import CheckpointInfo
 from ..errors import FadaError
 from ..media.image import to_uint8
 from ..models.networks import Networks
 from ..pipeline import Pipeline
 from ..sampling.accelerate import WAYS
+from .ablation import ABLATIONS
 from .reference import ReferencePipeline, to_host
 
 PATHS = {
     **WAYS,
-    "apart": "as eager, one branch after the other",
+    **{name: f"as eager, but {ablation.does}" for name, ablation in ABLATIONS.items()},
     "reference": "the plain way of published code (`reference.py`)",
 }
 
@@ -35,12 +35,13 @@ class Path:
 
 
 def parse_paths(text: str, device_type: str) -> list[str]:
-    """Names from a list with commas.
+    """Names from a list with commas, in which "ablations" stands for all of these.
 
     Raises:
         FadaError: an unknown name, a name twice, or a graph on a device without them.
     """
-    names = [name.strip() for name in text.split(",")]
+    asked = [name.strip() for name in text.split(",")]
+    names = [name for each in asked for name in (ABLATIONS if each == "ablations" else [each])]
     for name in names:
         if name not in PATHS:
             raise FadaError(f"There is no path '{name}' to compare; choose from {', '.join(PATHS)}.")
@@ -57,20 +58,12 @@ def build_path(name: str, pipe: Pipeline) -> Path:
         return Path(name, pipe, to_uint8)
     if name == "reference":
         return Path(name, ReferencePipeline(_plain(pipe.networks), pipe.info), to_host)
-    networks = _twin(pipe.networks)
-    how = {"batch_branches": False} if name == "apart" else {"compute": name}
-    return Path(name, _Pipeline(networks, pipe.info, how), to_uint8)
-
-
-class _Pipeline(Pipeline):
-    """Samples always in one way."""
-
-    def __init__(self, networks: Networks, info: CheckpointInfo, how: dict[str, Any]) -> None:
-        super().__init__(networks, info)
-        self._how = how
-
-    def sample(self, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
-        return super().sample(*args, **self._how, **kwargs)
+    twin = Pipeline(_twin(pipe.networks), pipe.info)
+    if name in ABLATIONS:
+        ABLATIONS[name].change(twin)
+    else:
+        twin.sample = partial(twin.sample, compute=name)
+    return Path(name, twin, to_uint8)
 
 
 def _twin(networks: Networks) -> Networks:

@@ -7,7 +7,7 @@ What it does, and `sampling` does not (all seen in Hallo, arXiv 2406.08801, and 
   and control tokens are projected anew;
 - the motion frames run through the motion modules as if they were to be predicted, and are cut off;
 - activations are videos (batch, c, frames, h, w), copied to contiguous pictures and back around every convolution
-  and norm;
+  and norm, and in float32 where bfloat16 ones are resized;
 - pictures are decoded one by one and reach the host as float32.
 
 What published code does worse than that is left out: full attention for rows that do not use it, computing the
@@ -35,7 +35,7 @@ from ..models.attention import AudioTransformer, SpatialTransformer
 from ..models.motion import TemporalTransformer
 from ..models.networks import Networks, ReferenceFeatures
 from ..models.reference import UNetBlock
-from ..models.resnet import ResnetBlock
+from ..models.resnet import ResnetBlock, Upsample
 from ..pipeline import Stats
 from ..sampling.chain import clip_windows, next_motion
 from ..sampling.guidance import Branch, branches, combine, one_pass
@@ -179,7 +179,7 @@ def _unet(networks: Networks, x: Tensor, timesteps: Tensor, inputs: _Inputs) -> 
             hidden, name = torch.cat([hidden, skips.pop()], dim=1), f"up_blocks.{i}.attentions.{j}"
             hidden = _layer(block, j, name, deepest - i, hidden, time, control, inputs)
         for upsample in block.upsamplers:
-            hidden = _by_frame(upsample, hidden)
+            hidden = _upsample(upsample, hidden)
     output = _by_frame(unet.conv_out, F.silu(_by_frame(unet.conv_norm_out, hidden)))
     if unet.gated_output:
         output = output[:, :-1] * output[:, -1:].sigmoid()
@@ -190,6 +190,12 @@ def _by_frame(layer: Callable[[Tensor], Tensor], video: Tensor) -> Tensor:
     """A layer for pictures on a video (b, c, f, h, w)."""
     pictures = layer(rearrange(video, "b c f h w -> (b f) c h w").contiguous())
     return rearrange(pictures, "(b f) c h w -> b c f h w", f=video.shape[2]).contiguous()
+
+
+def _upsample(module: Upsample, video: Tensor) -> Tensor:
+    """By torch's resize for volumes, which an older torch had not in bfloat16."""
+    wide = video.float() if video.dtype == torch.bfloat16 else video
+    return _by_frame(module.conv, F.interpolate(wide, scale_factor=(1.0, 2.0, 2.0), mode="nearest").to(video.dtype))
 
 
 def _layer(

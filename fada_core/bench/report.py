@@ -11,6 +11,7 @@ from pathlib import Path as FilePath
 import numpy as np
 import torch
 
+from .ablation import ABLATIONS
 from .measure import CLIP_STAGES, Effort, Pass
 
 
@@ -130,14 +131,19 @@ def _peaks(rows: Sequence[Row]) -> str:
 
 
 def _ratios(rows: Sequence[Row]) -> list[str]:
-    """How much faster every row is than the slowest kind beside it: the reference path, the teacher.
+    """How much faster every row is than what it is compared with: the plain way, the teacher, itself but for one thing.
 
     By the mean: a long clip has its share of a machine's slow moments, the median of many short ones can have none.
     """
     by_key = {(row.mode, row.path, row.dtype): row for row in rows}
     lines = []
     for row in rows:
-        for key in ((row.mode, "reference", row.dtype), ("teacher", row.path, row.dtype)):
+        others = [(row.mode, "reference"), ("teacher", row.path)]
+        if row.path in ABLATIONS:
+            others = []
+        elif row.path == "eager":
+            others += [(row.mode, name) for name in ABLATIONS]
+        for key in ((*other, row.dtype) for other in others):
             other = by_key.get(key)
             if other is not None and other is not row:
                 ours, theirs = (f"{each.mode}, {each.path}" for each in (row, other))
