@@ -200,16 +200,18 @@ def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list
         contender.run()
     passes: list[list[Pass]] = [[] for _ in contenders]
     spent = [0.0] * len(contenders)
+    going = list(range(len(contenders)))
     with tqdm(desc="passes", mininterval=5) as bar:
-        while True:
-            index = spent.index(min(spent))
-            behind = max(spent) - spent[index]
-            if min(map(len, passes)) >= config.repeats and behind <= spent[index] / len(passes[index]) / 2:
-                return passes
+        while going:
+            index = min(going, key=spent.__getitem__)
             start = time.perf_counter()
             passes[index].append(contenders[index].run())
             spent[index] += time.perf_counter() - start
             bar.update()
+            means = [total / max(1, len(done)) for total, done in zip(spent, passes, strict=True)]
+            enough = config.repeats * max(means)
+            going = [i for i, mean in enumerate(means) if not passes[i] or spent[i] + mean / 2 < enough]
+    return passes
 
 
 def _profile(target: FilePath, contender: _Contender) -> None:
