@@ -50,7 +50,8 @@ def video(config: ModelConfig, role: Role, mode: str, path: str, dtype: torch.dt
     cond = make_job(config, CLIPS).encode(pipe)
     made = build_path(path, pipe).pipe
     steps = 4 if mode == "teacher" else pipe.info.steps
-    return torch.cat([x.cpu() for x in made.sample(cond, mode, steps, PAPER.ref_cfg, PAPER.audio_cfg, seed=0)])
+    clips = list(made.sample(cond, mode, steps, PAPER.ref_cfg, PAPER.audio_cfg, seed=0))  # none may touch another's
+    return torch.cat(clips).cpu()
 
 
 def check(config: ModelConfig, mode: str, paths: list[str], device: torch.device, halves: list[torch.dtype]) -> bool:

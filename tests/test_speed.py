@@ -22,7 +22,7 @@ from fada_core.errors import FadaError
 from fada_core.media.image import to_uint8
 from fada_core.memory import picture_bytes
 from fada_core.pipeline import Pipeline
-from fada_core.sampling.accelerate import LONG, choose
+from fada_core.sampling.accelerate import LONG, accelerate, choose
 from fada_core.sampling.ahead import Behind, decode_ahead
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
@@ -66,6 +66,27 @@ def test_what_repeats_compiles_whole_and_once(config, graphs, monkeypatch):
     calls = counter.op_count
     assert torch.equal(video(pipe), exact)  # back to the networks as they are
     assert counter.op_count == calls
+
+
+def test_a_replayed_graph_does_not_write_over_what_it_gave(monkeypatch):
+    """Clips that are kept, or still being decoded, while the next is made."""
+
+    def replaying(graph: Any, inputs: Any) -> Callable[..., Any]:
+        kept: list[Tensor] = []  # one memory for all runs, as a CUDA graph has
+
+        def run(*arguments: Any) -> tuple[Tensor, ...]:
+            made = graph(*arguments)
+            kept.extend(each.clone() for each in made[len(kept) :])
+            return tuple(mine.copy_(each) for mine, each in zip(kept, made, strict=True))
+
+        return run
+
+    compile_with(monkeypatch, replaying)
+    pipe = make_pipeline()
+    cond = make_job(pipe.config, 3).encode(pipe)
+    exact = list(pipe.sample(cond, steps=2))
+    accelerate(pipe.networks, "graph")
+    torch.testing.assert_close(list(pipe.sample(cond, steps=2)), exact, atol=1e-5, rtol=0)
 
 
 def test_compiled_networks_may_change_between_two_videos(monkeypatch):

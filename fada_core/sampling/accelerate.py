@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ..errors import FadaError
 from ..models.networks import Networks
@@ -79,7 +80,9 @@ def _replace(module: nn.Module, method: str, backend: str) -> None:
 
     def attempt(*args: Any, **kwargs: Any) -> Any:
         try:
-            return compiled(*args, **kwargs)
+            made = compiled(*args, **kwargs)
+            # A graph's next replay writes to the same memory, even while another stream still decodes what is there.
+            return tree_map_only(Tensor, torch.clone, made) if backend == "cudagraphs" else made
         except TorchDynamoException as error:
             reason = " ".join(str(error).split())
             log.warning("%s.%s runs uncompiled: %.200s", type(module).__name__, method, reason)
