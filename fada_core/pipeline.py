@@ -96,7 +96,7 @@ class Pipeline:
         self.config = networks.config
         self.schedule = NoiseSchedule(self.config.schedule)
         self.stats = Stats()
-        self._decodable = DECODED  #: pictures at once for which memory has sufficed so far; 0: only a tile of one
+        self._decodable = math.inf  #: pictures at once that memory suffices for, once it ran out; 0: only a tile of one
         self._way = "eager"  #: how the networks compute now, an entry of `accelerate.WAYS`
 
     @property

@@ -210,7 +210,7 @@ def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list
             bar.update()
             means = [total / max(1, len(done)) for total, done in zip(spent, passes, strict=True)]
             enough = config.repeats * max(means)
-            going = [i for i, mean in enumerate(means) if not passes[i] or spent[i] + mean / 2 < enough]
+            going = [i for i, mean in enumerate(means) if spent[i] + mean / 2 < enough]
     return passes
 
 

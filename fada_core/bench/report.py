@@ -143,8 +143,8 @@ def _ratios(rows: Sequence[Row]) -> list[str]:
             others = []
         elif row.path == "eager":
             others += [(row.mode, name) for name in ABLATIONS]
-        for key in ((*other, row.dtype) for other in others):
-            other = by_key.get(key)
+        for mode, path in others:
+            other = by_key.get((mode, path, row.dtype))
             if other is not None and other is not row:
                 ours, theirs = (f"{each.mode}, {each.path}" for each in (row, other))
                 ratio = other.mean_seconds / row.mean_seconds
