@@ -11,7 +11,8 @@ plain way of published code (`fada_core.bench.reference`):
   in pictures is a question for a trained model;
 - overlap: frames that were decoded on a stream of their own while the next clip was denoised are the same bytes;
 - offload: with the weights of all but the denoising UNet on the host the video is the same;
-- no waiting (CUDA): between a clip's first and last step the host never waits for the device.
+- no waiting (CUDA): between a clip's first and last step the host never waits for the device;
+- recorded (CUDA): the way "graph" did not go back to the networks as they are, which it may, with a line of log.
 
 The exit status is 1 if a check failed.
 """
@@ -88,20 +89,24 @@ def check_placement(config: ModelConfig, device: torch.device, dtype: torch.dtyp
     plain = torch.cat([to_uint8(pipe.decode(latents)) for latents in exact])
     passed = _line(config, "fast", "overlap", dtype, float((ahead != plain).float().mean()), 0.0)
     if device.type == "cuda":
-        passed &= _line(config, "fast", "no waiting", dtype, float(_waits(pipe, cond)), 0.0)
+        for way in ("eager", "graph"):
+            passed &= _line(config, "fast", f"no waiting, {way}", dtype, float(_waits(pipe, cond, way)), 0.0)
+        passed &= _line(config, "fast", "recorded", dtype, float(pipe.networks.guided_step.recorded != 1), 0.0)
     offload(pipe.networks.cpu(), device)
     error = _rms(torch.cat([latents.cpu() for latents in clips()]) - torch.cat(exact)) / _rms(torch.cat(exact))
     return passed & _line(config, "fast", "offload", dtype, error, 1e-6)
 
 
-def _waits(pipe: Pipeline, cond: Condition) -> bool:
-    """Whether the host waits for the device between the steps of a clip."""
+def _waits(pipe: Pipeline, cond: Condition, way: str) -> bool:
+    """Whether the host waits for the device between the steps of a clip that is not the first."""
+    one_clip = replace(cond, features=cond.features[:1])
 
     def watch(step: int, steps: int, latents: Tensor) -> None:
         torch.cuda.set_sync_debug_mode("default" if step == steps else "error")
 
+    next(pipe.sample(one_clip, "fast", compute=way))
     try:
-        next(pipe.sample(replace(cond, features=cond.features[:1]), "fast", callback=watch))
+        next(pipe.sample(one_clip, "fast", compute=way, callback=watch))
     except RuntimeError as error:
         sys.stdout.write(f"{error}\n")
         return True

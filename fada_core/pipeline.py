@@ -27,7 +27,7 @@ from .media.face import FaceRegion
 from .memory import free_bytes, picture_bytes
 from .models.networks import Networks
 from .modes import modes_of, sampling_settings
-from .sampling.accelerate import accelerate, choose
+from .sampling.accelerate import accelerate, choose, release
 from .sampling.chain import clip_count, sample_chain
 from .sampling.live import LiveClip, sample_live
 from .sampling.offload import offload as place
@@ -178,8 +178,9 @@ class Pipeline:
             guidance_interval: part of the schedule, from 0 (clean) to 1 (noise), in which the scales apply; elsewhere
                 the audio branch runs alone, which saves the other evaluations.
             batch_branches: False takes less memory and more time.
-            compute: "eager"; "compile", which takes a minute or two at first; "graph" (CUDA only); or "auto", which
-                compiles for long jobs. The results are the same. Decoding follows, until the next call.
+            compute: "eager"; "compile", which takes a minute or two at first; "graph", CUDA only, which keeps memory
+                until `release`; or "auto", which compiles for long jobs and takes "graph" for others where it can. The
+                results are the same. Decoding follows, until the next call.
 
         Raises:
             FadaError: the mode does not fit the checkpoint, a value is out of range, no such way to compute or not on
@@ -236,7 +237,7 @@ class Pipeline:
             lookahead: seconds of speech beyond its own audio that a clip waits for. The mel encoder needs 0.02 to make
                 what `sample` makes of the whole recording; encoders that hear a recording as a whole only come closer
                 to that the more they have.
-            compute: as for `sample`; "auto" does not compile, as nobody knows how long this will be.
+            compute: as for `sample`; "auto" never compiles, as nobody knows how long this will be.
             sampling: mode, steps, ref_cfg, audio_cfg and others, as for `sample`.
 
         Raises:
@@ -250,6 +251,10 @@ class Pipeline:
             self.networks, self.schedule, subject, _checked(chunks), settings, _generator(seed), lookahead
         )
         return self._live_frames(live, self.stats)
+
+    def release(self) -> None:
+        """Give back what memory is kept between two videos to begin the second one sooner."""
+        release(self.networks)
 
     def _compute_as(self, way: str) -> None:
         if way != self._way:

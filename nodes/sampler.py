@@ -128,7 +128,8 @@ class FADASampler(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="How the networks run. compile: the first clip takes a minute or two longer, all others "
-                    "less. auto: compiled for long videos. Tip: compile pays if you make many videos with one model.",
+                    "less. auto: compiled for long videos, else recorded once and replayed where there is CUDA. Tip: "
+                    "compile pays if you make many videos with one model.",
                     **advanced(io.Combo.Input),
                 ),
             ],
@@ -172,23 +173,26 @@ class FADASampler(io.ComfyNode):
                 len(after),
                 cond.condition.frames,
             )
-        with ClipPreview(pipeline) as preview:
-            clips = pipeline.sample(
-                cond.condition,
-                chosen,
-                steps or None,
-                ref_cfg or None,
-                audio_cfg or None,
-                seed,
-                solver,
-                preview,
-                after=after,
-                guidance_interval=(mode.get("guidance_from", 0.0), mode.get("guidance_to", 1.0)),
-                batch_branches=batched,
-                compute=compute,
-            )
-            for clip in clips:
-                progress.clips.append(clip.cpu())
+        try:
+            with ClipPreview(pipeline) as preview:
+                clips = pipeline.sample(
+                    cond.condition,
+                    chosen,
+                    steps or None,
+                    ref_cfg or None,
+                    audio_cfg or None,
+                    seed,
+                    solver,
+                    preview,
+                    after=after,
+                    guidance_interval=(mode.get("guidance_from", 0.0), mode.get("guidance_to", 1.0)),
+                    batch_branches=batched,
+                    compute=compute,
+                )
+                for clip in clips:
+                    progress.clips.append(clip.cpu())
+        finally:
+            pipeline.release()  # memory that ComfyUI knows nothing of
         progress.latent = to_latent(pipeline, torch.cat(progress.clips), cond.audio)
         progress.clips = []
         if cls.hidden is not None:  # of the ComfyUI that runs this

@@ -22,7 +22,7 @@ from fada_core.errors import FadaError
 from fada_core.media.image import to_uint8
 from fada_core.memory import picture_bytes
 from fada_core.pipeline import Pipeline
-from fada_core.sampling.accelerate import LONG, accelerate, choose
+from fada_core.sampling.accelerate import LONG, choose
 from fada_core.sampling.ahead import Behind, decode_ahead
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
@@ -68,25 +68,80 @@ def test_what_repeats_compiles_whole_and_once(config, graphs, monkeypatch):
     assert counter.op_count == calls
 
 
-def test_a_replayed_graph_does_not_write_over_what_it_gave(monkeypatch):
-    """Clips that are kept, or still being decoded, while the next is made."""
+def replay_on_cpu(monkeypatch: pytest.MonkeyPatch, *, spoil: float = 0.0, refuse: str = "") -> list[str]:
+    """What a CUDA graph does, without CUDA: it computes from one memory into one memory, and looks at nothing else."""
+    events: list[str] = []
 
-    def replaying(graph: Any, inputs: Any) -> Callable[..., Any]:
-        kept: list[Tensor] = []  # one memory for all runs, as a CUDA graph has
+    def record(step: Callable[[], Any], device: torch.device) -> tuple[Callable[[], None], Any]:
+        events.append("record")
+        if refuse:
+            raise RuntimeError(refuse)
+        made = step()
 
-        def run(*arguments: Any) -> tuple[Tensor, ...]:
-            made = graph(*arguments)
-            kept.extend(each.clone() for each in made[len(kept) :])
-            return tuple(mine.copy_(each) for mine, each in zip(kept, made, strict=True))
+        def run() -> None:
+            events.append("replay")
+            for mine, each in zip(made, step(), strict=True):
+                mine.copy_(each + spoil)
 
-        return run
+        return run, made
 
-    compile_with(monkeypatch, replaying)
+    monkeypatch.setattr("fada_core.sampling.replay.record", record)
+    monkeypatch.setattr("fada_core.pipeline.choose", lambda way, *_: way)  # which knows that the CPU has no graphs
+    return events
+
+
+@pytest.mark.parametrize("config", [STUDENT, IDENTITY], ids=["student", "hallo_like"])
+def test_a_recorded_step_is_replayed_for_all_clips(config, monkeypatch):
+    """Once as it is, once for the record, from then on replayed; what a clip got stays when the next is made."""
+    events = replay_on_cpu(monkeypatch)
+    pipe = make_pipeline(config)
+    cond = make_job(config, 3).encode(pipe)
+    how = {"mode": pipe.modes[0], "steps": 3}
+    exact = list(pipe.sample(cond, **how))
+    plain, calls = pipe.networks.predict, []
+    monkeypatch.setattr(pipe.networks, "predict", lambda *args: calls.append(1) or plain(*args))
+    torch.testing.assert_close(list(pipe.sample(cond, **how, compute="graph")), exact, atol=1e-5, rtol=0)
+    assert events == ["record"] + ["replay"] * 8  # the first compares
+    assert len(calls) == 2 + len(events)  # so many are the emulation's own
+
+
+def test_a_step_is_recorded_anew_where_weights_have_moved(monkeypatch):
+    events = replay_on_cpu(monkeypatch)
     pipe = make_pipeline()
-    cond = make_job(pipe.config, 3).encode(pipe)
-    exact = list(pipe.sample(cond, steps=2))
-    accelerate(pipe.networks, "graph")
-    torch.testing.assert_close(list(pipe.sample(cond, steps=2)), exact, atol=1e-5, rtol=0)
+    video(pipe, clips=1, compute="graph")
+    assert events.count("record") == 1
+    for parameter in pipe.networks.parameters():
+        parameter.data = parameter.data.clone() * 0.9
+    torch.testing.assert_close(video(pipe, compute="graph"), video(pipe), atol=1e-5, rtol=0)
+    assert events.count("record") == 2
+
+
+def test_released_recordings_are_made_again(monkeypatch):
+    events = replay_on_cpu(monkeypatch)
+    pipe = make_pipeline()
+    exact = video(pipe, compute="graph")
+    step = pipe.networks.guided_step
+    assert step.recorded == 1
+    pipe.release()
+    assert step.recorded == 0
+    torch.testing.assert_close(video(pipe, compute="graph"), exact, atol=1e-5, rtol=0)
+    assert events.count("record") == 2
+
+
+@pytest.mark.parametrize(
+    "failure, reason",
+    [({"refuse": "operation not permitted"}, "operation not permitted"), ({"spoil": 3.0}, "were off by 3")],
+    ids=["refused", "wrong"],
+)
+def test_what_cannot_be_replayed_runs_as_before(failure, reason, monkeypatch, caplog):
+    replay_on_cpu(monkeypatch, **failure)
+    pipe = make_pipeline()
+    with caplog.at_level(logging.WARNING, "fada.sampling"):
+        found = video(pipe, compute="graph")
+    assert torch.equal(found, video(make_pipeline()))
+    lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
+    assert len(lines) == 1 and reason in lines[0]
+    assert pipe.networks.guided_step.recorded == 0
 
 
 def test_compiled_networks_may_change_between_two_videos(monkeypatch):
@@ -116,9 +171,9 @@ def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
 
 def test_which_way_is_chosen():
     cuda = torch.device("cuda")
-    assert choose("auto", CPU, LONG - 1) == choose("auto", cuda, LONG - 1) == "eager"
+    assert choose("auto", CPU, LONG - 1) == choose("auto", torch.device("mps"), LONG) == "eager"
     assert choose("auto", CPU, LONG) == choose("auto", cuda, LONG) == "compile"
-    assert choose("graph", cuda, 1) == "graph"
+    assert choose("auto", cuda, LONG - 1) == choose("graph", cuda, 1) == "graph"
     with pytest.raises(FadaError, match="needs a CUDA device, not 'cpu'; choose eager"):
         choose("graph", CPU, 1)
     with pytest.raises(FadaError, match="choose auto or one of eager, compile, graph"):

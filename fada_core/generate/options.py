@@ -44,7 +44,7 @@ class Settings:
     """Precision of the networks (default: what suits the device)."""
     compute: Literal["auto", "eager", "compile", "graph"] = "auto"
     """How the networks run: compiled (a minute or two at first), as a CUDA graph, or as they are. auto compiles for
-    long jobs."""
+    long jobs; others are a CUDA graph where there is CUDA."""
     offload: bool = False
     """Keep what does not run in every step in host memory: slower, with less of the device's memory."""
     face_box: tuple[int, int, int, int] | None = None

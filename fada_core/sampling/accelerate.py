@@ -1,4 +1,4 @@
-"""Run the networks' repeated work compiled, or as a recorded CUDA graph."""
+"""Which way the networks' repeated work runs: as it is, compiled, or replayed as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch import nn
 
 from ..errors import FadaError
 from ..models.networks import Networks
+from .replay import ReplayedStep
 
 log = logging.getLogger("fada.sampling")
 
@@ -28,13 +28,15 @@ LONG = 8000
 def choose(way: str, device: torch.device, evaluations: int) -> str:
     """The entry of WAYS that `way`, one of them or "auto", means for a job of so many evaluations of the UNet.
 
-    Auto compiles long jobs on CUDA and on the CPU.
+    Auto compiles long jobs on CUDA and on the CPU, and replays other ones on CUDA, where recording takes a moment.
 
     Raises:
         FadaError: an unknown way, or a graph on a device without them.
     """
     if way == "auto":
-        return "compile" if device.type in ("cuda", "cpu") and evaluations >= LONG else "eager"
+        if evaluations >= LONG and device.type in ("cuda", "cpu"):
+            return "compile"
+        return "graph" if device.type == "cuda" else "eager"
     if way not in WAYS:
         raise FadaError(f"There is no way to compute '{way}'; choose auto or one of {', '.join(WAYS)}.")
     if way == "graph" and device.type != "cuda":
@@ -45,22 +47,26 @@ def choose(way: str, device: torch.device, evaluations: int) -> str:
 def accelerate(networks: Networks, way: str) -> None:
     """Make the networks compute in this way, an entry of WAYS, from their next call on; the results stay the same.
 
-    Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled once more. What
-    the compiler cannot do runs as before, after one line of log.
+    Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled or recorded once
+    more. What cannot be compiled or recorded runs as it is, after one line of log.
     """
     # What a clip prepares is left out: 7 ms a clip saved are not worth the minute that it takes to compile.
-    repeated = {
-        (networks, "guided_step"): ("compile", "graph"),
-        (decoder(networks), "forward"): ("compile",),
-    }
+    repeated = (networks, "guided_step"), (decoder(networks), "forward")
+    for module, method in repeated:
+        before = getattr(module, method)
+        setattr(module, method, getattr(before, "plain", before))
     if way == "compile":
         log.info("The networks are compiled at their first call, which takes a minute or two.")
-    for (module, method), ways in repeated.items():
-        plain = getattr(module, method)
-        if hasattr(plain, "plain"):
-            setattr(module, method, plain.plain)
-        if way in ways:
-            _replace(module, method, "cudagraphs" if way == "graph" else "inductor")
+        for module, method in repeated:
+            _compile(module, method)
+    if way == "graph":
+        networks.guided_step = ReplayedStep(networks)
+
+
+def release(networks: Networks) -> None:
+    """Give back the memory that the way takes between two videos; the next one records its graphs anew."""
+    if isinstance(networks.guided_step, ReplayedStep):
+        networks.guided_step.release()
 
 
 def decoder(networks: Networks) -> nn.Module:
@@ -68,7 +74,7 @@ def decoder(networks: Networks) -> nn.Module:
     return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")
 
 
-def _replace(module: nn.Module, method: str, backend: str) -> None:
+def _compile(module: nn.Module, method: str) -> None:
     from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
 
     plain: Callable[..., Any] = getattr(module, method)
@@ -76,13 +82,11 @@ def _replace(module: nn.Module, method: str, backend: str) -> None:
     # a millisecond and says nothing: their weights move or change their type together with what is passed in.
     unwatched = getattr(torch.compiler, "skip_guard_on_inbuilt_nn_modules_unsafe", None)  # torch 2.8 and later
     options = {"guard_filter_fn": unwatched} if unwatched else None
-    compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend=backend, options=options)
+    compiled = torch.compile(plain, dynamic=False, fullgraph=True, options=options)
 
     def attempt(*args: Any, **kwargs: Any) -> Any:
         try:
-            made = compiled(*args, **kwargs)
-            # A graph's next replay writes to the same memory, even while another stream still decodes what is there.
-            return tree_map_only(Tensor, torch.clone, made) if backend == "cudagraphs" else made
+            return compiled(*args, **kwargs)
         except TorchDynamoException as error:
             reason = " ".join(str(error).split())
             log.warning("%s.%s runs uncompiled: %.200s", type(module).__name__, method, reason)

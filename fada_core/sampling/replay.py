@@ -1,0 +1,177 @@
+"""A denoising step as a CUDA graph: recorded once, then replayed, so that the host queues one thing for thousands."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.networks import Networks
+from ..models.unet import Conditioning
+
+log = logging.getLogger("fada.sampling")
+
+_TOLERANCE = 0.01  #: of the largest value, between a replayed step and the step itself; a wrong one is off by all of it
+_Step = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+class ReplayedStep:
+    """Stands in for `Networks.guided_step`, with its arguments and results.
+
+    Each new layout of arguments (another batch of branches) runs as it is once, and is recorded when it is met again.
+    The recording is compared with the step itself; if it cannot be made or is wrong, one line of log says so, and all
+    steps run as they are. A recording keeps the memory of a step's activations until `release`.
+
+    Not torch's backend "cudagraphs": it takes weights for arguments, and so keeps a second copy of them, to which it
+    copies them in every step (torch 2.13, `num_fw_fixed_arguments`).
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        self.plain: _Step = networks.guided_step
+        self._networks = networks
+        self._recordings: dict[Any, _Recording] = {}
+        self._met: set[Any] = set()
+        self._refused = False
+
+    @property
+    def recorded(self) -> int:
+        """Layouts that are replayed."""
+        return len(self._recordings)
+
+    def release(self) -> None:
+        """Give the recordings' memory back; the next step is recorded anew."""
+        self._recordings.clear()
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        weights: Tensor,
+        portrait: Tensor,
+        conditioning: Conditioning,
+        line: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        changing, constant = (x, timesteps, alpha, sigma, line), (weights, portrait, conditioning)
+        layout = _layout((changing, constant))
+        if self._refused or layout not in self._met:
+            self._met.add(layout)
+            return self._as_it_is(changing, constant)
+        recording = self._recordings.get(layout)
+        if recording is not None and (recording.has_seen(conditioning) or recording.places == self._places()):
+            return recording.replay(changing, constant)
+        return self._record(layout, changing, constant)
+
+    def _as_it_is(self, changing: _Changing, constant: _Constant) -> tuple[Tensor, Tensor | None]:
+        *before, line = changing
+        return self.plain(*before, *constant, line)
+
+    def _record(self, layout: Any, changing: _Changing, constant: _Constant) -> tuple[Tensor, Tensor | None]:
+        self._recordings.pop(layout, None)
+        exact = self._as_it_is(changing, constant)
+        try:
+            recording = _Recording(self._as_it_is, changing, constant, self._places())
+            made = recording.replay(changing, constant)
+            error, scale = float((made[0] - exact[0]).abs().max()), float(exact[0].abs().max())
+        except RuntimeError as reason:  # out of memory, too: the step as it is may still fit
+            return self._refuse(" ".join(str(reason).split()), exact)
+        if not error <= _TOLERANCE * scale:  # not so if it is NaN
+            return self._refuse(f"its values, up to {scale:.2g}, were off by {error:.2g}", exact)
+        self._recordings[layout] = recording
+        return exact
+
+    def _refuse(self, reason: str, exact: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+        log.warning("Denoising steps are not replayed as a CUDA graph: %.200s", reason)
+        self._refused = True
+        self.release()
+        return exact
+
+    def _places(self) -> list[int]:
+        """Where the weights are, which a recording takes for granted."""
+        return [weight.data_ptr() for weight in self._networks.denoising_unet.parameters()]
+
+
+_Changing = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]  #: from step to step: x, timesteps, alpha, sigma, line
+_Constant = tuple[Tensor, Tensor, Conditioning]  #: over the steps of a clip: weights, portrait, conditioning
+
+
+class _Recording:
+    """A step on memory of its own, to which arguments are copied: those that are constant over a clip only once."""
+
+    def __init__(self, step: _Step, changing: _Changing, constant: _Constant, places: list[int]) -> None:
+        self.places = places  #: of the weights, while it was recorded
+        self._changing, self._constant = _cloned(changing), _cloned(constant)
+        self._seen = weakref.ref(constant[2])
+        self._run, self._made = record(lambda: step(self._changing, self._constant), changing[0].device)
+
+    def has_seen(self, conditioning: Conditioning) -> bool:
+        return self._seen() is conditioning
+
+    def replay(self, changing: _Changing, constant: _Constant) -> tuple[Tensor, Tensor | None]:
+        _copy(changing, self._changing)
+        if not self.has_seen(constant[2]):
+            _copy(constant, self._constant)
+            self._seen = weakref.ref(constant[2])
+        self._run()
+        # The next replay writes to the same memory, even while another stream still decodes what is there.
+        return _cloned(self._made)
+
+
+def record(step: Callable[[], Any], device: torch.device) -> tuple[Callable[[], None], Any]:
+    """What runs the step again, and where its results are then.
+
+    Raises:
+        RuntimeError: the step does something that a CUDA graph cannot do, or memory ran out.
+    """
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.device(device):
+        with torch.cuda.stream(stream):
+            step()  # libraries get their workspaces at a stream's first call
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            made = step()
+    return graph.replay, made
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Tensors, numbers and Nones in nested containers, in order."""
+    if is_dataclass(value):
+        parts: Iterable[Any] = (getattr(value, field.name) for field in fields(value))
+    elif isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, (tuple, list)):
+        parts = value
+    else:
+        yield value
+        return
+    for part in parts:
+        yield from _leaves(part)
+
+
+def _layout(value: Any) -> tuple[Any, ...]:
+    """What has to be equal for a recording to fit: shapes and types of tensors, everything else itself."""
+    return tuple((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in _leaves(value))
+
+
+def _cloned(value: Any) -> Any:
+    """The same with tensors of its own."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if is_dataclass(value):
+        return replace(value, **{field.name: _cloned(getattr(value, field.name)) for field in fields(value)})
+    if isinstance(value, dict):
+        return {name: _cloned(part) for name, part in value.items()}
+    return type(value)(map(_cloned, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _copy(source: Any, target: Any) -> None:
+    """The values of the tensors of one into those of the other."""
+    for mine, other in zip(_leaves(source), _leaves(target), strict=True):
+        if isinstance(mine, Tensor):
+            other.copy_(mine)
