@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fada_core import load
 from fada_core.avatars.clip import sample
@@ -24,6 +26,7 @@ from fada_core.memory import picture_bytes
 from fada_core.pipeline import Pipeline
 from fada_core.sampling.accelerate import LONG, choose
 from fada_core.sampling.ahead import Behind, decode_ahead
+from fada_core.sampling.replay import mapped
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
 CPU = torch.device("cpu")
@@ -103,6 +106,35 @@ def test_a_recorded_step_is_replayed_for_all_clips(config, monkeypatch):
     torch.testing.assert_close(list(pipe.sample(cond, **how, compute="graph")), exact, atol=1e-5, rtol=0)
     assert events == ["record"] + ["replay"] * 8  # the first compares
     assert len(calls) == 2 + len(events)  # so many are the emulation's own
+
+
+class Elsewhere(TorchDispatchMode):
+    """Collects the operations that touch a tensor of another device than this one."""
+
+    def __init__(self, device_type: str) -> None:
+        super().__init__()
+        self.device_type, self.found = device_type, set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, made)) if isinstance(leaf, Tensor)]
+        if any(tensor.device.type != self.device_type for tensor in tensors):
+            self.found.add(str(function))
+        return made
+
+
+@pytest.mark.parametrize("config", [SMALL, STUDENT, IDENTITY], ids=["teacher", "student", "hallo_like"])
+def test_a_step_neither_reads_from_the_host_nor_waits_for_values(config, monkeypatch):
+    """Neither could be recorded. The device without values stands for one that is not the host."""
+    pipe, calls = make_pipeline(config), []
+    plain = pipe.networks.guided_step
+    monkeypatch.setattr(pipe.networks, "guided_step", lambda *args: calls.append(args) or plain(*args))
+    video(pipe, clips=1)
+    elsewhere = mapped(lambda tensor: tensor.to("meta"), calls[0])
+    pipe.networks.to("meta")
+    with torch.inference_mode(), Elsewhere("meta") as watch:
+        plain(*elsewhere)  # raises where a value is asked for
+    assert not watch.found
 
 
 def test_a_step_is_recorded_anew_where_weights_have_moved(monkeypatch):

@@ -106,7 +106,7 @@ class _Recording:
 
     def __init__(self, step: _Step, changing: _Changing, constant: _Constant, places: list[int]) -> None:
         self.places = places  #: of the weights, while it was recorded
-        self._changing, self._constant = _cloned(changing), _cloned(constant)
+        self._changing, self._constant = mapped(Tensor.clone, changing), mapped(Tensor.clone, constant)
         self._seen = weakref.ref(constant[2])
         self._run, self._made = record(lambda: step(self._changing, self._constant), changing[0].device)
 
@@ -120,7 +120,7 @@ class _Recording:
             self._seen = weakref.ref(constant[2])
         self._run()
         # The next replay writes to the same memory, even while another stream still decodes what is there.
-        return _cloned(self._made)
+        return mapped(Tensor.clone, self._made)
 
 
 def record(step: Callable[[], Any], device: torch.device) -> tuple[Callable[[], None], Any]:
@@ -159,15 +159,15 @@ def _layout(value: Any) -> tuple[Any, ...]:
     return tuple((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in _leaves(value))
 
 
-def _cloned(value: Any) -> Any:
-    """The same with tensors of its own."""
+def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same containers with what the function makes of each tensor."""
     if isinstance(value, Tensor):
-        return value.clone()
+        return function(value)
     if is_dataclass(value):
-        return replace(value, **{field.name: _cloned(getattr(value, field.name)) for field in fields(value)})
+        return replace(value, **{field.name: mapped(function, getattr(value, field.name)) for field in fields(value)})
     if isinstance(value, dict):
-        return {name: _cloned(part) for name, part in value.items()}
-    return type(value)(map(_cloned, value)) if isinstance(value, (tuple, list)) else value
+        return {name: mapped(function, part) for name, part in value.items()}
+    return type(value)(mapped(function, part) for part in value) if isinstance(value, (tuple, list)) else value
 
 
 def _copy(source: Any, target: Any) -> None:
