@@ -75,7 +75,7 @@ def replay_on_cpu(monkeypatch: pytest.MonkeyPatch, *, spoil: float = 0.0, refuse
     """What a CUDA graph does, without CUDA: it computes from one memory into one memory, and looks at nothing else."""
     events: list[str] = []
 
-    def record(step: Callable[[], Any], device: torch.device) -> tuple[Callable[[], None], Any]:
+    def record(step: Callable[[], Any], device: torch.device, pool: Any) -> tuple[Callable[[], None], Any, Any]:
         events.append("record")
         if refuse:
             raise RuntimeError(refuse)
@@ -86,7 +86,7 @@ def replay_on_cpu(monkeypatch: pytest.MonkeyPatch, *, spoil: float = 0.0, refuse
             for mine, each in zip(made, step(), strict=True):
                 mine.copy_(each + spoil)
 
-        return run, made
+        return run, made, pool
 
     monkeypatch.setattr("fada_core.sampling.replay.record", record)
     monkeypatch.setattr("fada_core.pipeline.choose", lambda way, *_: way)  # which knows that the CPU has no graphs

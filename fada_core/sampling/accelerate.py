@@ -54,7 +54,8 @@ def accelerate(networks: Networks, way: str) -> None:
     repeated = (networks, "guided_step"), (decoder(networks), "forward")
     for module, method in repeated:
         before = getattr(module, method)
-        setattr(module, method, getattr(before, "plain", before))
+        if hasattr(before, "plain"):
+            setattr(module, method, before.plain)
     if way == "compile":
         log.info("The networks are compiled at their first call, which takes a minute or two.")
         for module, method in repeated:

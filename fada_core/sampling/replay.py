@@ -76,7 +76,8 @@ class ReplayedStep:
         self._recordings.pop(layout, None)
         exact = self._as_it_is(changing, constant)
         try:
-            recording = _Recording(self._as_it_is, changing, constant, self._places())
+            pool = next((other.pool for other in self._recordings.values()), None)
+            recording = _Recording(self._as_it_is, changing, constant, self._places(), pool)
             made = recording.replay(changing, constant)
             error, scale = float((made[0] - exact[0]).abs().max()), float(exact[0].abs().max())
         except RuntimeError as reason:  # out of memory, too: the step as it is may still fit
@@ -94,7 +95,8 @@ class ReplayedStep:
 
     def _places(self) -> list[int]:
         """Where the weights are, which a recording takes for granted."""
-        return [weight.data_ptr() for weight in self._networks.denoising_unet.parameters()]
+        unet = self._networks.denoising_unet
+        return [weight.data_ptr() for weight in (*unet.parameters(), *unet.buffers())]
 
 
 _Changing = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]  #: from step to step: x, timesteps, alpha, sigma, line
@@ -102,13 +104,18 @@ _Constant = tuple[Tensor, Tensor, Conditioning]  #: over the steps of a clip: we
 
 
 class _Recording:
-    """A step on memory of its own, to which arguments are copied: those that are constant over a clip only once."""
+    """A step on memory of its own, to which arguments are copied: those that are constant over a clip only once.
 
-    def __init__(self, step: _Step, changing: _Changing, constant: _Constant, places: list[int]) -> None:
+    Recordings may share the memory `pool` of what they compute, as each is replayed by itself and copied out at once.
+    """
+
+    def __init__(self, step: _Step, changing: _Changing, constant: _Constant, places: list[int], pool: Any) -> None:
         self.places = places  #: of the weights, while it was recorded
         self._changing, self._constant = mapped(Tensor.clone, changing), mapped(Tensor.clone, constant)
         self._seen = weakref.ref(constant[2])
-        self._run, self._made = record(lambda: step(self._changing, self._constant), changing[0].device)
+        self._run, self._made, self.pool = record(
+            lambda: step(self._changing, self._constant), changing[0].device, pool
+        )
 
     def has_seen(self, conditioning: Conditioning) -> bool:
         return self._seen() is conditioning
@@ -119,12 +126,14 @@ class _Recording:
             _copy(constant, self._constant)
             self._seen = weakref.ref(constant[2])
         self._run()
-        # The next replay writes to the same memory, even while another stream still decodes what is there.
         return mapped(Tensor.clone, self._made)
 
 
-def record(step: Callable[[], Any], device: torch.device) -> tuple[Callable[[], None], Any]:
-    """What runs the step again, and where its results are then.
+def record(step: Callable[[], Any], device: torch.device, pool: Any) -> tuple[Callable[[], None], Any, Any]:
+    """What runs the step again, where its results are then, and the pool of its memory.
+
+    Args:
+        pool: of another recording; None: a new one.
 
     Raises:
         RuntimeError: the step does something that a CUDA graph cannot do, or memory ran out.
@@ -134,9 +143,9 @@ def record(step: Callable[[], Any], device: torch.device) -> tuple[Callable[[], 
     with torch.cuda.device(device):
         with torch.cuda.stream(stream):
             step()  # libraries get their workspaces at a stream's first call
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
             made = step()
-    return graph.replay, made
+    return graph.replay, made, graph.pool()
 
 
 def _leaves(value: Any) -> Iterator[Any]:
