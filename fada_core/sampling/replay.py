@@ -18,6 +18,7 @@ log = logging.getLogger("fada.sampling")
 
 _TOLERANCE = 0.01  #: of the largest value, between a replayed step and the step itself; a wrong one is off by all of it
 _Step = Callable[..., tuple[Tensor, Tensor | None]]
+_Arguments = tuple[Any, ...]  #: of `Networks.guided_step`
 
 
 class ReplayedStep:
@@ -47,38 +48,23 @@ class ReplayedStep:
         """Give the recordings' memory back; the next step is recorded anew."""
         self._recordings.clear()
 
-    def __call__(
-        self,
-        x: Tensor,
-        timesteps: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        weights: Tensor,
-        portrait: Tensor,
-        conditioning: Conditioning,
-        line: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        changing, constant = (x, timesteps, alpha, sigma, line), (weights, portrait, conditioning)
-        layout = _layout((changing, constant))
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor | None]:
+        layout = _layout(arguments)
         if self._refused or layout not in self._met:
             self._met.add(layout)
-            return self._as_it_is(changing, constant)
+            return self.plain(*arguments)
         recording = self._recordings.get(layout)
-        if recording is not None and (recording.has_seen(conditioning) or recording.places == self._places()):
-            return recording.replay(changing, constant)
-        return self._record(layout, changing, constant)
+        if recording is not None and (recording.has_conditions_of(arguments) or recording.places == self._places()):
+            return recording.replay(arguments)
+        return self._record(layout, arguments)
 
-    def _as_it_is(self, changing: _Changing, constant: _Constant) -> tuple[Tensor, Tensor | None]:
-        *before, line = changing
-        return self.plain(*before, *constant, line)
-
-    def _record(self, layout: Any, changing: _Changing, constant: _Constant) -> tuple[Tensor, Tensor | None]:
+    def _record(self, layout: Any, arguments: _Arguments) -> tuple[Tensor, Tensor | None]:
         self._recordings.pop(layout, None)
-        exact = self._as_it_is(changing, constant)
+        exact = self.plain(*arguments)
         try:
             pool = next((other.pool for other in self._recordings.values()), None)
-            recording = _Recording(self._as_it_is, changing, constant, self._places(), pool)
-            made = recording.replay(changing, constant)
+            recording = _Recording(self.plain, arguments, self._places(), pool)
+            made = recording.replay(arguments)
             error, scale = float((made[0] - exact[0]).abs().max()), float(exact[0].abs().max())
         except RuntimeError as reason:  # out of memory, too: the step as it is may still fit
             return self._refuse(" ".join(str(reason).split()), exact)
@@ -99,34 +85,33 @@ class ReplayedStep:
         return [weight.data_ptr() for weight in (*unet.parameters(), *unet.buffers())]
 
 
-_Changing = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]  #: from step to step: x, timesteps, alpha, sigma, line
-_Constant = tuple[Tensor, Tensor, Conditioning]  #: over the steps of a clip: weights, portrait, conditioning
-
-
 class _Recording:
-    """A step on memory of its own, to which arguments are copied: those that are constant over a clip only once.
+    """A step on memory of its own, to which arguments are copied: the conditions, which are large, only once a clip.
 
     Recordings may share the memory `pool` of what they compute, as each is replayed by itself and copied out at once.
     """
 
-    def __init__(self, step: _Step, changing: _Changing, constant: _Constant, places: list[int], pool: Any) -> None:
+    def __init__(self, step: _Step, arguments: _Arguments, places: list[int], pool: Any) -> None:
         self.places = places  #: of the weights, while it was recorded
-        self._changing, self._constant = mapped(Tensor.clone, changing), mapped(Tensor.clone, constant)
-        self._seen = weakref.ref(constant[2])
-        self._run, self._made, self.pool = record(
-            lambda: step(self._changing, self._constant), changing[0].device, pool
-        )
+        self._arguments = mapped(Tensor.clone, arguments)
+        self._seen = weakref.ref(_conditioning(arguments))
+        self._run, self._made, self.pool = record(lambda: step(*self._arguments), arguments[0].device, pool)
 
-    def has_seen(self, conditioning: Conditioning) -> bool:
-        return self._seen() is conditioning
+    def has_conditions_of(self, arguments: _Arguments) -> bool:
+        return self._seen() is _conditioning(arguments)
 
-    def replay(self, changing: _Changing, constant: _Constant) -> tuple[Tensor, Tensor | None]:
-        _copy(changing, self._changing)
-        if not self.has_seen(constant[2]):
-            _copy(constant, self._constant)
-            self._seen = weakref.ref(constant[2])
+    def replay(self, arguments: _Arguments) -> tuple[Tensor, Tensor | None]:
+        seen = self._seen()
+        for given, own in zip(arguments, self._arguments, strict=True):
+            if given is not seen:
+                _copy(given, own)
+        self._seen = weakref.ref(_conditioning(arguments))
         self._run()
         return mapped(Tensor.clone, self._made)
+
+
+def _conditioning(arguments: _Arguments) -> Conditioning:
+    return next(each for each in arguments if isinstance(each, Conditioning))
 
 
 def record(step: Callable[[], Any], device: torch.device, pool: Any) -> tuple[Callable[[], None], Any, Any]:
