@@ -201,13 +201,15 @@ def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
     assert lines[0].startswith("Networks.guided_step runs uncompiled: ") and "no compiler here" in lines[0]
 
 
-def test_which_way_is_chosen():
+def test_which_way_is_chosen(monkeypatch):
     cuda = torch.device("cuda")
     assert choose("auto", CPU, LONG - 1) == choose("auto", torch.device("mps"), LONG) == "eager"
     assert choose("auto", CPU, LONG) == choose("auto", cuda, LONG) == "compile"
     assert choose("auto", cuda, LONG - 1) == choose("graph", cuda, 1) == "graph"
     with pytest.raises(FadaError, match="needs a CUDA device, not 'cpu'; choose eager"):
         choose("graph", CPU, 1)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert choose("auto", cuda, LONG - 1) == "eager"
     with pytest.raises(FadaError, match="choose auto or one of eager, compile, graph"):
         video(make_pipeline(), compute="fastest")
 

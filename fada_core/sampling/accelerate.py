@@ -28,7 +28,8 @@ LONG = 8000
 def choose(way: str, device: torch.device, evaluations: int) -> str:
     """The entry of WAYS that `way`, one of them or "auto", means for a job of so many evaluations of the UNet.
 
-    Auto compiles long jobs on CUDA and on the CPU, and replays other ones on CUDA, where recording takes a moment.
+    Auto compiles long jobs on CUDA and on the CPU, and replays other ones on CUDA, where recording takes a moment; not on
+    ROCm, which torch calls CUDA, too.
 
     Raises:
         FadaError: an unknown way, or a graph on a device without them.
@@ -36,7 +37,7 @@ def choose(way: str, device: torch.device, evaluations: int) -> str:
     if way == "auto":
         if evaluations >= LONG and device.type in ("cuda", "cpu"):
             return "compile"
-        return "graph" if device.type == "cuda" else "eager"
+        return "graph" if device.type == "cuda" and torch.version.hip is None else "eager"
     if way not in WAYS:
         raise FadaError(f"There is no way to compute '{way}'; choose auto or one of {', '.join(WAYS)}.")
     if way == "graph" and device.type != "cuda":
