@@ -28,8 +28,8 @@ LONG = 8000
 def choose(way: str, device: torch.device, evaluations: int) -> str:
     """The entry of WAYS that `way`, one of them or "auto", means for a job of so many evaluations of the UNet.
 
-    Auto compiles long jobs on CUDA and on the CPU, and replays other ones on CUDA, where recording takes a moment; not on
-    ROCm, which torch calls CUDA, too.
+    Auto compiles long jobs on CUDA and on the CPU, and replays other ones on CUDA, where recording takes a moment. It
+    does not on ROCm, which torch calls CUDA, too.
 
     Raises:
         FadaError: an unknown way, or a graph on a device without them.
