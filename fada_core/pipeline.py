@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +99,7 @@ class Pipeline:
         self.stats = Stats()
         self._decodable = math.inf  #: pictures at once that memory suffices for, once it ran out; 0: only a tile of one
         self._way = "eager"  #: how the networks compute now, an entry of `accelerate.WAYS`
+        self._undo = ExitStack()  #: makes them compute as they are
 
     @property
     def device(self) -> torch.device:
@@ -258,7 +260,8 @@ class Pipeline:
 
     def _compute_as(self, way: str) -> None:
         if way != self._way:
-            accelerate(self.networks, way)
+            self._undo.close()
+            self._undo = accelerate(self.networks, way, self.device)
             self._way = way
 
     @torch.inference_mode()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,9 +27,11 @@ from fada_core.config import SD15, ControlConfig, ModelConfig
 from fada_core.errors import FadaError
 from fada_core.media.image import to_uint8
 from fada_core.memory import picture_bytes
+from fada_core.models.resnet import ResnetBlock
 from fada_core.pipeline import Pipeline
 from fada_core.sampling.accelerate import LONG, choose
 from fada_core.sampling.ahead import Behind, decode_ahead
+from fada_core.sampling.fuse import fuse
 from fada_core.sampling.replay import mapped
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
@@ -71,6 +77,25 @@ def test_what_repeats_compiles_whole_and_once(config, graphs, monkeypatch):
     assert counter.op_count == calls
 
 
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """In place of the kernels (tests/test_kernels.py), which Triton would have to interpret; counts their calls."""
+    calls: Counter[str] = Counter()
+
+    def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *, silu: bool) -> Tensor:
+        calls["silu" if silu else "norm"] += 1
+        made = F.group_norm(x, groups, weight, bias, eps)
+        return F.silu(made) if silu else made
+
+    def geglu(projected: Tensor) -> Tensor:
+        calls["geglu"] += 1
+        value, gate = projected.chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+    kernels = SimpleNamespace(group_norm=group_norm, geglu=geglu)
+    monkeypatch.setattr("fada_core.sampling.fuse.load_kernels", lambda *_: kernels)
+    return calls
+
+
 def replay_on_cpu(monkeypatch: pytest.MonkeyPatch, *, spoil: float = 0.0, refuse: str = "") -> list[str]:
     """What a CUDA graph does, without CUDA: it computes from one memory into one memory, and looks at nothing else."""
     events: list[str] = []
@@ -89,6 +114,7 @@ def replay_on_cpu(monkeypatch: pytest.MonkeyPatch, *, spoil: float = 0.0, refuse
         return run, made, pool
 
     monkeypatch.setattr("fada_core.sampling.replay.record", record)
+    stand_in(monkeypatch)
     monkeypatch.setattr("fada_core.pipeline.choose", lambda way, *_: way)  # which knows that the CPU has no graphs
     return events
 
@@ -106,6 +132,58 @@ def test_a_recorded_step_is_replayed_for_all_clips(config, monkeypatch):
     torch.testing.assert_close(list(pipe.sample(cond, **how, compute="graph")), exact, atol=1e-5, rtol=0)
     assert events == ["record"] + ["replay"] * 8  # the first compares
     assert len(calls) == 2 + len(events)  # so many are the emulation's own
+
+
+KL = replace(SMALL, unet=replace(SMALL.unet, in_channels=4), vae=SD15.vae)
+"""The same with Stable Diffusion's autoencoder, which has norms."""
+
+
+@pytest.mark.parametrize("config", [STUDENT, IDENTITY, KL], ids=["student", "hallo_like", "kl"])
+def test_fused_kernels_make_the_same_video_and_go(config, monkeypatch):
+    calls = stand_in(monkeypatch)
+    pipe = make_pipeline(config)
+    exact, blocks = video(pipe, clips=1), list(pipe.networks.modules())
+    with ExitStack() as undo:
+        fuse(pipe.networks, CPU, torch.float32, undo)
+        torch.testing.assert_close(video(pipe, clips=1), exact, atol=1e-5, rtol=0)
+    assert calls["silu"] > 0 and calls["norm"] > 0 and calls["geglu"] > 0
+    before = calls.copy()
+    assert torch.equal(video(pipe, clips=1), exact)
+    assert calls == before and list(pipe.networks.modules()) == blocks
+
+
+def test_norms_that_the_kernels_do_not_fit_stay_as_they_are(monkeypatch):
+    """Pictures in another order, and layers of ComfyUI with a change to be applied to their weights."""
+    calls = stand_in(monkeypatch)
+    block = ResnetBlock(8, 8, 4, groups=2).requires_grad_(False)
+    hidden, time = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2, 4)
+    ordered, exact = hidden.contiguous(memory_format=torch.channels_last), block(hidden, time)
+    with ExitStack() as undo:
+        fuse(block, CPU, torch.float32, undo)
+        torch.testing.assert_close(block(hidden, time), exact, atol=1e-6, rtol=0)
+        assert not calls
+        block.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(block(ordered, time), exact, atol=1e-6, rtol=0)
+        assert calls == {"silu": 2}
+        block.norm1.weight_function = [lambda weight: weight]
+        torch.testing.assert_close(block(ordered, time), exact, atol=1e-6, rtol=0)
+        assert calls == {"silu": 3}
+
+
+def test_without_kernels_the_graph_is_recorded_all_the_same(monkeypatch, caplog):
+    events = replay_on_cpu(monkeypatch)
+
+    def missing(*_: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'triton'")
+
+    monkeypatch.setattr("fada_core.sampling.fuse.load_kernels", missing)
+    pipe = make_pipeline()
+    with caplog.at_level(logging.WARNING, "fada.sampling"):
+        found = video(pipe, compute="graph")
+    torch.testing.assert_close(found, video(pipe), atol=1e-5, rtol=0)
+    assert "record" in events
+    lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
+    assert lines == ["Group norms and GEGLUs stay torch's own: No module named 'triton'"]
 
 
 class Elsewhere(TorchDispatchMode):
@@ -174,6 +252,17 @@ def test_what_cannot_be_replayed_runs_as_before(failure, reason, monkeypatch, ca
     lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
     assert len(lines) == 1 and reason in lines[0]
     assert pipe.networks.guided_step.recorded == 0
+
+
+def test_a_compiled_step_is_replayed_where_there_are_graphs(monkeypatch):
+    """Compiled once, for what it is given and for the recording's own memory."""
+    events, counter = replay_on_cpu(monkeypatch), CompileCounter()
+    monkeypatch.setattr("fada_core.sampling.accelerate._has_graphs", lambda device: True)
+    compile_with(monkeypatch, counter)
+    pipe = make_pipeline()
+    torch.testing.assert_close(video(pipe, compute="compile"), video(make_pipeline()), atol=1e-5, rtol=0)
+    assert events.count("record") == 1 and events.count("replay") > 1
+    assert counter.frame_count == 2  # the step's and the decoder's
 
 
 def test_compiled_networks_may_change_between_two_videos(monkeypatch):
@@ -260,8 +349,7 @@ def test_decoding_takes_what_memory_there_is(monkeypatch, caplog):
 
 def test_decoding_ends_in_tiles(monkeypatch, caplog):
     """Stable Diffusion's autoencoder, where not even a single picture fits."""
-    config = replace(SMALL, unet=replace(SMALL.unet, in_channels=4), vae=SD15.vae)
-    pipe = make_pipeline(config)
+    pipe = make_pipeline(KL)
     vae = pipe.networks.vae
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     exact, taken = pipe.decode(latents), []

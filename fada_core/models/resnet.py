@@ -47,6 +47,7 @@ class ResnetBlock(nn.Module):
         self, in_channels: int, out_channels: int, time_dim: int, groups: int, *, operations: Any = nn, **factory: Any
     ) -> None:
         super().__init__()
+        self.nonlinearity = nn.SiLU()
         self.norm1 = operations.GroupNorm(groups, in_channels, eps=1e-5, **factory)
         self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
         self.time_emb_proj = operations.Linear(time_dim, out_channels, **factory)
@@ -58,9 +59,9 @@ class ResnetBlock(nn.Module):
 
     def forward(self, hidden: Tensor, time: Tensor) -> Tensor:
         residual = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
-        hidden = self.conv1(F.silu(self.norm1(hidden)))
+        hidden = self.conv1(self.nonlinearity(self.norm1(hidden)))
         hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        return residual + self.conv2(F.silu(self.norm2(hidden)))
+        return residual + self.conv2(self.nonlinearity(self.norm2(hidden)))
 
 
 class Downsample(nn.Module):

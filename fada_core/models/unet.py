@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -89,6 +88,7 @@ class DenoisingUNet(UNetSkeleton):
         elif config.control.kind == "embedding":
             self.scale_embedding = ScaleEmbedding(config, operations=operations, **factory)
         self.conv_norm_out = operations.GroupNorm(unet.norm_groups, width, eps=1e-5, **factory)
+        self.conv_act = nn.SiLU()
         self.gated_output = unet.gated_output
         outputs = unet.in_channels + int(unet.gated_output)
         self.conv_out = zeroed(operations.Conv2d(width, outputs, 3, padding=1, **factory))
@@ -225,7 +225,7 @@ class DenoisingUNet(UNetSkeleton):
                 hidden = layer(block, j, name, deepest - i, hidden, time, conditioning)
             for upsample in block.upsamplers:
                 hidden = upsample(hidden)
-        output = self.conv_out(F.silu(self.conv_norm_out(hidden)))
+        output = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
         return output[:, :-1] * output[:, -1:].sigmoid() if self.gated_output else output
 
     def _layer(

@@ -1,9 +1,10 @@
-"""Which way the networks' repeated work runs: as it is, compiled, or replayed as a CUDA graph."""
+"""Which way the networks' repeated work runs: as it is, compiled, or with fused kernels as a CUDA graph."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,14 +12,15 @@ from torch import nn
 
 from ..errors import FadaError
 from ..models.networks import Networks
+from .fuse import fuse, swap
 from .replay import ReplayedStep
 
 log = logging.getLogger("fada.sampling")
 
 WAYS = {
     "eager": "the networks as they are",
-    "compile": "a denoising step and the decoder through torch.compile",
-    "graph": "a denoising step's own kernels, replayed as a CUDA graph",
+    "compile": "a denoising step and the decoder through torch.compile; on CUDA the step is then replayed as a graph",
+    "graph": "fused norms and gates, and a denoising step replayed as a CUDA graph",
 }
 LONG = 8000
 """Evaluations from which on compiling, which takes a minute or two, pays: measured with the shipped models on a CPU
@@ -28,8 +30,8 @@ LONG = 8000
 def choose(way: str, device: torch.device, evaluations: int) -> str:
     """The entry of WAYS that `way`, one of them or "auto", means for a job of so many evaluations of the UNet.
 
-    Auto compiles long jobs on CUDA and on the CPU, and replays other ones on CUDA, where recording takes a moment. It
-    does not on ROCm, which torch calls CUDA, too.
+    Auto compiles long jobs on CUDA and on the CPU, and takes "graph" for other ones on CUDA, as it is ready in seconds.
+    It does not on ROCm, which torch calls CUDA, too.
 
     Raises:
         FadaError: an unknown way, or a graph on a device without them.
@@ -37,7 +39,7 @@ def choose(way: str, device: torch.device, evaluations: int) -> str:
     if way == "auto":
         if evaluations >= LONG and device.type in ("cuda", "cpu"):
             return "compile"
-        return "graph" if device.type == "cuda" and torch.version.hip is None else "eager"
+        return "graph" if _has_graphs(device) else "eager"
     if way not in WAYS:
         raise FadaError(f"There is no way to compute '{way}'; choose auto or one of {', '.join(WAYS)}.")
     if way == "graph" and device.type != "cuda":
@@ -45,24 +47,26 @@ def choose(way: str, device: torch.device, evaluations: int) -> str:
     return way
 
 
-def accelerate(networks: Networks, way: str) -> None:
+def accelerate(networks: Networks, way: str, device: torch.device) -> ExitStack:
     """Make the networks compute in this way, an entry of WAYS, from their next call on; the results stay the same.
 
     Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled or recorded once
-    more. What cannot be compiled or recorded runs as it is, after one line of log.
+    more. What cannot be compiled, fused or recorded runs as it is, after one line of log.
+
+    Returns:
+        What makes them as they were when it is closed.
     """
-    # What a clip prepares is left out: 7 ms a clip saved are not worth the minute that it takes to compile.
-    repeated = (networks, "guided_step"), (decoder(networks), "forward")
-    for module, method in repeated:
-        before = getattr(module, method)
-        if hasattr(before, "plain"):
-            setattr(module, method, before.plain)
+    undo = ExitStack()
     if way == "compile":
         log.info("The networks are compiled at their first call, which takes a minute or two.")
-        for module, method in repeated:
-            _compile(module, method)
+        # What a clip prepares is left out: 7 ms a clip saved are not worth the minute that it takes to compile.
+        for module, method in ((networks, "guided_step"), (decoder(networks), "forward")):
+            swap(undo, module, method, _compiled(module, method))
     if way == "graph":
-        networks.guided_step = ReplayedStep(networks)
+        fuse(networks, device, networks.dtype, undo)
+    if way == "graph" or (way == "compile" and _has_graphs(device)):
+        swap(undo, networks, "guided_step", ReplayedStep(networks))
+    return undo
 
 
 def release(networks: Networks) -> None:
@@ -76,7 +80,12 @@ def decoder(networks: Networks) -> nn.Module:
     return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")
 
 
-def _compile(module: nn.Module, method: str) -> None:
+def _has_graphs(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.version.hip is None
+
+
+def _compiled(module: nn.Module, method: str) -> Callable[..., Any]:
+    """The method, compiled at its first call; if it cannot be, as it is."""
     from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
 
     plain: Callable[..., Any] = getattr(module, method)
@@ -84,16 +93,16 @@ def _compile(module: nn.Module, method: str) -> None:
     # a millisecond and says nothing: their weights move or change their type together with what is passed in.
     unwatched = getattr(torch.compiler, "skip_guard_on_inbuilt_nn_modules_unsafe", None)  # torch 2.8 and later
     options = {"guard_filter_fn": unwatched} if unwatched else None
-    compiled = torch.compile(plain, dynamic=False, fullgraph=True, options=options)
+    run = torch.compile(plain, dynamic=False, fullgraph=True, options=options)
 
     def attempt(*args: Any, **kwargs: Any) -> Any:
+        nonlocal run
         try:
-            return compiled(*args, **kwargs)
+            return run(*args, **kwargs)
         except TorchDynamoException as error:
             reason = " ".join(str(error).split())
             log.warning("%s.%s runs uncompiled: %.200s", type(module).__name__, method, reason)
-            setattr(module, method, plain)
+            run = plain
             return plain(*args, **kwargs)
 
-    attempt.plain = plain
-    setattr(module, method, attempt)
+    return attempt

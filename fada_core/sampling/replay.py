@@ -33,7 +33,7 @@ class ReplayedStep:
     """
 
     def __init__(self, networks: Networks) -> None:
-        self.plain: _Step = networks.guided_step
+        self._step: _Step = networks.guided_step
         self._networks = networks
         self._recordings: dict[Any, _Recording] = {}
         self._met: set[Any] = set()
@@ -52,7 +52,7 @@ class ReplayedStep:
         layout = _layout(arguments)
         if self._refused or layout not in self._met:
             self._met.add(layout)
-            return self.plain(*arguments)
+            return self._step(*arguments)
         recording = self._recordings.get(layout)
         if recording is not None and (recording.has_conditions_of(arguments) or recording.places == self._places()):
             return recording.replay(arguments)
@@ -60,10 +60,10 @@ class ReplayedStep:
 
     def _record(self, layout: Any, arguments: _Arguments) -> tuple[Tensor, Tensor | None]:
         self._recordings.pop(layout, None)
-        exact = self.plain(*arguments)
+        exact = self._step(*arguments)
         try:
             pool = next((other.pool for other in self._recordings.values()), None)
-            recording = _Recording(self.plain, arguments, self._places(), pool)
+            recording = _Recording(self._step, arguments, self._places(), pool)
             made = recording.replay(arguments)
             error, scale = float((made[0] - exact[0]).abs().max()), float(exact[0].abs().max())
         except RuntimeError as reason:  # out of memory, too: the step as it is may still fit

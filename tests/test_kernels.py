@@ -1,0 +1,107 @@
+"""Fused kernels, and networks that use them: equal to torch's own. Without a GPU, Triton interprets them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fada_core.bench.models import random_pipeline
+from fada_core.sampling.fuse import fuse
+from tests.test_speed import STUDENT, video
+
+pytest.importorskip("triton", reason="Triton is not installed (pip install triton, on Linux)")
+from fada_core.sampling import kernels  # noqa: E402
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize(
+    "n, channels, height, width, groups",
+    [(2, 32, 4, 4, 8), (3, 96, 9, 7, 32), (1, 320, 1, 3, 32), (1, 8, 100, 90, 4)],
+    ids=["small", "odd", "wide", "many_tiles"],
+)
+def test_group_norm(n, channels, height, width, groups, silu):
+    x = (random(n, channels, height, width) * 3 + 40).contiguous(memory_format=torch.channels_last)
+    weight, bias = random(2, channels, seed=1)
+    exact = F.group_norm(x.double(), groups, weight.double(), bias.double(), 1e-5)
+    made = kernels.group_norm(x, groups, weight, bias, 1e-5, silu=silu)
+    torch.testing.assert_close(made.double(), F.silu(exact) if silu else exact, atol=3e-5, rtol=0)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_geglu():
+    projected = random(2, 3, 2 * 1100)
+    value, gate = projected.chunk(2, dim=-1)
+    torch.testing.assert_close(kernels.geglu(projected), value * F.gelu(gate), atol=1e-6, rtol=1e-6)
+    turned = random(2 * 6, 5).t()  # not contiguous
+    torch.testing.assert_close(kernels.geglu(turned), turned[:, :6] * F.gelu(turned[:, 6:]), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rounded_once(dtype):
+    x = random(2, 16, 4, 4).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight, bias = random(2, 16, seed=1).to(dtype)
+    exact = F.silu(F.group_norm(x.float(), 4, weight.float(), bias.float(), 1e-5))
+    unit = torch.finfo(dtype).eps  # twice what rounding takes: the interpreter cuts bfloat16 off
+    made = kernels.group_norm(x, 4, weight, bias, 1e-5, silu=True)
+    torch.testing.assert_close(made.float(), exact, atol=1e-6, rtol=unit)
+    projected = random(2, 3, 2 * 8).to(dtype)
+    value, gate = projected.float().chunk(2, dim=-1)
+    torch.testing.assert_close(kernels.geglu(projected).float(), value * F.gelu(gate), atol=1e-6, rtol=unit)
+
+
+def test_networks_that_use_them():
+    pipe = random_pipeline(STUDENT, "student", DEVICE, torch.float32)
+    exact = video(pipe, clips=1)
+    with ExitStack() as undo:
+        fuse(pipe.networks, DEVICE, torch.float32, undo)
+        made = video(pipe, clips=1)
+    assert not torch.equal(made, exact)
+    torch.testing.assert_close(made, exact, atol=1e-5, rtol=0)
+
+
+COMPILE = """
+import json, sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from fada_core.sampling import kernels
+
+whole, single = "i32", "fp32"
+for kernel, types, constants in [
+    ("_moments_of_tiles", ["*bf16", "*fp32", "*fp32", whole, whole], [128, 64]),
+    ("_moments_of_groups", ["*fp32"] * 4 + [whole] * 4 + [single], [128, 64, 16]),
+    ("_normalise", ["*bf16", "*bf16", "*fp32", "*fp32", "*bf16", "*bf16", whole, whole, whole], [True, 128, 64]),
+    ("_gate", ["*bf16", "*bf16", whole], [1024]),
+]:
+    function = getattr(kernels, kernel)
+    names = function.arg_names
+    assert len(names) == len(types) + len(constants)
+    source = ASTSource(
+        function,
+        dict(zip(names, types + ["constexpr"] * len(constants))),
+        {(len(types) + i,): value for i, value in enumerate(constants)},
+    )
+    for capability in map(int, sys.argv[1:]):
+        assert triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+"""
+
+
+def test_they_compile_for_cards_that_are_not_here(tmp_path):
+    """From Ampere on, whose first has the capability 8.0: bfloat16 is not for older ones."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    command = [sys.executable, "-c", COMPILE, "80", "89", "90", "120"]
+    subprocess.run(command, env=environment, check=True, timeout=300)  # noqa: S603
