@@ -50,9 +50,11 @@ class ReplayedStep:
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor | None]:
         layout = _layout(arguments)
-        if self._refused or layout not in self._met:
-            self._met.add(layout)
+        if self._refused:
             return self._step(*arguments)
+        if layout not in self._met:
+            self._met.add(layout)
+            return self._step(*_copied(arguments))
         recording = self._recordings.get(layout)
         if recording is not None and (recording.has_conditions_of(arguments) or recording.places == self._places()):
             return recording.replay(arguments)
@@ -60,10 +62,11 @@ class ReplayedStep:
 
     def _record(self, layout: Any, arguments: _Arguments) -> tuple[Tensor, Tensor | None]:
         self._recordings.pop(layout, None)
-        exact = self._step(*arguments)
+        own = _copied(arguments)
+        exact = self._step(*own)
         try:
             pool = next((other.pool for other in self._recordings.values()), None)
-            recording = _Recording(self._step, arguments, self._places(), pool)
+            recording = _Recording(self._step, own, _conditioning(arguments), self._places(), pool)
             made = recording.replay(arguments)
             error, scale = float((made[0] - exact[0]).abs().max()), float(exact[0].abs().max())
         except RuntimeError as reason:  # out of memory, too: the step as it is may still fit
@@ -89,13 +92,17 @@ class _Recording:
     """A step on memory of its own, to which arguments are copied: the conditions, which are large, only once a clip.
 
     Recordings may share the memory `pool` of what they compute, as each is replayed by itself and copied out at once.
+
+    Args:
+        own: arguments that nobody else has.
+        seen: the conditions that they are copies of.
     """
 
-    def __init__(self, step: _Step, arguments: _Arguments, places: list[int], pool: Any) -> None:
+    def __init__(self, step: _Step, own: _Arguments, seen: Conditioning, places: list[int], pool: Any) -> None:
         self.places = places  #: of the weights, while it was recorded
-        self._arguments = mapped(Tensor.clone, arguments)
-        self._seen = weakref.ref(_conditioning(arguments))
-        self._run, self._made, self.pool = record(lambda: step(*self._arguments), arguments[0].device, pool)
+        self._arguments = own
+        self._seen = weakref.ref(seen)
+        self._run, self._made, self.pool = record(lambda: step(*self._arguments), own[0].device, pool)
 
     def has_conditions_of(self, arguments: _Arguments) -> bool:
         return self._seen() is _conditioning(arguments)
@@ -108,6 +115,11 @@ class _Recording:
         self._seen = weakref.ref(_conditioning(arguments))
         self._run()
         return mapped(Tensor.clone, self._made)
+
+
+def _copied(arguments: _Arguments) -> _Arguments:
+    """Arguments as a recording has them: what was expanded is not, so a compiled step is compiled for these at once."""
+    return mapped(Tensor.clone, arguments)
 
 
 def _conditioning(arguments: _Arguments) -> Conditioning:
