@@ -12,7 +12,8 @@ plain way of published code (`fada_core.bench.reference`):
 - overlap: frames that were decoded on a stream of their own while the next clip was denoised are the same bytes;
 - offload: with the weights of all but the denoising UNet on the host the video is the same;
 - no waiting (CUDA): between a clip's first and last step the host never waits for the device;
-- recorded (CUDA): the way "graph" did not go back to the networks as they are, which it may, with a line of log.
+- recorded, fused (CUDA): the way "graph" did not go back to the networks as they are, nor to torch's own norms and
+  gates, which it may, with a line of log.
 
 The exit status is 1 if a check failed.
 """
@@ -36,6 +37,7 @@ from fada_core.condition import Condition
 from fada_core.config import ModelConfig
 from fada_core.device import default_device
 from fada_core.media.image import to_uint8
+from fada_core.models.attention import GEGLU
 from fada_core.pipeline import Pipeline
 from fada_core.sampling.ahead import decode_ahead
 from fada_core.sampling.offload import offload
@@ -92,6 +94,9 @@ def check_placement(config: ModelConfig, device: torch.device, dtype: torch.dtyp
         for way in ("eager", "graph"):
             passed &= _line(config, "fast", f"no waiting, {way}", dtype, float(_waits(pipe, cond, way)), 0.0)
         passed &= _line(config, "fast", "recorded", dtype, float(pipe.networks.guided_step.recorded != 1), 0.0)
+        gates = [part for part in pipe.networks.modules() if isinstance(part, GEGLU)]
+        passed &= _line(config, "fast", "fused", dtype, float(not all("forward" in vars(gate) for gate in gates)), 0.0)
+        next(clips())  # as they are again, for offloading puts calls of its own around theirs
     offload(pipe.networks.cpu(), device)
     error = _rms(torch.cat([latents.cpu() for latents in clips()]) - torch.cat(exact)) / _rms(torch.cat(exact))
     return passed & _line(config, "fast", "offload", dtype, error, 1e-6)

@@ -180,9 +180,9 @@ class Pipeline:
             guidance_interval: part of the schedule, from 0 (clean) to 1 (noise), in which the scales apply; elsewhere
                 the audio branch runs alone, which saves the other evaluations.
             batch_branches: False takes less memory and more time.
-            compute: "eager"; "compile", which takes a minute or two at first; "graph", CUDA only, which keeps memory
-                until `release`; or "auto", which compiles for long jobs and takes "graph" for others where it can. The
-                results are the same. Decoding follows, until the next call.
+            compute: "eager"; "compile", which takes a minute or two at first; "graph", CUDA only; or "auto", which
+                compiles for long jobs and takes "graph" for others where it can. On CUDA all but "eager" keep memory
+                until `release`. The results are the same. Decoding follows, until the next call.
 
         Raises:
             FadaError: the mode does not fit the checkpoint, a value is out of range, no such way to compute or not on
