@@ -24,20 +24,17 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
     pixels = height * width
     rows, columns = min(_PIXELS, triton.next_power_of_2(pixels)), min(_CHANNELS, triton.next_power_of_2(channels))
     tiles = triton.cdiv(pixels, rows)
-    grid = (tiles, triton.cdiv(channels, columns), n)
+    grid, each_takes = (tiles, triton.cdiv(channels, columns), n), {"ROWS": rows, "COLUMNS": columns, "num_warps": 8}
     result = torch.empty_like(x)
     means, squares = x.new_empty(2, n, tiles, channels, dtype=torch.float32)
     mean, scale = x.new_empty(2, n, groups, dtype=torch.float32)
     each = channels // groups
     with torch.cuda.device_of(x):  # a kernel starts on the current device
-        _moments_of_tiles[grid](x, means, squares, pixels, channels, ROWS=rows, COLUMNS=columns, num_warps=8)
+        _moments_of_tiles[grid](x, means, squares, pixels, channels, **each_takes)
         _moments_of_groups[(groups, n)](
             means, squares, mean, scale, pixels, channels, each, tiles, eps, rows, _TILES, triton.next_power_of_2(each)
         )
-        _normalise[grid](
-            *(x, result, mean, scale, weight, bias, pixels, channels, each),
-            **{"SILU": silu, "ROWS": rows, "COLUMNS": columns, "num_warps": 8},
-        )
+        _normalise[grid](x, result, mean, scale, weight, bias, pixels, channels, each, silu, **each_takes)
     return result
 
 
