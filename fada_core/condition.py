@@ -11,7 +11,7 @@ from torch import Tensor
 from .config import ModelConfig
 from .device import out_of_memory
 from .errors import FadaError
-from .media.face import FaceRegion, crop
+from .face.region import FaceRegion, crop
 from .media.image import to_square
 from .models.audio import SAMPLE_RATE
 from .models.networks import Networks

@@ -24,7 +24,7 @@ from .checkpoint import CheckpointInfo, load_checkpoint
 from .condition import Condition, encode_portrait, encode_speech, moved
 from .device import OFFLOAD, default_device, default_dtype, named_device, out_of_memory
 from .errors import FadaError
-from .media.face import FaceRegion
+from .face.region import FaceRegion
 from .memory import free_bytes, picture_bytes
 from .models.networks import Networks
 from .modes import modes_of, sampling_settings

@@ -9,10 +9,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..fada_core.errors import FadaError
+from ..fada_core.face.detect import installed_detector, load_detector
+from ..fada_core.face.identity import identity_embedding
+from ..fada_core.face.region import MARGIN, FaceRegion, find_face
 from ..fada_core.media.audio import from_waveform
-from ..fada_core.media.face import MARGIN, FaceRegion, find_face
-from ..fada_core.media.face_detect import installed_detector, load_detector
-from ..fada_core.media.face_identity import identity_embedding
 from .load_model import FOLDER
 from .model import FadaModel
 from .types import (

@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..fada_core.media.face import FaceRegion
-from ..fada_core.media.face_paste import FEATHER, PasteBack
+from ..fada_core.face.paste import FEATHER, PasteBack
+from ..fada_core.face.region import FaceRegion
 from .encode import single
 from .types import CATEGORY, RegionType, advanced, aliases, from_images, to_images, to_preview
 

@@ -16,9 +16,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..fada_core.errors import FadaError
+from ..fada_core.face.paste import PasteBack
+from ..fada_core.face.region import FaceRegion
 from ..fada_core.media.audio import SAMPLE_RATE, from_waveform
-from ..fada_core.media.face import FaceRegion
-from ..fada_core.media.face_paste import PasteBack
 from ..fada_core.media.image import to_uint8
 from ..fada_core.media.video import VideoWriter
 from ..fada_core.sampling.ahead import Behind

@@ -22,9 +22,9 @@ from fada_core.data.faces import clip_box, face_inputs
 from fada_core.data.samples import ClipSample
 from fada_core.distill.__main__ import parse, run
 from fada_core.distill.teacher import GuidedTeacher
+from fada_core.face.region import find_face
 from fada_core.generate.options import GenerateConfig
 from fada_core.generate.video import generate
-from fada_core.media.face import find_face
 from fada_core.media.video import probe
 from fada_core.models.networks import Networks
 from fada_core.prepare.__main__ import PrepareConfig, prepare

@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 
 from fada_core.checkpoint import CheckpointInfo
 from fada_core.errors import FadaError
-from fada_core.media.face import FaceRegion, crop, find_face
-from fada_core.media.face_detect import Face, face_of_box, face_of_landmarks, installed_detector, load_detector
-from fada_core.media.face_identity import aligned_face, identity_embedding
-from fada_core.media.face_masks import Box, attention_masks, expand, face_picture
-from fada_core.media.face_paste import PasteBack
+from fada_core.face.detect import Face, face_of_box, face_of_landmarks, installed_detector, load_detector
+from fada_core.face.identity import aligned_face, identity_embedding
+from fada_core.face.masks import Box, attention_masks, expand, face_picture
+from fada_core.face.paste import PasteBack
+from fada_core.face.region import FaceRegion, crop, find_face
 from fada_core.media.image import load_image, to_square, to_uint8
 from fada_core.pipeline import Pipeline
 from tests.test_sampling import IDENTITY, SMALL, make_networks

@@ -109,7 +109,7 @@ import sys, time
 from dataclasses import replace
 import torch
 import fada_core
-from fada_core.media.face import find_face
+from fada_core.face.region import find_face
 
 started = time.perf_counter()
 pipe = fada_core.load(sys.argv[1], "cpu", torch.bfloat16)

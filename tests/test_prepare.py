@@ -19,9 +19,9 @@ from fada_core.data.manifest import ManifestSet
 from fada_core.data.samples import encode_clips
 from fada_core.data.shards import ShardClips
 from fada_core.errors import FadaError
-from fada_core.media.face import FaceRegion
-from fada_core.media.face_detect import Face, face_of_box
-from fada_core.media.face_masks import Box
+from fada_core.face.detect import Face, face_of_box
+from fada_core.face.masks import Box
+from fada_core.face.region import FaceRegion
 from fada_core.media.video import VideoWriter, probe, read_video
 from fada_core.models.networks import Networks
 from fada_core.prepare.__main__ import PrepareConfig, main, prepare

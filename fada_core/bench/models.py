@@ -13,7 +13,7 @@ from ..checkpoint import CheckpointInfo
 from ..condition import Condition
 from ..config import ControlConfig, ModelConfig, preset
 from ..errors import FadaError
-from ..media.face import FaceRegion, find_face
+from ..face.region import FaceRegion, find_face
 from ..models.audio import SAMPLE_RATE
 from ..models.networks import Networks
 from ..pipeline import Pipeline

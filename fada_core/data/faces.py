@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..media.face_masks import Box, attention_masks, face_picture
+from ..face.masks import Box, attention_masks, face_picture
 
 Masks = list[list[Tensor]]
 """masks[level][region], each (rows, h*w, 1) in 0..1."""

@@ -14,7 +14,7 @@ from .. import avatars
 from ..avatars.speech import SAMPLE_RATE, Speech
 from ..data.avatars import HELD_OUT_SEED
 from ..data.samples import Pool
-from ..media.face import FaceRegion
+from ..face.region import FaceRegion
 from .frechet import Features
 from .lips import LipsRegressor
 from .metrics import Truth, measure

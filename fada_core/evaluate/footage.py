@@ -28,10 +28,10 @@ from torch import Tensor
 from ..data.manifest import ManifestSet
 from ..data.samples import BadClipError
 from ..errors import FadaError
+from ..face.detect import Detector, load_detector
+from ..face.identity import identity_embedding
+from ..face.region import find_face
 from ..media.audio import SAMPLE_RATE
-from ..media.face import find_face
-from ..media.face_detect import Detector, load_detector
-from ..media.face_identity import identity_embedding
 from ..media.image import to_uint8
 from ..media.video import VideoWriter
 from .cases import POOLS, Case, EvaluationSet

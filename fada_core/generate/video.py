@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import FadaError
+from ..face.detect import installed_detector, load_detector
+from ..face.identity import identity_embedding
+from ..face.paste import PasteBack
+from ..face.region import FaceRegion, crop, find_face
 from ..media.audio import SAMPLE_RATE, listen, load_audio
-from ..media.face import FaceRegion, crop, find_face
-from ..media.face_detect import installed_detector, load_detector
-from ..media.face_identity import identity_embedding
-from ..media.face_paste import PasteBack
 from ..media.image import load_image, to_bytes, to_uint8
 from ..media.video import VideoWriter
 from ..memory import peak_memory_mb

@@ -26,9 +26,9 @@ from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
 from ..data.shards import write_shards
 from ..errors import FadaError
-from ..media.face import MARGIN
-from ..media.face_detect import Detector, load_detector
-from ..media.face_identity import Embedder, load_identity
+from ..face.detect import Detector, load_detector
+from ..face.identity import Embedder, load_identity
+from ..face.region import MARGIN
 from .clips import Record, Settings, digest, make_clips, name_of
 from .measures import SyncNet, Thresholds, load_syncnet
 from .report import write_report

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ..data.quality import speech_activity
 from ..errors import FadaError
+from ..face.detect import Detector, Face
+from ..face.identity import Embedder
+from ..face.masks import MASK_SIDE, Box
+from ..face.region import FaceRegion, find_face
 from ..media.audio import SAMPLE_RATE
-from ..media.face import FaceRegion, find_face
-from ..media.face_detect import Detector, Face
-from ..media.face_identity import Embedder
-from ..media.face_masks import MASK_SIDE, Box
 from ..media.image import to_square
 from ..media.video import VideoWriter
 from .footage import analyse, frames_at, sound_of

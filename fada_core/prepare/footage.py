@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, from_numpy
 
 from ..errors import FadaError
+from ..face.detect import Detector, Face
 from ..media.audio import SAMPLE_RATE, load_audio
-from ..media.face_detect import Detector, Face
 
 CUT_DIFFERENCE = 0.08  #: mean change of a thumbnail's values (0..1) from which a frame may begin a shot
 CUT_RATIO = 4.0  #: and by how much it has to stand out from the changes before it: a moving camera is no cut

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..data.samples import Pool
 from ..errors import FadaError
-from ..media.face_detect import Points
-from ..media.face_masks import Box
+from ..face.detect import Points
+from ..face.masks import Box
 
 _SHARPNESS_SIDE = 256  # pixels of the whole clip's square: sharpness depends on scale
 _NOSE_DEPTH = 1.27  # of the tip before the eyes' plane, in half distances of the eyes (mediapipe's canonical face)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..media.face_detect import Face
-from ..media.face_masks import Box
+from ..face.detect import Face
+from ..face.masks import Box
 from .footage import Analysis
 
 MIN_OVERLAP = 0.3  #: intersection over union of one person's boxes in neighbouring detections

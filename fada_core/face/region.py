@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FadaError
-from .face_detect import Detector, Face, Points, face_of_box
-from .face_masks import Box, attention_masks, face_picture
-from .image import to_square, to_uint8
+from ..media.image import to_square, to_uint8
+from .detect import Detector, Face, Points, face_of_box
+from .masks import Box, attention_masks, face_picture
 
 log = logging.getLogger("fada.face")
 

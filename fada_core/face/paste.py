@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FadaError
-from .face import FaceRegion
+from .region import FaceRegion
 
 FEATHER = 0.1  #: width of the soft edge, as a part of the square's side
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FadaError
-from .face import FaceRegion, crop
-from .face_detect import Points
+from .detect import Points
+from .region import FaceRegion, crop
 
 _SIDE = 112  #: pixels of an aligned face
 _TEMPLATE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))

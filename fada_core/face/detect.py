@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import FadaError
-from .face_masks import Box
+from .masks import Box
 
 Points = tuple[tuple[float, float], ...]
 """Eye, eye, nose tip, mouth corner, mouth corner, (x, y) in pixels; of each pair the picture's left one first."""
