@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from .. import records
 from ..config import ControlConfig
 from ..errors import FadaError
 from ..training import LoopConfig
@@ -121,12 +120,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         FadaError: no such file, or it is not a mapping of names to values.
     """
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise FadaError(f"The config {path} cannot be read ({error.strerror}); check its path.") from error
-    except yaml.YAMLError as error:
-        raise FadaError(f"{path} is not YAML ({str(error).splitlines()[0]}); correct it.") from error
+    settings = records.read_yaml(path, "the config")
     if not isinstance(settings, dict):
         raise FadaError(f"{path} holds no settings; write 'name: value' lines, as --help lists them.")
     return settings
