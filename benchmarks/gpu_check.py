@@ -39,8 +39,8 @@ from fada_core.device import default_device
 from fada_core.media.image import to_uint8
 from fada_core.models.attention import GEGLU
 from fada_core.pipeline import Pipeline
-from fada_core.sampling.ahead import decode_ahead
-from fada_core.sampling.offload import offload
+from fada_core.speed.offload import offload
+from fada_core.speed.overlap import decode_ahead
 
 CLIPS = 4
 FLOAT32_BOUND = {"tiny": 1e-4, "sd15": 1e-3}

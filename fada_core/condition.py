@@ -15,7 +15,7 @@ from .face.region import FaceRegion, crop
 from .media.image import to_square
 from .models.audio import SAMPLE_RATE
 from .models.networks import Networks
-from .sampling.sampler import Masks, Subject, prepare_subject
+from .sampling.denoise import Masks, Subject, prepare_subject
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .checkpoint import CheckpointInfo
 from .config import ModelConfig
 from .errors import FadaError
-from .sampling.sampler import SamplingSettings
+from .sampling.denoise import SamplingSettings
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import build_solver
 

@@ -28,13 +28,13 @@ from .face.region import FaceRegion
 from .memory import free_bytes, picture_bytes
 from .models.networks import Networks
 from .modes import modes_of, sampling_settings
-from .sampling.accelerate import accelerate, choose, release
 from .sampling.chain import clip_count, sample_chain
+from .sampling.denoise import Callback, Masks, SamplingSettings
 from .sampling.live import LiveClip, sample_live
-from .sampling.offload import offload as place
 from .sampling.preview import preview
-from .sampling.sampler import Callback, Masks, SamplingSettings
 from .sampling.schedule import NoiseSchedule
+from .speed.compute import accelerate, choose, release
+from .speed.offload import offload as place
 
 log = logging.getLogger("fada.pipeline")
 

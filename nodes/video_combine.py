@@ -21,7 +21,7 @@ from ..fada_core.face.region import FaceRegion
 from ..fada_core.media.audio import SAMPLE_RATE, from_waveform
 from ..fada_core.media.image import to_uint8
 from ..fada_core.media.video import VideoWriter
-from ..fada_core.sampling.ahead import Behind
+from ..fada_core.speed.overlap import Behind
 from .encode import single
 from .model import FadaModel
 from .types import CATEGORY, Audio, ModelType, RegionType, aliases, from_images, from_latent

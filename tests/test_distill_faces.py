@@ -28,8 +28,8 @@ from fada_core.generate.video import generate
 from fada_core.media.video import probe
 from fada_core.models.networks import Networks
 from fada_core.prepare.__main__ import PrepareConfig, prepare
+from fada_core.sampling.denoise import SamplingSettings
 from fada_core.sampling.guidance import branches, combine
-from fada_core.sampling.sampler import SamplingSettings
 from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.training import preview
 from tests.test_convert import Download, echomimic, hallo  # noqa: F401 - fixtures

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from fada_core.models.attention import FeedForward
 from fada_core.models.resnet import ResnetBlock
-from fada_core.sampling.fuse import fuse
+from fada_core.speed.fused_layers import fuse
 
 pytest.importorskip("triton", reason="Triton is not installed (pip install triton, on Linux)")
-from fada_core.sampling import kernels  # noqa: E402
+from fada_core.speed import triton_kernels as kernels  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -82,7 +82,7 @@ import json, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fada_core.sampling import kernels
+from fada_core.speed import triton_kernels as kernels
 
 whole, single = "i32", "fp32"
 for kernel, types, constants in [

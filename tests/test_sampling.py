@@ -14,9 +14,9 @@ from fada_core.errors import FadaError
 from fada_core.models import precondition
 from fada_core.models.networks import Networks
 from fada_core.sampling.chain import clip_windows, next_motion, sample_chain
+from fada_core.sampling.denoise import SamplingSettings, Subject, prepare_subject, sample_clip
 from fada_core.sampling.guidance import branches, combine
 from fada_core.sampling.preview import preview
-from fada_core.sampling.sampler import SamplingSettings, Subject, prepare_subject, sample_clip
 from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.sampling.solvers import SOLVERS, build_solver
 from tests.small import SMALL_VAE

@@ -29,10 +29,10 @@ from fada_core.media.image import to_uint8
 from fada_core.memory import picture_bytes
 from fada_core.models.resnet import ResnetBlock
 from fada_core.pipeline import Pipeline
-from fada_core.sampling.accelerate import LONG, choose
-from fada_core.sampling.ahead import Behind, decode_ahead
-from fada_core.sampling.fuse import fuse
-from fada_core.sampling.replay import mapped
+from fada_core.speed.compute import LONG, choose
+from fada_core.speed.cuda_graph import mapped
+from fada_core.speed.fused_layers import fuse
+from fada_core.speed.overlap import Behind, decode_ahead
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return value * F.gelu(gate)
 
     kernels = SimpleNamespace(group_norm=group_norm, geglu=geglu)
-    monkeypatch.setattr("fada_core.sampling.fuse.load_kernels", lambda *_: kernels)
+    monkeypatch.setattr("fada_core.speed.fused_layers.load_kernels", lambda *_: kernels)
     return calls
 
 
@@ -113,7 +113,7 @@ def replay_on_cpu(monkeypatch: pytest.MonkeyPatch, *, spoil: float = 0.0, refuse
 
         return run, made, pool
 
-    monkeypatch.setattr("fada_core.sampling.replay.record", record)
+    monkeypatch.setattr("fada_core.speed.cuda_graph.record", record)
     stand_in(monkeypatch)
     monkeypatch.setattr("fada_core.pipeline.choose", lambda way, *_: way)  # which knows that the CPU has no graphs
     return events
@@ -176,13 +176,13 @@ def test_without_kernels_the_graph_is_recorded_all_the_same(monkeypatch, caplog)
     def missing(*_: Any) -> Any:
         raise ModuleNotFoundError("No module named 'triton'")
 
-    monkeypatch.setattr("fada_core.sampling.fuse.load_kernels", missing)
+    monkeypatch.setattr("fada_core.speed.fused_layers.load_kernels", missing)
     pipe = make_pipeline()
-    with caplog.at_level(logging.WARNING, "fada.sampling"):
+    with caplog.at_level(logging.WARNING, "fada.speed"):
         found = video(pipe, compute="graph")
     torch.testing.assert_close(found, video(pipe), atol=1e-5, rtol=0)
     assert "record" in events
-    lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "fada.speed"]
     assert lines == ["Group norms and GEGLUs stay torch's own: No module named 'triton'"]
 
 
@@ -246,10 +246,10 @@ def test_released_recordings_are_made_again(monkeypatch):
 def test_what_cannot_be_replayed_runs_as_before(failure, reason, monkeypatch, caplog):
     replay_on_cpu(monkeypatch, **failure)
     pipe = make_pipeline()
-    with caplog.at_level(logging.WARNING, "fada.sampling"):
+    with caplog.at_level(logging.WARNING, "fada.speed"):
         found = video(pipe, compute="graph")
     assert torch.equal(found, video(make_pipeline()))
-    lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "fada.speed"]
     assert len(lines) == 1 and reason in lines[0]
     assert pipe.networks.guided_step.recorded == 0
 
@@ -257,7 +257,7 @@ def test_what_cannot_be_replayed_runs_as_before(failure, reason, monkeypatch, ca
 def test_a_compiled_step_is_replayed_where_there_are_graphs(monkeypatch):
     """Compiled once, for what it is given and for the recording's own memory."""
     events, counter = replay_on_cpu(monkeypatch), CompileCounter()
-    monkeypatch.setattr("fada_core.sampling.accelerate._has_graphs", lambda device: True)
+    monkeypatch.setattr("fada_core.speed.compute._has_graphs", lambda device: True)
     compile_with(monkeypatch, counter)
     pipe = make_pipeline()
     torch.testing.assert_close(video(pipe, compute="compile"), video(make_pipeline()), atol=1e-5, rtol=0)
@@ -282,10 +282,10 @@ def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
 
     compile_with(monkeypatch, broken)
     pipe = make_pipeline()
-    with caplog.at_level(logging.WARNING, "fada.sampling"):
+    with caplog.at_level(logging.WARNING, "fada.speed"):
         found = video(pipe, compute="compile")
     assert torch.equal(found, video(make_pipeline()))
-    lines = [record.getMessage() for record in caplog.records if record.name == "fada.sampling"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "fada.speed"]
     assert len(lines) == 2  # the step's and the decoder's, once each
     assert lines[0].startswith("Networks.guided_step runs uncompiled: ") and "no compiler here" in lines[0]
 

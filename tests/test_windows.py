@@ -12,7 +12,7 @@ from fada_core.config import ECHOMIMIC, AudioEncoderConfig
 from fada_core.errors import FadaError
 from fada_core.models.networks import Networks
 from fada_core.sampling.chain import clip_windows, sample_chain, window_starts
-from fada_core.sampling.sampler import Guided, SamplingSettings, Subject, prepare_subject
+from fada_core.sampling.denoise import Guided, SamplingSettings, Subject, prepare_subject
 from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.sampling.solvers import build_solver
 from tests.test_sampling import make_features, make_networks

@@ -24,8 +24,8 @@ from ..device import default_device, default_dtype
 from ..errors import FadaError
 from ..modes import MODES
 from ..pipeline import Pipeline, load
-from ..sampling.accelerate import WAYS
-from ..sampling.sampler import SamplingSettings
+from ..sampling.denoise import SamplingSettings
+from ..speed.compute import WAYS
 from .measure import Effort, Pass, count_tflop, peak_tflops, run_pass
 from .models import STEPS, Job, bench_config, make_job, random_pipeline
 from .paths import Path, build_path, parse_paths

@@ -17,7 +17,7 @@ from ..face.region import FaceRegion, find_face
 from ..models.audio import SAMPLE_RATE
 from ..models.networks import Networks
 from ..pipeline import Pipeline
-from ..sampling.sampler import SamplingSettings
+from ..sampling.denoise import SamplingSettings
 
 Role = Literal["teacher", "student"]
 STEPS = {"teacher": SamplingSettings().steps, "student": 6}

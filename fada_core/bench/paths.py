@@ -14,7 +14,7 @@ from ..errors import FadaError
 from ..media.image import to_uint8
 from ..models.networks import Networks
 from ..pipeline import Pipeline
-from ..sampling.accelerate import WAYS
+from ..speed.compute import WAYS
 from .ablation import ABLATIONS
 from .reference import ReferencePipeline, to_host
 

@@ -38,8 +38,8 @@ from ..models.reference import UNetBlock
 from ..models.resnet import ResnetBlock, Upsample
 from ..pipeline import Stats
 from ..sampling.chain import clip_windows, next_motion
+from ..sampling.denoise import Callback, Subject
 from ..sampling.guidance import Branch, branches, combine, one_pass
-from ..sampling.sampler import Callback, Subject
 from ..sampling.schedule import NoiseSchedule
 from ..sampling.solvers import build_solver
 

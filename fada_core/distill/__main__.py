@@ -26,7 +26,7 @@ from ..data.samples import ClipDataset, encode_clips
 from ..data.shards import ShardClips
 from ..errors import FadaError
 from ..models.networks import Networks
-from ..sampling.sampler import SamplingSettings
+from ..sampling.denoise import SamplingSettings
 from ..sampling.schedule import NoiseSchedule
 from ..training import train
 from ..training.loop import learning_rate, sample_generators

@@ -18,7 +18,7 @@ from ..checkpoint import read_info, shipped_models
 from ..errors import FadaError
 from ..modes import MODES
 from ..pipeline import Pipeline, load
-from ..sampling.sampler import SamplingSettings
+from ..sampling.denoise import SamplingSettings
 from .cases import POOLS, SILENCE, AvatarCases, EvaluationSet, held_out_words
 from .footage import FootageConfig, footage_set
 from .frechet import clip_features, frame_features

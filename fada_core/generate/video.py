@@ -26,7 +26,7 @@ from ..media.image import load_image, to_bytes, to_uint8
 from ..media.video import VideoWriter
 from ..memory import peak_memory_mb
 from ..pipeline import LiveFrames, Pipeline, load
-from ..sampling.ahead import Behind, decode_ahead
+from ..speed.overlap import Behind, decode_ahead
 from .options import STDIO, GenerateConfig, Settings
 from .sheet import Sheet
 

@@ -21,7 +21,7 @@ from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
 from ..errors import FadaError
 from ..models.networks import Networks
-from ..sampling.sampler import SamplingSettings
+from ..sampling.denoise import SamplingSettings
 from ..training import LoopConfig, train
 from ..training.preview import preview_avatars
 from .teacher import TeacherTask

@@ -1,1 +1,1 @@
-"""Sampling: noise schedule, guidance, solvers, clips and their chaining."""
+"""The mathematics of sampling: noise schedule, guidance, solvers, clips and how they follow each other."""

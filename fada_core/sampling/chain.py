@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..models.audio_projection import window_features
 from ..models.networks import Networks
-from .sampler import Callback, Clip, Guided, SamplingSettings, Subject, sample_clip, start_noise
+from .denoise import Callback, Clip, Guided, SamplingSettings, Subject, sample_clip, start_noise
 from .schedule import NoiseSchedule
 from .solvers import Solver, build_solver
 

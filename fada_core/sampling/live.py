@@ -14,7 +14,7 @@ from ..errors import FadaError
 from ..models.audio import SAMPLE_RATE
 from ..models.networks import Networks
 from .chain import clip_windows, next_motion
-from .sampler import SamplingSettings, Subject, sample_clip
+from .denoise import SamplingSettings, Subject, sample_clip
 from .schedule import NoiseSchedule
 
 

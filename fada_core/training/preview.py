@@ -15,7 +15,7 @@ from ..media.image import to_uint8
 from ..media.video import VideoWriter
 from ..models.networks import Networks
 from ..sampling.chain import sample_chain
-from ..sampling.sampler import SamplingSettings, prepare_subject
+from ..sampling.denoise import SamplingSettings, prepare_subject
 from ..sampling.schedule import NoiseSchedule
 
 AVATARS = 2

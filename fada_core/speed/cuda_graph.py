@@ -14,7 +14,7 @@ from torch import Tensor
 from ..models.networks import Networks
 from ..models.unet import Conditioning
 
-log = logging.getLogger("fada.sampling")
+log = logging.getLogger("fada.speed")
 
 _TOLERANCE = 0.01  #: of the largest value, between a replayed step and the step itself; a wrong one is off by all of it
 _Step = Callable[..., tuple[Tensor, Tensor | None]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..models.attention import GEGLU
 
-log = logging.getLogger("fada.sampling")
+log = logging.getLogger("fada.speed")
 
 _ACTIVATIONS = {"norm1": "nonlinearity", "norm2": "nonlinearity", "conv_norm_out": "conv_act"}
 """Group norm -> the SiLU of its block that follows it: so are they called here, and in diffusers' autoencoder."""
@@ -44,7 +44,7 @@ def fuse(networks: nn.Module, device: torch.device, dtype: torch.dtype, undo: Ex
 
 def load_kernels(device: torch.device, dtype: torch.dtype) -> Any:
     """The module, after its check; raises whatever may be wrong with Triton."""
-    from . import kernels
+    from . import triton_kernels as kernels
 
     kernels.check(device, dtype)
     return kernels

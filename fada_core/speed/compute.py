@@ -12,10 +12,10 @@ from torch import nn
 
 from ..errors import FadaError
 from ..models.networks import Networks
-from .fuse import fuse, swap
-from .replay import ReplayedStep
+from .cuda_graph import ReplayedStep
+from .fused_layers import fuse, swap
 
-log = logging.getLogger("fada.sampling")
+log = logging.getLogger("fada.speed")
 
 WAYS = {
     "eager": "the networks as they are",
