@@ -1,0 +1,236 @@
+"""A person's head: the neutral shape from age, sex, ancestry, build and features; and its pose in one frame.
+
+Angles are radians. yaw > 0 turns the face to the person's left (the viewer's right), pitch > 0 lifts it, roll > 0 leans
+the head to the person's left shoulder. Gaze is (yaw, pitch) of the eyes relative to the head.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+
+from ..errors import FadaError
+from . import assets
+from .assets import UNITS, unit_index
+from .mesh import Mesh
+
+ANCESTRIES = ("african", "asian", "caucasian")
+PIVOT = np.array([0.0, 6.05, 0.05], np.float32)  # where the head turns: the uppermost vertebrae
+
+# A smooth expression on top of which all units work: the base mesh's brows are low, and its lips do not quite meet.
+REST = {"mouthClose": 0.03}
+
+# What turns of the eyes, in radians, the units eyeLook... stand for: measured on the helper eyes of the base mesh.
+LOOK = {"Up": 0.19, "Down": 0.28, "In": 0.39, "Out": 0.38}
+
+
+@dataclass(frozen=True)
+class FaceShape:
+    """Build and features. `muscle`, `weight` 0..1 (0.5 is average); `targets`: local target name -> weight 0..1."""
+
+    muscle: float = 0.5
+    weight: float = 0.5
+    targets: dict[str, float] = field(default_factory=dict)
+
+
+class Shaped(Protocol):
+    """What a head needs to know of a person. age: 0 (5 years) .. 1 (85 years); sex: 0 female .. 1 male."""
+
+    age: float
+    sex: float
+    ancestry: tuple[float, float, float]
+    shape: FaceShape
+
+
+def years(age: float) -> float:
+    """Age 0..1 in years: 0 is 5, 0.2 is 20, 0.5 is 42, 1 is 85."""
+    return float(np.interp(age, [0, 0.2, 0.5, 1], [5, 20, 42, 85]))
+
+
+def _ages(age: float) -> dict[str, float]:
+    """Weights of MakeHuman's four ages: baby 1, child 10, young 25, old 90 years."""
+    names, at = ("baby", "child", "young", "old"), (1.0, 10.0, 25.0, 90.0)
+    place = np.interp(years(age), at, range(4))
+    return {n: max(0.0, 1 - abs(place - i)) for i, n in enumerate(names)}
+
+
+def _thirds(value: float, low: str, middle: str, high: str) -> dict[str, float]:
+    return {low: max(0.0, 1 - 2 * value), middle: 1 - abs(2 * value - 1), high: max(0.0, 2 * value - 1)}
+
+
+@cache
+def _paired_targets() -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
+    """Axes of variation: (targets of the positive side, of the negative side, standard deviation)."""
+    names = [n[6:] for n in assets.load().target_names if n.startswith("local/")]
+    have, done, axes = set(names), set(), []
+    opposites = {"incr": "decr", "up": "down", "out": "in", "forward": "backward", "concave": "convex"}
+    opposites |= {"compress": "uncompress"}
+    opposites |= {b: a for a, b in opposites.items()}
+    for name in names:
+        deviation = _deviation(name)
+        if name in done or not deviation:
+            continue
+        stem, _, end = name.rpartition("-")
+        other = f"{stem}-{opposites[end]}" if end in opposites else ""
+        sides = [(name,), (other,) if other in have else ()]
+        if name.startswith("l-"):
+            sides = [tuple(x for n in s for x in (n, "r-" + n[2:])) for s in sides]
+        done.update(*sides)
+        axes.append((sides[0], sides[1], deviation))
+    return axes
+
+
+# Deviations of local targets by the beginning of their names: what a face varies in without becoming a caricature.
+DEVIATIONS = (
+    (("head-trans", "neck-trans", "head-angle", "l-ear-shape-pointed", "ear-", "asymm", "neck-double", "r-"), 0.0),
+    (("head-age", "head-fat"), 0.1),
+    (("head-back", "head-scale", "head-"), 0.12),
+    (("asym-eye", "asym-brown", "asym-nose", "asym-mouth", "asym-jaw"), 0.05),
+    (("asym",), 0.05),
+    (("nose-trans-in", "nose-trans-out", "mouth-trans-in", "mouth-trans-out", "eyebrows-trans"), 0.08),
+    (("eyebrows-angle",), 0.12),
+    (("nose-",), 0.22),
+    (("mouth-laugh", "mouth-dimples"), 0.1),
+    (("mouth-angles",), 0.08),
+    (("mouth-",), 0.16),
+    (("l-eye-epicanthus", "l-eye-eyefold"), 0.2),
+    (("l-eye-bag",), 0.15),
+    (("l-eye-",), 0.14),
+    (("l-ear",), 0.2),
+    (("chin-", "l-cheek", "forehead"), 0.2),
+    (("neck",), 0.15),
+)
+
+
+def _deviation(name: str) -> float:
+    return next((d for starts, d in DEVIATIONS if name.startswith(starts)), 0.0)
+
+
+def sample_shape(rng: np.random.Generator) -> FaceShape:
+    """A face of everyday variety: every axis drawn from a normal distribution cut at twice its deviation."""
+    targets = {}
+    for positive, negative, deviation in _paired_targets():
+        value = float(np.clip(rng.normal(0, deviation), -2 * deviation, 2 * deviation))
+        for name in positive if value > 0 else negative:
+            targets[name] = abs(value)
+    muscle, weight = np.clip(rng.normal([0.5, 0.5], [0.13, 0.16]), 0.1, 0.9)
+    return FaceShape(float(muscle), float(weight), targets)
+
+
+@cache
+def _normal_operator() -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Sums the normals of faces at base vertices; and those faces (F, 3)."""
+    head = assets.load()
+    faces = np.concatenate([head.skin_base[head.skin_faces], *(p.base[p.faces] for p in head.helpers.values())])
+    rows, columns = faces.ravel(), np.repeat(np.arange(len(faces)), 3)
+    shape = (len(head.vertices), len(faces))
+    return sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape), faces
+
+
+def normals(vertices: np.ndarray) -> np.ndarray:
+    """Unit normals (V, 3) of posed base vertices (V, 3), averaged over faces by their area."""
+    operator, faces = _normal_operator()
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    total = operator @ np.cross(b - a, c - a)
+    return total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-12)
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """(3, 3) float32 for column vectors: roll first, then pitch, then yaw."""
+    (cy, sy), (cp, sp), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (yaw, pitch, roll))
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
+    return (about_y @ about_x @ about_z).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A head in one frame. `vertices`, `normals` (V, 3): base vertices after units and turning. `still` (V, 3): before
+    turning. `turn` (3, 3): the skull's rotation about `PIVOT`. `gaze` (2,), `units` (52,): as given."""
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    still: np.ndarray
+    turn: np.ndarray
+    gaze: np.ndarray
+    units: np.ndarray
+
+    def rotate(self, points: np.ndarray, neck: np.ndarray | None = None) -> np.ndarray:
+        """Points (n, 3) of the unturned head, turned; `neck` (n,) as in `Mesh`."""
+        turned = (points - PIVOT) @ self.turn.T + PIVOT
+        return turned if neck is None else points + neck[:, None] * (turned - points)
+
+    def place(self, mesh: Mesh) -> np.ndarray:
+        """(n, 3) positions of a mesh in this frame."""
+        if mesh.rest is not None:
+            return self.rotate(mesh.rest, mesh.neck)
+        corners = self.vertices[mesh.anchor]
+        return (corners * mesh.weight[..., None]).sum(1) + mesh.offset @ self.turn.T
+
+
+class Head:
+    """The shape of one person. `neutral` (V, 3) float32: base vertices at rest, with its eyes where the base's are."""
+
+    def __init__(self, person: Shaped):
+        if not 0 <= person.age <= 1 or not 0 <= person.sex <= 1 or abs(sum(person.ancestry) - 1) > 1e-3:
+            raise FadaError("Age and sex of a person lie in 0..1, and the three parts of the ancestry sum to 1.")
+        data = assets.load()
+        self.neutral = data.vertices.copy()
+        for name, weight in self._weights(person):
+            index, delta = data.target(name)
+            self.neutral[index] += np.float32(weight) * delta
+        eyes = np.concatenate([data.helpers[k].base for k in ("left_eye", "right_eye")])
+        self.neutral += data.vertices[eyes].mean(0) - self.neutral[eyes].mean(0)
+        for name, weight in REST.items():
+            self.neutral += np.float32(weight) * data.unit_deltas[unit_index(name)]
+
+    @staticmethod
+    def _weights(person: Shaped) -> list[tuple[str, float]]:
+        have = set(assets.load().target_names)
+        muscles = _thirds(person.shape.muscle, "minmuscle", "averagemuscle", "maxmuscle")
+        weights = _thirds(person.shape.weight, "minweight", "averageweight", "maxweight")
+        out = [("local/" + n, w) for n, w in person.shape.targets.items()]
+        for sex, of_sex in (("female", 1 - person.sex), ("male", person.sex)):
+            for age, of_age in _ages(person.age).items():
+                part = of_sex * of_age
+                out += [(f"macro/{a}-{sex}-{age}", part * w) for a, w in zip(ANCESTRIES, person.ancestry, strict=True)]
+                out += [
+                    (f"macro/universal-{sex}-{age}-{m}-{w}", part * of_m * of_w)
+                    for m, of_m in muscles.items()
+                    for w, of_w in weights.items()
+                ]
+        unknown = [n for n, _ in out if n.startswith("local/") and n not in have]
+        if unknown:
+            raise FadaError(f"There is no local target {unknown[0][6:]!r}; see assets.HEAD.target_names.")
+        return [(n, w) for n, w in out if w > 1e-5 and n in have]
+
+    def pose(
+        self,
+        units: np.ndarray,
+        yaw: float = 0.0,
+        pitch: float = 0.0,
+        roll: float = 0.0,
+        gaze: tuple[float, float] = (0.0, 0.0),
+    ) -> Posed:
+        """One frame. `units` (52,): weights of the face units, usually 0..1, in the order of `UNITS`."""
+        data = assets.load()
+        units = np.asarray(units, np.float32)
+        if units.shape != (len(UNITS),) or not np.isfinite(units).all():
+            raise FadaError(f"A pose takes {len(UNITS)} finite face units, not an array of shape {units.shape}.")
+        gaze = np.asarray(gaze, np.float32)
+        lids = units.copy()
+        for side, outward in (("Left", gaze[0]), ("Right", -gaze[0])):
+            for name, angle in (("Out", outward), ("In", -outward), ("Up", gaze[1]), ("Down", -gaze[1])):
+                lids[unit_index(f"eyeLook{name}{side}")] += max(0.0, float(angle)) / LOOK[name]
+        used = np.flatnonzero(lids)
+        still = self.neutral
+        if len(used):
+            deltas = data.unit_deltas.reshape(len(UNITS), -1)
+            still = still + (lids[used] @ deltas[used]).reshape(-1, 3)
+        turn = rotation(yaw, pitch, roll)
+        turned = (still - PIVOT) @ turn.T + PIVOT
+        vertices = still + data.neck[:, None] * (turned - still)
+        return Posed(vertices, normals(vertices), still, turn, gaze, units)
