@@ -33,14 +33,14 @@ from fada_core.bench.__main__ import PAPER, BenchConfig, run
 from fada_core.bench.models import Role, bench_config, make_job, random_pipeline
 from fada_core.bench.paths import build_path
 from fada_core.bench.report import device_name, markdown
-from fada_core.condition import Condition
 from fada_core.config import ModelConfig
-from fada_core.device import default_device
+from fada_core.job import Condition
 from fada_core.media.image import to_uint8
 from fada_core.models.attention import GEGLU
 from fada_core.pipeline import Pipeline
 from fada_core.speed.offload import offload
 from fada_core.speed.overlap import decode_ahead
+from fada_core.system import default_device
 
 CLIPS = 4
 FLOAT32_BOUND = {"tiny": 1e-4, "sd15": 1e-3}

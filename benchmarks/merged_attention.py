@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fada_core.bench.report import device_name
-from fada_core.device import default_device
+from fada_core.system import default_device
 
 LAYERS = {
     "tiny, 8x8": (12, 4, 64, 32),

@@ -21,20 +21,27 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointInfo, load_checkpoint
-from .condition import Condition, encode_portrait, encode_speech, moved
-from .device import OFFLOAD, default_device, default_dtype, named_device, out_of_memory
 from .errors import FadaError
 from .face.region import FaceRegion
-from .memory import free_bytes, picture_bytes
+from .job import Condition, encode_portrait, encode_speech, moved
 from .models.networks import Networks
-from .modes import modes_of, sampling_settings
 from .sampling.chain import clip_count, sample_chain
 from .sampling.denoise import Callback, Masks, SamplingSettings
 from .sampling.live import LiveClip, sample_live
 from .sampling.preview import preview
 from .sampling.schedule import NoiseSchedule
+from .settings import modes_of, sampling_settings
 from .speed.compute import accelerate, choose, release
 from .speed.offload import offload as place
+from .system import (
+    OUT_OF_MEMORY_ADVICE,
+    default_device,
+    default_dtype,
+    free_bytes,
+    named_device,
+    out_of_memory,
+    picture_bytes,
+)
 
 log = logging.getLogger("fada.pipeline")
 
@@ -290,7 +297,7 @@ class Pipeline:
     ) -> Iterator[Tensor]:
         subject = moved(cond.subject, self.device)
         chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback, after)
-        advice = OFFLOAD
+        advice = OUT_OF_MEMORY_ADVICE
         if settings.batch_branches:
             advice = "sample with batch_branches=False (--no-batch-branches), or with scales that need fewer branches"
         while True:

@@ -7,8 +7,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ..fada_core.memory import picture_bytes
 from ..fada_core.pipeline import DECODED, Pipeline
+from ..fada_core.system import picture_bytes
 
 _FEATURE_MAPS = 40
 """Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a

@@ -10,9 +10,9 @@ import torch
 from comfy_api.latest import io
 from server import PromptServer
 
-from ..fada_core.modes import MODES, SCALE_RANGE
 from ..fada_core.pipeline import Stats
 from ..fada_core.sampling.solvers import SOLVERS
+from ..fada_core.settings import MODES, SCALE_RANGE
 from .model import FadaModel
 from .preview import ClipPreview
 from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, aliases, to_latent

@@ -11,8 +11,8 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..fada_core.condition import Condition
 from ..fada_core.errors import FadaError
+from ..fada_core.job import Condition
 from ..fada_core.pipeline import Pipeline
 
 CATEGORY = "FADA"

@@ -12,9 +12,9 @@ import torch
 
 import fada_core
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
-from fada_core.device import default_device, default_dtype
 from fada_core.errors import FadaError
 from fada_core.pipeline import Pipeline
+from fada_core.system import default_device, default_dtype
 from tests.test_sampling import SMALL, make_networks
 
 FRAME = 640  # samples of one frame at 25 fps

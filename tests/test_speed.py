@@ -26,13 +26,13 @@ from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.config import SD15, ControlConfig, ModelConfig
 from fada_core.errors import FadaError
 from fada_core.media.image import to_uint8
-from fada_core.memory import picture_bytes
 from fada_core.models.resnet import ResnetBlock
 from fada_core.pipeline import Pipeline
 from fada_core.speed.compute import LONG, choose
 from fada_core.speed.cuda_graph import mapped
 from fada_core.speed.fused_layers import fuse
 from fada_core.speed.overlap import Behind, decode_ahead
+from fada_core.system import picture_bytes
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
 CPU = torch.device("cpu")

@@ -20,12 +20,12 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from ..device import default_device, default_dtype
 from ..errors import FadaError
-from ..modes import MODES
 from ..pipeline import Pipeline, load
 from ..sampling.denoise import SamplingSettings
+from ..settings import MODES
 from ..speed.compute import WAYS
+from ..system import default_device, default_dtype
 from .measure import Effort, Pass, count_tflop, peak_tflops, run_pass
 from .models import STEPS, Job, bench_config, make_job, random_pipeline
 from .paths import Path, build_path, parse_paths

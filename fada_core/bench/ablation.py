@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..condition import Condition
+from ..job import Condition
 from ..models.attention import Attention, AudioBlock, ContextAttention, Folded, KeysValues, SpatialBlock
 from ..models.motion import TemporalBlock
 from ..models.unet import Conditioning, DenoisingUNet

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..condition import Condition
 from ..config import ModelConfig
+from ..job import Condition
 from ..media.video import VideoWriter
-from ..memory import peak_memory_mb, reset_peak
+from ..system import peak_memory_mb, reset_peak
 from .models import Job
 from .paths import Path
 

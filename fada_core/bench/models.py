@@ -10,10 +10,10 @@ from accelerate import init_empty_weights
 from torch import Tensor
 
 from ..checkpoint import CheckpointInfo
-from ..condition import Condition
 from ..config import ControlConfig, ModelConfig, preset
 from ..errors import FadaError
 from ..face.region import FaceRegion, find_face
+from ..job import Condition
 from ..models.audio import SAMPLE_RATE
 from ..models.networks import Networks
 from ..pipeline import Pipeline

@@ -28,7 +28,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..checkpoint import CheckpointInfo
-from ..condition import Condition
+from ..job import Condition
 from ..media.image import to_uint8
 from ..models import precondition
 from ..models.attention import AudioTransformer, SpatialTransformer

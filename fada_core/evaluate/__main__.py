@@ -16,9 +16,9 @@ import tyro
 
 from ..checkpoint import read_info, shipped_models
 from ..errors import FadaError
-from ..modes import MODES
 from ..pipeline import Pipeline, load
 from ..sampling.denoise import SamplingSettings
+from ..settings import MODES
 from .cases import POOLS, SILENCE, AvatarCases, EvaluationSet, held_out_words
 from .footage import FootageConfig, footage_set
 from .frechet import clip_features, frame_features

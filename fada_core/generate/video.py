@@ -24,9 +24,9 @@ from ..face.region import FaceRegion, crop, find_face
 from ..media.audio import SAMPLE_RATE, listen, load_audio
 from ..media.image import load_image, to_bytes, to_uint8
 from ..media.video import VideoWriter
-from ..memory import peak_memory_mb
 from ..pipeline import LiveFrames, Pipeline, load
 from ..speed.overlap import Behind, decode_ahead
+from ..system import peak_memory_mb
 from .options import STDIO, GenerateConfig, Settings
 from .sheet import Sheet
 

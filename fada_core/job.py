@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from .config import ModelConfig
-from .device import out_of_memory
 from .errors import FadaError
 from .face.region import FaceRegion, crop
 from .media.image import to_square
 from .models.audio import SAMPLE_RATE
 from .models.networks import Networks
 from .sampling.denoise import Masks, Subject, prepare_subject
+from .system import out_of_memory
 
 
 @dataclass(frozen=True, eq=False)
