@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig, config_from_dict
 from .errors import FadaError
-from .models.audio_encoder import audio_encoder_weights
+from .models.audio import audio_encoder_weights
 from .models.networks import Networks
 from .models.vae import vae_weights
 

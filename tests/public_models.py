@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fada_core.config import SD15, AudioEncoderConfig, ModelConfig
 from fada_core.convert.__main__ import ConvertConfig, convert
-from fada_core.models.audio_encoder import build_audio_encoder
+from fada_core.models.audio import build_audio_encoder
 from tests import test_parity_echomimic, test_parity_hallo
 from tests.recipe import draw_weights
 

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Wav2Vec2Config, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-import fada_core.models.audio as audio
 from fada_core.config import ECHOMIMIC, TINY, AudioEncoderConfig
 from fada_core.errors import FadaError
-from fada_core.models.audio import MelEncoder, Wav2Vec2Encoder, wav2vec2_weights
-from fada_core.models.audio_encoder import audio_encoder_weights, build_audio_encoder
-from fada_core.models.audio_projection import window_features
-from fada_core.models.whisper import WhisperEncoder, whisper_weights
+from fada_core.models.audio import audio_encoder_weights, build_audio_encoder
+from fada_core.models.audio import wav2vec2 as audio
+from fada_core.models.audio.mel import MelEncoder
+from fada_core.models.audio.projection import window_features
+from fada_core.models.audio.wav2vec2 import Wav2Vec2Encoder, wav2vec2_weights
+from fada_core.models.audio.whisper import WhisperEncoder, whisper_weights
 
 FIXTURE = Path(__file__).parent / "fixtures" / "hallo_audio"
 INFO = json.loads((FIXTURE / "audio_info.json").read_text())

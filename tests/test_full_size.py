@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fada_core.config import ECHOMIMIC, SD15, ModelConfig
-from fada_core.models.audio_encoder import build_audio_encoder
+from fada_core.models.audio import build_audio_encoder
 from fada_core.models.networks import Networks
 from fada_core.models.vae import build_vae
 from tests.public_models import openai_name, part

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fada_core.checkpoint import as_linear
 from fada_core.config import SD15, AudioEncoderConfig, ModelConfig, ScheduleConfig
-from fada_core.models.audio import MEL_COLUMNS
-from fada_core.models.audio_projection import window_features
+from fada_core.models.audio.mel import MEL_COLUMNS
+from fada_core.models.audio.projection import window_features
 from fada_core.models.networks import Networks
 from fada_core.sampling.schedule import NoiseSchedule
 from tests.recipe import draw_weights, face_channels

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fada_core.config import SD15, TINY, ModelConfig
 from fada_core.errors import FadaError
 from fada_core.models.attention import Attention, ContextAttention
-from fada_core.models.audio_projection import AudioProjection, window_features
+from fada_core.models.audio.projection import AudioProjection, window_features
 from fada_core.models.face import FaceLocator, ImageProjection
 from fada_core.models.motion import MotionModule
 from fada_core.models.reference import ReferenceUNet

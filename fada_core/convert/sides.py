@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config import AudioEncoderConfig, VAEConfig
 from ..errors import FadaError
-from ..models.audio_encoder import audio_encoder_weights
+from ..models.audio import audio_encoder_weights
 from ..models.vae import vae_weights
 from .files import find, read_tensors
 

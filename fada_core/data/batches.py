@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..models.audio_projection import window_features
+from ..models.audio.projection import window_features
 from .faces import Masks, face_inputs
 from .samples import ClipDataset, ClipSample
 

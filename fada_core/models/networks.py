@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from ..errors import FadaError
 from . import precondition
-from .audio_encoder import build_audio_encoder
-from .audio_projection import AudioProjection
+from .audio import build_audio_encoder
+from .audio.projection import AudioProjection
 from .face import FaceLocator, ImageProjection
 from .reference import ReferenceUNet
 from .unet import Conditioning, DenoisingUNet

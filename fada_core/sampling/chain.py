@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..models.audio_projection import window_features
+from ..models.audio.projection import window_features
 from ..models.networks import Networks
 from .denoise import Callback, Clip, Guided, SamplingSettings, Subject, sample_clip, start_noise
 from .schedule import NoiseSchedule

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig
+from ...config import ModelConfig
 
 
 def window_features(features: Tensor, window: int) -> Tensor:

@@ -1,84 +1,20 @@
-"""From a waveform to audio features per video frame: log-mel spectra, or the hidden states of wav2vec 2.0."""
+"""The hidden states of wav2vec 2.0 as audio features of video frames, computed as in Hallo."""
 
 from __future__ import annotations
 
 import math
-from functools import cache
 
-import librosa
 import torch
 import torch.nn.functional as F
 import transformers  # its parts are imported at their first use, which takes seconds
 from torch import Tensor, nn
 
-from ..config import AudioEncoderConfig
-from ..errors import FadaError
+from ...config import AudioEncoderConfig
+from ...errors import FadaError
+from .mel import SAMPLE_RATE
 
-SAMPLE_RATE = 16000
-MEL_HOP = 160  #: samples between two columns: 100 columns a second
-MEL_WINDOW = 400
-MEL_COLUMNS = 4  #: columns of one video frame, which lasts 40 ms at 25 fps
-_FLOOR = 1e-5  # log of it is silence
 _PAD_FRAMES = 16  # Hallo pads the audio with zeros to whole clips of 16 frames
 _BLOCK_SAMPLES = 10 * SAMPLE_RATE  # wav2vec2's first convolution widens every sample to 410 bytes; blocks bound that
-
-
-@cache
-def _mel_filters(mels: int) -> Tensor:
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=MEL_WINDOW, n_mels=mels))
-
-
-class MelEncoder(nn.Module):
-    """Four log-mel columns around the middle of each video frame, scaled by fixed constants to about -2..1.
-
-    Nothing depends on the rest of the recording, so speech that arrives piece by piece, or is silent, looks the same
-    as in a long recording. It has neither weights nor buffers: casting the networks to half precision leaves it exact.
-    """
-
-    def __init__(self, config: AudioEncoderConfig) -> None:
-        super().__init__()
-        if (config.layers, config.dim) != (1, config.mels * MEL_COLUMNS):
-            raise FadaError(
-                f"A mel encoder with {config.mels} bands needs layers 1 and dim {config.mels * MEL_COLUMNS}, "
-                f"not {config.layers} and {config.dim}; correct the config."
-            )
-        self.config = config
-
-    @torch.no_grad()
-    def encode(self, waveform: Tensor, frames: int, fps: float) -> Tensor:
-        """Features of `frames` video frames, (frames, 1, mels * 4) float32 on the CPU, column by column.
-
-        Column j covers the 400 samples around (j + 0.5) / 100 s. Frame i gets the four consecutive columns whose middle
-        is nearest to its own, (i + 0.5) / fps; at 25 fps these are exactly columns 4i .. 4i + 3. Before the start and
-        after the end there is silence. Memory is bounded by `config.window_seconds`.
-
-        Args:
-            waveform: (samples,) float32, mono, 16 kHz.
-            frames: at least 1; may reach past the end of the audio.
-            fps: video frames per second.
-        """
-        block = max(1, int(self.config.window_seconds * fps))
-        parts = [self._rows(waveform, at, min(at + block, frames), fps) for at in range(0, frames, block)]
-        return torch.cat(parts)[:, None]
-
-    def _rows(self, waveform: Tensor, start: int, end: int, fps: float) -> Tensor:
-        middles = (torch.arange(start, end, dtype=torch.float64) + 0.5) / fps * (SAMPLE_RATE / MEL_HOP)
-        first = (middles - MEL_COLUMNS / 2 + 0.5).floor().long()
-        columns = self._columns(waveform, int(first[0]), int(first[-1]) + MEL_COLUMNS)
-        indices = (first - first[0])[:, None] + torch.arange(MEL_COLUMNS)
-        return columns[indices.to(waveform.device)].flatten(1).cpu()
-
-    def _columns(self, waveform: Tensor, start: int, end: int) -> Tensor:
-        """Columns start .. end - 1 as rows, (end - start, mels)."""
-        margin = (MEL_WINDOW - MEL_HOP) // 2
-        low, high = start * MEL_HOP - margin, end * MEL_HOP + margin
-        heard = waveform[max(low, 0) : max(high, 0)]
-        before = min(max(-low, 0), high - low)
-        padded = F.pad(heard.float(), (before, high - low - before - len(heard)))
-        window = torch.hann_window(MEL_WINDOW, device=waveform.device)
-        spectrum = torch.stft(padded, MEL_WINDOW, MEL_HOP, window=window, center=False, return_complex=True).abs()
-        mel = _mel_filters(self.config.mels).to(waveform.device) @ spectrum
-        return (mel.clamp(min=_FLOOR).log().T + 4) / 4
 
 
 class Wav2Vec2Encoder(nn.Module):

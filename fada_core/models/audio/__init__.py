@@ -1,12 +1,15 @@
-"""Which audio encoder a config names, and how published files name its weights."""
+"""Speech for the networks: encoders of a waveform, and the projection of their features to audio tokens."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..config import AudioEncoderConfig
-from .audio import MelEncoder, Wav2Vec2Encoder, wav2vec2_weights
+from ...config import AudioEncoderConfig
+from .mel import SAMPLE_RATE, MelEncoder
+from .wav2vec2 import Wav2Vec2Encoder, wav2vec2_weights
 from .whisper import WhisperEncoder, whisper_weights
+
+__all__ = ["SAMPLE_RATE", "audio_encoder_weights", "build_audio_encoder"]
 
 
 def build_audio_encoder(config: AudioEncoderConfig) -> nn.Module:

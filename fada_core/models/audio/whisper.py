@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import librosa
 import torch
 import torch.nn.functional as F
 import transformers  # its parts are imported at their first use, which takes seconds
 from torch import Tensor, nn
 
-from ..config import AudioEncoderConfig
-from ..errors import FadaError
-from .audio import SAMPLE_RATE
+from ...config import AudioEncoderConfig
+from ...errors import FadaError
+from .mel import MEL_HOP, MEL_WINDOW, mel_filters
 
-_HOP, _WINDOW = 160, 400  # samples: 100 mel columns a second
 _SEGMENT = 3000  # columns that Whisper sees at once, 30 s
 _RATE = 50.0  # rows of a hidden state a second; each is two columns
 _BEFORE, _AROUND = 4, 10  # rows before a frame's own, and in all
@@ -88,23 +84,18 @@ class WhisperEncoder(nn.Module):
         return torch.cat(states).transpose(0, 1)[: max(1, mel.shape[1] // 2)].float()
 
 
-@cache
-def _mel_filters(bands: int) -> Tensor:
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=_WINDOW, n_mels=bands))
-
-
 def _log_mel(waveform: Tensor, bands: int) -> Tensor:
     """Whisper's scaled log-mel spectrum of the whole recording, (bands, columns), made in pieces of 30 s."""
-    margin = _WINDOW // 2
+    margin = MEL_WINDOW // 2
     mode = "reflect" if len(waveform) > margin else "constant"
     padded = F.pad(waveform.float()[None], (margin, margin), mode=mode)[0]
-    window, filters = torch.hann_window(_WINDOW, device=waveform.device), _mel_filters(bands).to(waveform.device)
-    columns = max(1, len(waveform) // _HOP)
+    window, filters = torch.hann_window(MEL_WINDOW, device=waveform.device), mel_filters(bands).to(waveform.device)
+    columns = max(1, len(waveform) // MEL_HOP)
     parts = []
     for start in range(0, columns, _SEGMENT):
         end = min(start + _SEGMENT, columns)
-        heard = padded[start * _HOP : (end - 1) * _HOP + _WINDOW]
-        power = torch.stft(heard, _WINDOW, _HOP, window=window, center=False, return_complex=True).abs().square()
+        heard = padded[start * MEL_HOP : (end - 1) * MEL_HOP + MEL_WINDOW]
+        power = torch.stft(heard, MEL_WINDOW, MEL_HOP, window=window, center=False, return_complex=True).abs().square()
         parts.append((filters @ power).clamp(min=1e-10).log10())
     mel = torch.cat(parts, 1)
     return (mel.clamp(min=mel.max() - 8) + 4) / 4
