@@ -26,7 +26,7 @@ from fada_core.face.detect import Face, face_of_box, face_of_landmarks, installe
 from fada_core.face.identity import aligned_face, identity_embedding
 from fada_core.face.masks import Box, attention_masks, expand, face_picture
 from fada_core.face.paste import PasteBack
-from fada_core.face.region import FaceRegion, crop, find_face
+from fada_core.face.region import ASSUMED, DETECTED, GIVEN, FaceRegion, crop, find_face
 from fada_core.media.image import load_image, to_square, to_uint8
 from fada_core.pipeline import Pipeline
 from tests.test_sampling import IDENTITY, SMALL, make_networks
@@ -248,6 +248,26 @@ def test_tiny_and_huge_pictures(height: int, width: int) -> None:
     assert crop(image, region, 64).shape == (1, 3, 64, 64)
     assert PasteBack(image, region)(torch.zeros(1, 3, 64, 64)).shape == image.shape
     assert aligned_face(image, region).isfinite().all()
+
+
+def test_of_several_faces_one_is_chosen() -> None:
+    image, boxes = noise(100, 300), [Box(200, 20, 260, 80), Box(10, 30, 40, 60), Box(90, 30, 130, 70)]
+    faces = {"detector": lambda pixels: [face_of_box(box) for box in boxes]}
+    assert find_face(image, **faces).face == boxes[0]  # the largest
+    left_to_right = sorted(boxes)
+    for index, box in enumerate(left_to_right, 1):
+        region = find_face(image, index=index, **faces)
+        assert (region.face, region.faces, region.source) == (box, tuple(left_to_right), DETECTED)
+    with pytest.raises(FadaError, match="no face number 4: 3 found"):
+        find_face(image, index=4, **faces)
+
+
+def test_a_region_says_how_its_place_is_known() -> None:
+    image = noise(60, 80)
+    assert find_face(image, box=(10, 10, 40, 40)).source == GIVEN
+    assert find_face(image).source == ASSUMED
+    nobody = find_face(image, detector=lambda pixels: [], required=False)
+    assert (nobody.source, nobody.faces) == (ASSUMED, ())
 
 
 # Back into the picture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +24,7 @@ MARGIN = 0.4
 """Room around the face on each side, as a part of its longer side: the face then takes 56 % of the square. Hallo's
 training data has 50 to 70 %."""
 MIN_FACE = 16  #: pixels; a smaller face is a few dots
+GIVEN, DETECTED, ASSUMED = "given", "detected", "assumed"  #: by a box or mask; by a detector; the picture's middle
 _DETECTION_SIDE = 1280  #: pixels; larger pictures are shrunk to this for detection
 
 
@@ -39,6 +40,8 @@ class FaceRegion:
     face: Box  #: silhouette: forehead to chin, ear to ear
     lips: Box
     points: Points  #: eyes, nose, mouth corners
+    source: str = field(default=GIVEN, compare=False)  #: how its place is known: GIVEN, DETECTED or ASSUMED
+    faces: tuple[Box, ...] = field(default=(), compare=False)  #: all that were detected, from left to right
 
     def face_picture(self, size: int) -> Tensor:
         """The face's box in the square, for the face locator: (1, 1, size, size) in 0..1."""
@@ -69,29 +72,33 @@ def find_face(
     box: Sequence[float] | None = None,
     mask: Tensor | None = None,
     detector: Detector | None = None,
+    index: int = 0,
     required: bool = True,
     margin: float = MARGIN,
 ) -> FaceRegion:
     """Where the face is: by `box`, else by `mask`, else by `detector`, else in the middle of the picture.
 
-    A face that the picture's edge cuts off counts as far as it can be seen; of several the largest is taken; both are
-    logged, and so is a face that is assumed rather than known.
+    A face that the picture's edge cuts off counts as far as it can be seen; of several the largest is taken unless
+    `index` says another; both are logged, and so is a face that is assumed rather than known.
 
     Args:
         image: the portrait, (1, 3, h, w) in -1..1.
         box: x0, y0, x1, y1 of the face, forehead to chin and ear to ear, in pixels of the picture.
         mask: (h, w) or (1, h, w), above 0.5 where the face is.
         detector: from `load_detector`.
+        index: which of the faces that it finds, 1 for the leftmost; 0 for the largest.
         required: a picture in which `detector` finds no face is an error; False: its middle is used.
         margin: room around the face on each side, as a part of its longer side; 0..3. The square is as large as the
             picture allows where that is less.
 
     Raises:
-        FadaError: no face, a box or mask that is none or lies outside, a face below 16 pixels, or a bad margin.
+        FadaError: no face, or not so many, a box or mask that is none or lies outside, a face below 16 pixels, or a bad
+            margin.
     """
     if not 0 <= margin <= 3:
         raise FadaError(f"The margin around the face is {margin:g}; give 0 to 3 times the face's size, 0.4 is usual.")
     height, width = image.shape[-2:]
+    source, found = GIVEN, []
     if box is not None:
         face = face_of_box(_checked(box))
     elif mask is not None:
@@ -104,9 +111,13 @@ def find_face(
             reason = "No face was found" if detector is not None else "There is no face detector"
             log.info("%s: the middle square of the picture is used.", reason)
             return _middle(width, height, margin)
-        if len(found) > 1:
+        source = DETECTED
+        if not 0 <= index <= len(found):
+            raise FadaError(f"There is no face number {index}: {len(found)} found in the picture; choose one of them.")
+        if len(found) > 1 and not index:
             log.info("%d faces were found; the largest is used.", len(found))
-        face = max(found, key=lambda candidate: candidate.box.width * candidate.box.height)
+        largest = max(found, key=lambda candidate: candidate.box.width * candidate.box.height)
+        face = found[index - 1] if index else largest
     seen = face.box.clipped(width, height)
     if min(seen.width, seen.height) <= 0:
         raise FadaError(f"The face's box {_text(face.box)} is outside of the picture of {width}x{height}; correct it.")
@@ -114,7 +125,8 @@ def find_face(
         raise FadaError(f"The face has {seen.width:.0f}x{seen.height:.0f} pixels; at least {MIN_FACE} are needed.")
     if seen != face.box:
         log.info("The picture's edge cuts the face off; the part inside is animated.")
-    return _region(width, height, face._replace(box=seen), margin)
+    faces = tuple(candidate.box for candidate in found)
+    return _region(width, height, face._replace(box=seen), margin, source, faces)
 
 
 def crop(image: Tensor, region: FaceRegion, size: int) -> Tensor:
@@ -128,11 +140,13 @@ def crop(image: Tensor, region: FaceRegion, size: int) -> Tensor:
     return to_square(image[..., top : top + side, left : left + side], size)
 
 
-def _region(width: int, height: int, face: Face, margin: float) -> FaceRegion:
+def _region(
+    width: int, height: int, face: Face, margin: float, source: str, faces: tuple[Box, ...]
+) -> FaceRegion:
     side = min(round(max(face.box.width, face.box.height) * (1 + 2 * margin)), width, height)
     left = min(max(round((face.box.x0 + face.box.x1 - side) / 2), 0), width - side)
     top = min(max(round((face.box.y0 + face.box.y1 - side) / 2), 0), height - side)
-    return FaceRegion(width, height, left, top, side, *face)
+    return FaceRegion(width, height, left, top, side, *face, source, faces)
 
 
 def _middle(width: int, height: int, margin: float) -> FaceRegion:
@@ -141,7 +155,7 @@ def _middle(width: int, height: int, margin: float) -> FaceRegion:
     left, top = (width - side) // 2, (height - side) // 2
     room = side * margin / (1 + 2 * margin)
     face = face_of_box(Box(left + room, top + room, left + side - room, top + side - room))
-    return FaceRegion(width, height, left, top, side, *face)
+    return FaceRegion(width, height, left, top, side, *face, ASSUMED)
 
 
 def _checked(box: Sequence[float]) -> Box:
@@ -168,14 +182,15 @@ def _bounds(mask: Tensor, height: int, width: int) -> Box:
 
 
 def _detected(image: Tensor, detector: Detector) -> list[Face]:
-    """The faces in the picture, looked for in a copy of moderate size."""
+    """The faces in the picture, from left to right, looked for in a copy of moderate size."""
     height, width = image.shape[-2:]
     scale = min(1.0, _DETECTION_SIDE / max(height, width))
     if scale < 1:
         small = max(round(height * scale), 1), max(round(width * scale), 1)
         image = F.interpolate(image.float(), small, mode="bilinear", antialias=True)
     x, y = width / image.shape[-1], height / image.shape[-2]
-    return [
+    faces = [
         Face(face.box.scaled(x, y), face.lips.scaled(x, y), tuple((px * x, py * y) for px, py in face.points))
         for face in detector(to_uint8(image)[0].numpy())
     ]
+    return sorted(faces, key=lambda face: face.box.x0)
