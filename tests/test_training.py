@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,7 +18,8 @@ import pytest
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fada_core.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
@@ -42,22 +46,28 @@ SETTINGS = LoopConfig(steps=12, save_every=4, log_every=1, preview_every=100, wa
 
 
 class Regression:
-    """Learns running sums of random inputs; `slow` seconds a step, a NaN at step `poison`, a spike at `spike`."""
+    """Learns running sums of random inputs; `slow` seconds a step, a NaN at step `poison`, a spike at `spike`, a
+    signal to end after step `stop`."""
 
-    def __init__(self, slow: float = 0.0, poison: int = -1, spike: int = -2) -> None:
+    def __init__(self, slow: float = 0.0, poison: int = -1, spike: int = -2, stop: int = 0) -> None:
         torch.manual_seed(0)
         self.module: nn.Module = FeedForward(4, 4)
-        self.slow, self.poison, self.spike, self.batch = slow, poison, spike, 2
+        self.slow, self.poison, self.spike, self.stop, self.batch = slow, poison, spike, stop, 2
         self.previews: list[int] = []
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.module.parameters())}]
+
+    def settings(self) -> dict[str, Any]:
+        return {"clips": 2}
 
     def describe(self) -> str:
         return "samples a, b"
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         time.sleep(self.slow)
+        if step == self.stop - 1:
+            signal.raise_signal(signal.SIGTERM)
         x = torch.cat([torch.randn(8, 4, generator=generator) for generator in generators])
         loss = (module(x) - x.cumsum(1)).square().mean()
         factor = {self.poison: math.nan, self.spike: 1e4}.get(step, 1.0)
@@ -144,8 +154,173 @@ def test_state_of_other_networks_is_refused(tmp_path: Path) -> None:
     run(Regression(), SETTINGS, tmp_path)
     other = Regression()
     other.module = FeedForward(4, 2)
+    with pytest.raises(FadaError, match='begun with trained weights "4 tensors of 228 numbers"'):
+        run(other, SETTINGS, tmp_path)
+    other = Regression()
+    other.module.register_buffer("more", torch.zeros(1))
     with pytest.raises(FadaError, match="other networks"):
         run(other, SETTINGS, tmp_path)
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Tensor], dict[str, str]], object]) -> None:
+    """The state with tensors or metadata changed, in a file that is whole as far as its format goes."""
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+    tensors = load_file(path)
+    change(tensors, metadata)
+    save_file(tensors, path, metadata)
+
+
+def overwritten(path: Path, start: int, count: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[start : start + count] = bytes(count)
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "100 bytes zeroed": lambda path: overwritten(path, path.stat().st_size - 200, 100),
+    "a tensor short": lambda path: rewritten(path, lambda tensors, _: tensors.pop("ema.0")),
+    "another step": lambda path: rewritten(path, lambda _, metadata: metadata.update(step="4")),
+    "other settings": lambda path: rewritten(path, lambda _, metadata: metadata.update(settings="{}")),
+    "no checksum": lambda path: rewritten(path, lambda _, metadata: metadata.clear()),
+    "a text": lambda path: path.write_text("not found"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_costs_one_interval(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    run(Regression(), SETTINGS, tmp_path / "whole")
+    damaged = tmp_path / "damaged"
+    run(Regression(stop=8), SETTINGS, damaged)
+    (_, older), (step, newest) = saved_states(damaged)
+    DAMAGE[damage](newest)
+    with caplog.at_level(logging.WARNING):
+        assert run(Regression(), SETTINGS, damaged)
+    assert step == 8
+    (line,) = caplog.messages
+    assert line.startswith("state-00000008.safetensors is damaged (") and line.endswith("going back to step 4")
+    assert_same_state(tmp_path / "whole", damaged)
+    assert column(damaged, "loss") == column(tmp_path / "whole", "loss")
+    assert not list(damaged.glob("*.damaged"))
+
+
+def test_without_a_whole_state_nothing_is_begun_anew(tmp_path: Path) -> None:
+    run(Regression(), SETTINGS, tmp_path)
+    for _, path in saved_states(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(FadaError, match=r"No state in .* is whole \(state-00000012.safetensors: .*delete them"):
+        run(Regression(), SETTINGS, tmp_path)
+    assert len(saved_states(tmp_path)) == 2
+
+
+def test_a_state_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    run(Regression(), SETTINGS, tmp_path)
+    rewritten(saved_states(tmp_path)[-1][1], lambda _, metadata: metadata.pop("checksum"))
+    with pytest.raises(FadaError, match="state-00000012.safetensors' was written by an older version"):
+        run(Regression(), SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "seed 0, and 1"),
+        ({"learning_rate": 1e-2}, "learning_rate 0.001, and 0.01"),
+        ({"ema_decay": 0.9}, "ema_decay 0.998, and 0.9"),
+        ({"optimizer": "adamw8bit"}, 'optimizer "adamw", and "adamw8bit"'),
+    ],
+)
+def test_a_training_goes_on_as_it_was_begun(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    run(Regression(), SETTINGS, tmp_path)
+    with pytest.raises(FadaError, match=f"was begun with {words} is given now; give the same"):
+        run(Regression(), replace(SETTINGS, **changes), tmp_path)
+
+
+def test_another_batch_is_refused_and_other_intervals_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(Regression(), SETTINGS, tmp_path)
+    other = Regression()
+    other.batch = 3
+    with pytest.raises(FadaError, match="begun with batch 2, and 3 is given"):
+        run(other, SETTINGS, tmp_path)
+    with caplog.at_level(logging.INFO, "fada.training"):
+        assert run(Regression(), replace(SETTINGS, steps=14, save_every=7, log_every=2, keep_states=1), tmp_path)
+    assert [step for step, _ in saved_states(tmp_path)] == [14]
+    assert {message.split(" is ")[0] for message in caplog.messages} == {
+        "steps", "save_every", "log_every", "keep_states"
+    }  # fmt: skip
+
+
+def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
+    """The second is refused with a sentence; after a kill of the first, nothing is in the way."""
+    process = get_context("spawn").Process(target=_train_slowly, args=(tmp_path,))
+    process.start()
+    while not saved_states(tmp_path):
+        time.sleep(0.02)
+    with pytest.raises(FadaError, match=rf"Another training works in .* \(process {process.pid} on"):
+        run(Regression(), SETTINGS, tmp_path)
+    process.kill()
+    process.join()
+    assert run(Regression(), SETTINGS, tmp_path)
+    assert column(tmp_path, "step") == [str(step) for step in range(1, 13)]
+
+
+def test_what_killed_trainings_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".state-00000004.safetensors.partial"
+    left.mkdir()
+    (left / ".tmpAb12Cd").write_bytes(bytes(1000))
+    run(Regression(), SETTINGS, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} - {"tensorboard"} == {
+        "lock", "log.csv", "state-00000008.safetensors", "state-00000012.safetensors"
+    }  # fmt: skip
+
+
+def test_a_full_disk_is_a_sentence_and_loses_one_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Regression(), replace(SETTINGS, steps=8), tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(FadaError, match=r"state-00000012.safetensors' needs .* has 0.00 GB left; make room"):
+            run(Regression(), SETTINGS, tmp_path)
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(FadaError, match=r"state-00000012.safetensors' cannot be written \(.*too large.*make room"):
+            run(Regression(), SETTINGS, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [step for step, _ in saved_states(tmp_path)] == [4, 8]
+    assert run(Regression(), SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 500, b"step\n", b"\xff\xfe1,2,3\n", b"step,learning_rate,loss\n1,2,3\n", None, b"one\ntwo,,\n"],
+)
+def test_a_broken_log_does_not_stop_a_training(tmp_path: Path, content: bytes | None) -> None:
+    run(Regression(), replace(SETTINGS, steps=8), tmp_path)
+    path = tmp_path / "log.csv"
+    before = column(tmp_path, "step")
+    if content is None:  # the last row torn
+        path.write_bytes(path.read_bytes()[:-30] + b"\n7,x,y,z\n999999,1")
+    else:
+        path.write_bytes(content)
+    assert run(Regression(), SETTINGS, tmp_path)
+    kept = before[:-1] if content is None else []
+    assert column(tmp_path, "step") == [*kept, "9", "10", "11", "12"]
+    assert len(list(tmp_path.glob("log-until-00000008.csv"))) == (content not in (None, b""))
+
+
+@pytest.mark.parametrize("name", ["steps", "save_every", "keep_states", "log_every", "preview_every"])
+def test_zero_is_refused_where_it_means_nothing(name: str) -> None:
+    with pytest.raises(FadaError, match=f"{name} is 0; give a number from 1 to"):
+        LoopConfig(**{name: 0})
+    with pytest.raises(FadaError, match="seed is -1; give a number from 0 to"):
+        LoopConfig(seed=-1)
+    with pytest.raises(FadaError, match="learning_rate is nan"):
+        LoopConfig(learning_rate=math.nan)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
         preview_avatars(networks, folder, step, ways)
 
     teacher = GuidedTeacher(frozen, NoiseSchedule(frozen.config.schedule))
-    task = DistillTask(student, teacher, data, config.batch, o, accelerator, show)
+    task = DistillTask(student, teacher, data, config.batch, o, accelerator, show, Path(config.teacher).stem)
     parameters = count_parameters(student)
     log.info("clips: %s", ", ".join(f"{count} {pool}" for pool, count in counts.items()))
     log.info(

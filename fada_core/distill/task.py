@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class DistillTask:
     objective: Objective
     accelerator: Accelerator
     make_preview: Callable[[Networks, Path, int], None]
+    origin: str = ""  #: the teacher's name: a student goes on with the one that it began with
     ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
@@ -98,6 +99,9 @@ class DistillTask:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return parameter_groups(self.student, self.module, self.objective.control_scale)
+
+    def settings(self) -> dict[str, Any]:
+        return {"objective": asdict(self.objective), "teacher": self.origin, "clips": len(self.data)}
 
     def describe(self) -> str:
         return "samples " + ", ".join(self.ids)

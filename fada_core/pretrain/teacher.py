@@ -67,6 +67,9 @@ class TeacherTask:
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [p for p in self.module.parameters() if p.requires_grad]}]
 
+    def settings(self) -> dict[str, Any]:
+        return {"clips": len(self.clips)}
+
     def describe(self) -> str:
         return "samples " + ", ".join(self.ids)
 

@@ -64,6 +64,9 @@ class VAETask:
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [parameter for parameter in self.module.parameters() if parameter.requires_grad]}]
 
+    def settings(self) -> dict[str, Any]:
+        return {"clips": len(self.data)}
+
     def describe(self) -> str:
         return "single frames of random clips"
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,16 +19,38 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import FadaError
+from .folder import agreed, check_settings, locked
 from .log import TrainingLog
 from .sharding import fill, hollow_copy, prepare, shards, whole
-from .state import load_state, save_state, saved_states
+from .state import load_state, newest_whole, save_state
 
 EXPLOSION_AFTER = 50  #: steps before the running mean of the loss says anything
+MAX_SEED = 10**8  #: so that every sample's seed fits 64 bits, see `sample_generators`
+_RANGES: dict[str, tuple[float, float]] = {
+    "steps": (1, 10**8),
+    "learning_rate": (0, 10),
+    "warmup_steps": (0, 10**8),
+    "decay_share": (0, 1),
+    "weight_decay": (0, 10),
+    "beta2": (0, 0.999999),
+    "max_grad_norm": (0, 1e9),
+    "explosion": (0, 1e9),
+    "ema_decay": (0, 1),
+    "save_every": (1, 10**9),
+    "keep_states": (1, 10**4),
+    "preview_every": (1, 10**9),
+    "log_every": (1, 10**9),
+    "seed": (0, MAX_SEED),
+}
 
 
 @dataclass
 class LoopConfig:
-    """Settings of one training stage."""
+    """Settings of one training stage; `folder.MAY_CHANGE` says which may be others on resume.
+
+    Raises:
+        FadaError: one is out of its range.
+    """
 
     steps: int = 10_000
     """Optimiser steps in all; may be changed on resume (the end of the learning-rate schedule moves along)."""
@@ -50,6 +72,12 @@ class LoopConfig:
     log_every: int = 20
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise FadaError(f"{name} is {value:g}; give a number from {low:g} to {high:g}.")
+
 
 class Task(Protocol):
     """What a stage brings to the loop."""
@@ -64,6 +92,9 @@ class Task(Protocol):
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         """Scalar terms of one step's batch, drawn from one generator a sample; the one called `loss` is minimised, all
         are logged."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the result depends on besides the loop's settings and the batch, as JSON can hold it."""
 
     def describe(self) -> str:
         """Which samples the latest batch had, for the message of a training that went wrong."""
@@ -110,22 +141,41 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
     """Train until `config.steps` or `time.monotonic()` passes `deadline`; resumes from the newest state in `folder`.
 
     Leaves the EMA weights in `task.module`; sharded by FSDP2, it is another object afterwards, on the CPU and with
-    weights on the main process alone. Returns whether all steps are done. Raises FadaError when a loss is not finite or
-    explodes, naming the step, its samples and the last good state.
+    weights on the main process alone. Returns whether all steps are done.
+
+    Raises:
+        FadaError: a loss is not finite or explodes (with the step, its samples and the last good state); another
+            training works in `folder`, or began there with other settings, or left no whole state; the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, accelerator):
+        return _train(task, config, folder, accelerator, deadline)
+
+
+def _train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator, deadline: float) -> bool:
+    trained = [value for value in task.module.parameters() if value.requires_grad]
+    settings = {
+        **asdict(config),
+        "batch": task.batch * accelerator.num_processes,
+        "trained weights": f"{len(trained)} tensors of {sum(value.numel() for value in trained)} numbers",
+        "precision": accelerator.mixed_precision,
+        **task.settings(),
+    }
+    state = _state_to_go_on_from(folder, settings, accelerator)
     task.module.to(accelerator.device)
     hollow = hollow_copy(task.module) if accelerator.is_fsdp2 else None
     module, optimizer = prepare(accelerator, task.module, _optimizer(config, task.parameter_groups()))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     ema = EMAModel(shards(parameters), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-    states = saved_states(folder)
-    first = load_state(states[-1][1], task.module, optimizer.optimizer, ema) if states else 0
+    first = 0 if state is None else load_state(state, task.module, optimizer.optimizer, ema)
     progress = tqdm(
         total=config.steps, initial=first, desc=folder.name, disable=not accelerator.is_main_process, mininterval=5
     )
     step, saved = first, first
     usual = 0.0  # running mean of the loss
+
+    def save() -> None:
+        save_state(folder, step, task.module, optimizer.optimizer, ema, settings, config.keep_states, accelerator)
+
     with _StopRequest() as stop, TrainingLog(folder, first, accelerator) as log:
         while step < config.steps:
             # One process decides for all: their clocks differ, and a lone leaver would hang the others.
@@ -150,7 +200,7 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
                 last = f"step {saved} is saved" if saved else "nothing was saved yet"
                 raise FadaError(
                     f"The training in {folder.name} {what} at step {step} ({last}; {task.describe()}); look at these "
-                    "samples or lower the learning rate."
+                    "samples, or begin anew with a lower learning rate."
                 )
             usual = loss if step == first else 0.95 * usual + 0.05 * loss
             optimizer.step()
@@ -160,22 +210,49 @@ def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator
             progress.update()
             log.add(step, rate, {**losses, "grad_norm": norm}, write=step % config.log_every == 0)
             if step % config.save_every == 0:
-                save_state(folder, step, task.module, optimizer.optimizer, ema, config.keep_states, accelerator)
+                save()
                 saved = step
             takes_part = accelerator.is_main_process or hollow is not None
             if takes_part and (step % config.preview_every == 0 or step == config.steps):
                 with _averaged(task, ema, parameters, hollow, accelerator):
                     if accelerator.is_main_process:
-                        with torch.inference_mode():
-                            task.preview(folder, step)
+                        _preview(task, folder, step)
     progress.close()
     if step > saved:
-        save_state(folder, step, task.module, optimizer.optimizer, ema, config.keep_states, accelerator)
+        save()
     ema.copy_to(shards(parameters))
     if hollow is not None:
         task.module = fill(hollow, task.module, accelerator)
     task.module.eval()
     return step >= config.steps
+
+
+def _state_to_go_on_from(folder: Path, settings: dict[str, Any], accelerator: Accelerator) -> Path | None:
+    """The newest whole state in `folder`, if there is one, on every process; the main one looks and decides for all."""
+    state, problem = None, None
+    if accelerator.is_main_process:
+        try:
+            found = newest_whole(folder)
+            if found is not None:
+                state, began = found
+                check_settings(began, settings, folder)
+        except FadaError as error:
+            problem = str(error)
+    state, problem = agreed((state, problem), accelerator)
+    if problem is not None:
+        raise FadaError(problem)
+    return state
+
+
+@torch.inference_mode()
+def _preview(task: Task, folder: Path, step: int) -> None:
+    try:
+        task.preview(folder, step)
+    except OSError as error:
+        raise FadaError(
+            f"The preview of step {step} cannot be written to '{folder}' ({error.strerror}); make room, and start "
+            "again to go on from the last state."
+        ) from error
 
 
 @contextmanager
