@@ -129,11 +129,11 @@ class ManifestSet:
         )
 
     def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random frame (3, size, size) in -1..1, and the box of its mouth, (4,) pixels; zeros if it is not known."""
+        """A random frame (3, size, size) in -1..1, and the boxes of mouth and eyes, (2, 4) pixels; zeros if unknown."""
         clip = self.fetch(index)
         row = int(torch.randint(len(clip.frames), (), generator=generator))
-        box = torch.zeros(4) if clip.mouth_boxes is None else clip.mouth_boxes[row]
-        return clip.frames[row].float() / 127.5 - 1, box
+        boxes = [torch.zeros(4) if known is None else known[row] for known in (clip.mouth_boxes, clip.eyes_boxes)]
+        return clip.frames[row].float() / 127.5 - 1, torch.stack(boxes)
 
     def _file(self, row: dict[str, Any], name: str) -> Path:
         relative = row.get(name)

@@ -18,7 +18,7 @@ from ..config import VAEConfig
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions on a residual path; no norm layers, so that flat drawings keep their exact colours."""
+    """Two 3x3 convolutions on a residual path; no norm layers, so that flat areas keep their exact colours."""
 
     def __init__(self, width: int, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
@@ -30,10 +30,12 @@ class ResBlock(nn.Module):
 
 
 class TinyVAE(nn.Module):
-    """Small convolutional autoencoder: pixel-unshuffle by 2, one strided convolution, then latents at a quarter of the
-    side that are unshuffled once more, so that the UNet sees a grid of an eighth with four times the channels.
+    """Small convolutional autoencoder without norm layers.
 
-    The decoder begins at a quarter or at an eighth, doubles the resolution once, and leaves the rest to pixel-shuffle.
+    The encoder begins with a pixel-unshuffle to a quarter of `downscale`, halves the resolution once, and gives latents
+    whose cells have half of `downscale`; these are unshuffled once more, so that the UNet sees a grid of a quarter of
+    the cells with four times the channels. The decoder begins at `decoder_cell` pixels a cell, doubles the resolution
+    before every further width, and leaves the rest to pixel-shuffle.
     """
 
     encoder_blocks = 3
@@ -42,11 +44,13 @@ class TinyVAE(nn.Module):
         super().__init__()
         kwargs = {"device": device, "dtype": dtype}
         width, inner, fine = config.width, 2 * config.width, config.latent_channels // 4
-        self.cell = config.decoder_cell
-        if config.downscale != 8 or config.latent_channels % 4:
-            raise ValueError("TinyVAE has a downscale of 8 and a multiple of 4 latent channels")
-        if self.cell not in (4, 8):
-            raise ValueError("TinyVAE's decoder begins with cells of 4 or 8 pixels")
+        stem, self.fine_cell, self.cell = config.downscale // 4, config.downscale // 2, config.decoder_cell
+        if config.downscale not in (8, 16) or config.latent_channels % 4:
+            raise ValueError("TinyVAE has a downscale of 8 or 16 and a multiple of 4 latent channels")
+        if self.cell not in (self.fine_cell, 2 * self.fine_cell):
+            raise ValueError("TinyVAE's decoder begins with cells of half the downscale or of all of it")
+        if len(config.decoder_widths) != len(config.decoder_blocks):
+            raise ValueError("TinyVAE's decoder needs as many numbers of blocks as widths")
 
         def conv(before: int, after: int, **more: Any) -> nn.Module:
             return operations.Conv2d(before, after, 3, padding=1, **kwargs, **more)
@@ -55,45 +59,41 @@ class TinyVAE(nn.Module):
             return [ResBlock(channels, operations=operations, **kwargs) for _ in range(count)]
 
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            conv(12, width),
+            nn.PixelUnshuffle(stem),
+            conv(3 * stem**2, width),
             *blocks(width, self.encoder_blocks - 1),
             conv(width, inner, stride=2),
             *blocks(inner, self.encoder_blocks),
             conv(inner, 2 * fine),
         )
-        (coarse, finer), (first, then) = config.decoder_widths, config.decoder_blocks
-        self.decoder = nn.Sequential(
-            conv(fine * (self.cell // 4) ** 2, coarse),
-            *blocks(coarse, first),
-            conv(coarse, 4 * finer),
-            nn.PixelShuffle(2),
-            *blocks(finer, then),
-            conv(finer, 3 * (self.cell // 2) ** 2),
-            nn.PixelShuffle(self.cell // 2),
-        )
+        first, *others = config.decoder_widths
+        layers = [conv(fine * (self.cell // self.fine_cell) ** 2, first), *blocks(first, config.decoder_blocks[0])]
+        for before, after, count in zip(config.decoder_widths, others, config.decoder_blocks[1:], strict=False):
+            layers += [conv(before, 4 * after), nn.PixelShuffle(2), *blocks(after, count)]
+        last = self.cell // 2 ** len(others)
+        self.decoder = nn.Sequential(*layers, conv(config.decoder_widths[-1], 3 * last**2), nn.PixelShuffle(last))
         # Statistics of the training latents, set once after training; scalars per channel keep the diffusion model's
         # signal-to-noise ratio equal over channels.
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels, device=device))
         self.register_buffer("latent_std", torch.ones(config.latent_channels, device=device))
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and log-variance `(n, c/4, h/4, w/4)`, unscaled; for training."""
+        """Posterior mean and log-variance `(n, c/4, 2h/d, 2w/d)`, unscaled; for training."""
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         return mean, log_variance.clamp(-20, 2)
 
     def reconstruct(self, fine_latents: Tensor) -> Tensor:
         """Pictures of unscaled latents as `moments` gives them, unclamped; for training."""
-        return self.decoder(F.pixel_unshuffle(fine_latents, self.cell // 4))
+        return self.decoder(F.pixel_unshuffle(fine_latents, self.cell // self.fine_cell))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures `(n, 3, h, w)` in -1..1 to scaled latents `(n, c, h/8, w/8)`."""
+        """Pictures `(n, 3, h, w)` in -1..1 to scaled latents `(n, c, h/d, w/d)`."""
         latents = F.pixel_unshuffle(self.moments(images)[0], 2)
         mean, std = (t.to(latents)[:, None, None] for t in (self.latent_mean, self.latent_std))
         return (latents - mean) / std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents `(n, c, h, w)` to pictures `(n, 3, 8h, 8w)` in -1..1."""
+        """Scaled latents `(n, c, h, w)` to pictures `(n, 3, d*h, d*w)` in -1..1."""
         mean, std = (t.to(latents)[:, None, None] for t in (self.latent_mean, self.latent_std))
         return self.reconstruct(F.pixel_shuffle(latents * std + mean, 2)).clamp(-1, 1)
 

@@ -1,4 +1,4 @@
-"""First stage: the small autoencoder learns the avatars' pictures, the mouth above all."""
+"""First stage: the small autoencoder learns pictures of people, mouth and eyes above all, and of anything else."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from ..data.samples import BadClipError, box_mask
 from ..errors import FadaError
 from ..media.image import to_uint8
 from ..models.vae import TinyVAE
+from .textures import dead_leaves
 
-MOUTH_WEIGHT = 4.0  #: of the mouth's pixels in the reconstruction terms: few pixels that carry the speech
+MOUTH_WEIGHT, EYES_WEIGHT = 4.0, 2.5
+"""Of these pixels in the reconstruction terms: they are few, and carry the speech and the look."""
 GRADIENT_WEIGHT = 0.5
 KL_WEIGHT = 1e-4
+ZOOM = 0.6, 1.5  #: a crop is shrunk or enlarged by a factor between these, so that faces of all sizes are learned
+AT_MOUTH = 0.5  #: share of crops around a mouth; the others lie anywhere
 TRIES = 20  #: clips drawn for one picture, where they cannot be read
 
 
@@ -47,19 +51,22 @@ class Pictures(Protocol):
     def __len__(self) -> int: ...
 
     def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random frame (3, size, size) in -1..1, and the box of its mouth, (4,) pixels."""
+        """A random frame (3, size, size) in -1..1, and the boxes of its mouth and its eyes, (2, 4) pixels."""
 
 
 @dataclass
 class VAETask:
-    """Mouth-weighted L1 + 4 MSE + gradient L1 + KL on single frames of random clips."""
+    """Mouth-weighted L1 + 4 MSE + gradient L1 + KL on crops of single frames and of textures."""
 
     vae: TinyVAE
     data: Pictures
     batch: int
+    crop: int = 0  #: side of what is learned from at once, in pixels; 0: the whole picture, unscaled
+    textures: float = 0.0  #: share of pictures that are `dead_leaves`
 
     def __post_init__(self) -> None:
         self.module = _Autoencoder(self.vae).to(memory_format=torch.channels_last)
+        self.side = self.crop or self.data.size
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [parameter for parameter in self.module.parameters() if parameter.requires_grad]}]
@@ -71,9 +78,35 @@ class VAETask:
         return "single frames of random clips"
 
     def _images(self, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
-        """One random frame for each generator, (n, 3, size, size), and masks of the mouths."""
-        images, boxes = zip(*map(self._picture, generators), strict=True)
-        return torch.stack(images), box_mask(torch.stack(boxes), self.data.size)
+        """A picture for each generator, (n, 3, side, side), and masks of mouth and eyes, (n, 2, side, side)."""
+        images, boxes = zip(*map(self._sample, generators), strict=True)
+        masks = [box_mask(each, self.side) for each in torch.stack(boxes, 1)]
+        return torch.stack(images), torch.cat(masks, 1)
+
+    def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if float(torch.rand((), generator=generator)) < self.textures:
+            return dead_leaves(self.side, generator), torch.full((2, 4), -10.0)  # nothing inside of the picture
+        image, boxes = self._picture(generator)
+        return self._cropped(image, boxes, generator) if self.crop else (image, boxes)
+
+    def _cropped(self, image: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random square of the picture at a random size, mirrored half of the time, and the boxes within it."""
+        zoom, at_mouth, x, y, mirrored = torch.rand(5, generator=generator).tolist()
+        size = image.shape[-1]
+        side = min(size, round(self.crop / (ZOOM[0] * (ZOOM[1] / ZOOM[0]) ** zoom)))
+        left, top = round(x * (size - side)), round(y * (size - side))
+        if at_mouth < AT_MOUTH:
+            x0, y0, x1, y1 = boxes[0].tolist()
+            middle = (x0 + x1) / 2 + (x - 0.5) * side / 2, (y0 + y1) / 2 + (y - 0.5) * side / 2
+            left, top = (min(max(0, round(m - side / 2)), size - side) for m in middle)
+        part = image[None, :, top : top + side, left : left + side]
+        part = F.interpolate(part, (self.crop, self.crop), mode="bilinear", antialias=True)[0]
+        boxes = (boxes - torch.tensor([left, top, left, top])) * (self.crop / side)
+        if mirrored < 0.5:
+            return part.flip(-1), torch.stack(
+                [self.crop - boxes[:, 2], boxes[:, 1], self.crop - boxes[:, 0], boxes[:, 3]], 1
+            )
+        return part, boxes
 
     def _picture(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         for _ in range(TRIES):
@@ -84,21 +117,23 @@ class VAETask:
         raise FadaError(f"{TRIES} clips in a row cannot be read, {reason}; check the manifest.")
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
-        images, mouth = self._images(generators)
+        images, masks = self._images(generators)
         device = next(module.parameters()).device
-        shape = (self.vae.latent_mean.numel() // 4, self.data.size // 4, self.data.size // 4)
+        cells = self.side // self.vae.fine_cell
+        shape = (self.vae.latent_mean.numel() // 4, cells, cells)
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         images = images.to(device, memory_format=torch.channels_last)
         output, mean, log_variance = module(images, noise.to(device))
         output, mean, log_variance = output.float(), mean.float(), log_variance.float()
-        weight = 1 + (MOUTH_WEIGHT - 1) * mouth.to(device)
+        mouth, eyes = masks.to(device).split(1, dim=1)
+        weight = 1 + (MOUTH_WEIGHT - 1) * mouth + (EYES_WEIGHT - 1) * eyes
         error = output - images
         l1 = (weight * error.abs()).mean()
         mse = (weight * error.square()).mean()
         gradient = sum(F.l1_loss(a, b) for a, b in zip(_gradients(output), _gradients(images), strict=True))
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         with torch.no_grad():
-            mouth_mse = (mouth.to(device) * error.square()).sum() / (3 * mouth.sum().clamp(min=1))
+            mouth_mse = (mouth * error.square()).sum() / (3 * mouth.sum().clamp(min=1))
             psnr = -10 * torch.log10(error.square().mean() / 4)
             mouth_psnr = -10 * torch.log10(mouth_mse / 4)
         loss = l1 + 4 * mse + GRADIENT_WEIGHT * gradient + KL_WEIGHT * kl
@@ -106,7 +141,7 @@ class VAETask:
 
     def preview(self, folder: Path, step: int) -> None:
         """Originals above reconstructions, always of the same frames."""
-        images, _ = self._images([torch.Generator().manual_seed(1)] * 8)
+        images, _ = self._images([torch.Generator().manual_seed(i) for i in range(12)])
         device = next(self.module.parameters()).device
         output = self.vae.reconstruct(self.vae.moments(images.to(device))[0]).float().cpu()
         grid = rearrange([to_uint8(images), to_uint8(output)], "row n h w c -> (row h) (n w) c")
@@ -114,9 +149,12 @@ class VAETask:
 
     @torch.inference_mode()
     def set_statistics(self, count: int = 512) -> None:
-        """Measure the latents' mean and deviation per channel and put them into the autoencoder."""
-        images, _ = self._images([torch.Generator().manual_seed(2)] * count)
+        """Measure the latents' mean and deviation per channel, over whole frames, and put them into the autoencoder."""
+        generator = torch.Generator().manual_seed(2)
         device = next(self.module.parameters()).device
-        latents = torch.cat([F.pixel_unshuffle(self.vae.moments(part.to(device))[0], 2) for part in images.split(32)])
-        self.vae.latent_mean.copy_(latents.mean(dim=(0, 2, 3)))
-        self.vae.latent_std.copy_(latents.std(dim=(0, 2, 3)))
+        latents = []
+        for at in range(0, count, 16):
+            images = torch.stack([self._picture(generator)[0] for _ in range(min(16, count - at))])
+            latents.append(F.pixel_unshuffle(self.vae.moments(images.to(device))[0], 2))
+        self.vae.latent_mean.copy_(torch.cat(latents).mean(dim=(0, 2, 3)))
+        self.vae.latent_std.copy_(torch.cat(latents).std(dim=(0, 2, 3)))
