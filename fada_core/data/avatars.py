@@ -81,9 +81,10 @@ class AvatarSet:
             return torch.stack([view[int(r)] for r in rows]).float() / 127.5 - 1
 
     def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random frame (3, s, s) in -1..1, and the box of its mouth, (4,) pixels."""
+        """A random frame (3, size, size) in -1..1, and the boxes of its mouth and its eyes, (2, 4) pixels."""
         row = torch.randint(int(self.seconds * self.fps), (1,), generator=generator)
-        return self.frames(index, row)[0], self.read(index, "mouth_box")["mouth_box"][row][0]
+        boxes = self.read(index, "mouth_box", "eyes_box")
+        return self.frames(index, row)[0], torch.cat([boxes["mouth_box"][row], boxes["eyes_box"][row]])
 
     def scores(self, index: int) -> dict[str, float]:
         """Strengths of a clip's defects and `offset`, the frames by which its sound comes late, for `quality.overall`.
