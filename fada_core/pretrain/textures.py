@@ -24,7 +24,7 @@ def dead_leaves(size: int, generator: torch.Generator) -> Tensor:
     palette += rng.uniform(0.1, 0.9) * (palette.mean(1, keepdims=True) - palette)  # the world is rarely that colourful
     picture = np.empty((size, size, 3), np.float32)
     picture[:] = palette[0]
-    # From the back to the front; radii with density r^-3 between the bounds, the exponent that makes it scale-invariant.
+    # From the back to the front; radii with a density of r^-3, the exponent that makes pictures scale-invariant.
     radii = (_LARGEST**-2 + rng.uniform(0, 1, _LEAVES) * (_SMALLEST**-2 - _LARGEST**-2)) ** -0.5
     for radius in np.sort(radii)[::-1]:
         cx, cy, angle = *rng.uniform(-0.1, 1.1, 2), rng.uniform(0, np.pi)
