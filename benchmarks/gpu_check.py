@@ -25,6 +25,7 @@ import gc
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ def check_placement(config: ModelConfig, device: torch.device, dtype: torch.dtyp
         return pipe.sample(cond, "fast", None, PAPER.ref_cfg, PAPER.audio_cfg, seed=0)
 
     exact = [latents.cpu() for latents in clips()]
-    ahead = torch.cat(list(decode_ahead(pipe.decode, clips(), device)))
+    ahead = torch.cat(list(decode_ahead(partial(pipe.decode, checked=False), clips(), device)))
     plain = torch.cat([to_uint8(pipe.decode(latents)) for latents in exact])
     passed = _line(config, "fast", "overlap", dtype, float((ahead != plain).float().mean()), 0.0)
     if device.type == "cuda":

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import FadaError
+from .threads import limit_spinning
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline, load
+
+limit_spinning()  # before anything here loads torch
 
 __version__ = "0.1.0"
 __all__ = ["FadaError", "Pipeline", "__version__", "load"]

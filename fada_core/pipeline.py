@@ -23,6 +23,7 @@ from torch import Tensor
 from .checkpoint import CheckpointInfo, load_checkpoint
 from .errors import FadaError
 from .face.region import FaceRegion
+from .finite import FiniteCheck
 from .job import Condition, encode_portrait, encode_speech, moved
 from .models.networks import Networks
 from .sampling.chain import clip_count, sample_chain
@@ -42,6 +43,7 @@ from .system import (
     out_of_memory,
     picture_bytes,
 )
+from .threads import shared_machine
 
 log = logging.getLogger("fada.pipeline")
 
@@ -146,8 +148,9 @@ class Pipeline:
             FadaError: empty or non-finite input, wrong shape, a region of another picture, an identity that the model
                 does not take, another fps, or out of memory.
         """
-        subject = encode_portrait(self.networks, self.device, image, region, identity, face_box, masks)
-        features = encode_speech(self.networks, self.device, audio, fps)
+        with shared_machine(self.device.type):
+            subject = encode_portrait(self.networks, self.device, image, region, identity, face_box, masks)
+            features = encode_speech(self.networks, self.device, audio, fps)
         return Condition(self.config, subject, features)
 
     def sample(
@@ -273,17 +276,19 @@ class Pipeline:
 
     @torch.inference_mode()
     def _live_frames(self, clips: Iterator[LiveClip], stats: Stats) -> Iterator[LiveFrames]:
-        while True:
-            with out_of_memory():
-                clip = next(clips, None)
-            if clip is None:
-                return
-            stats.clips += 1
-            stats.frames += len(clip.latents)
-            stats.nfe += clip.nfe
-            stats.nfe_per_clip = clip.nfe
-            stats.seconds += clip.seconds
-            yield LiveFrames(self.decode(clip.latents), clip.samples)
+        with shared_machine(self.device.type) as share:
+            while True:
+                share()
+                with out_of_memory():
+                    clip = next(clips, None)
+                if clip is None:
+                    return
+                stats.clips += 1
+                stats.frames += len(clip.latents)
+                stats.nfe += clip.nfe
+                stats.nfe_per_clip = clip.nfe
+                stats.seconds += clip.seconds
+                yield LiveFrames(self.decode(clip.latents), clip.samples)
 
     @torch.inference_mode()
     def _clips(
@@ -296,25 +301,39 @@ class Pipeline:
         after: Tensor | None,
     ) -> Iterator[Tensor]:
         subject = moved(cond.subject, self.device)
-        chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, callback, after)
         advice = OUT_OF_MEMORY_ADVICE
         if settings.batch_branches:
             advice = "sample with batch_branches=False (--no-batch-branches), or with scales that need fewer branches"
-        while True:
-            start = time.perf_counter()
-            with out_of_memory(advice):
-                clip = next(chain, None)
-            if clip is None:
-                return
-            stats.clips += 1
-            stats.frames += clip.latents.shape[1]
-            stats.nfe += clip.nfe
-            stats.nfe_per_clip = clip.nfe_per_clip
-            stats.seconds += time.perf_counter() - start
-            yield clip.latents[0]
+        with shared_machine(self.device.type) as share:
+
+            def between(step: int, steps: int, latents: Tensor) -> None:
+                share()
+                if callback is not None:
+                    callback(step, steps, latents)
+
+            hear = between if callback is not None or self.device.type == "cpu" else None
+            chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, hear, after)
+            check: FiniteCheck | None = None
+            while True:
+                start = time.perf_counter()
+                with out_of_memory(advice):
+                    clip = next(chain, None)
+                if check is not None:  # of the clip before, now that this one is queued
+                    check.answer()
+                if clip is None:
+                    return
+                check = FiniteCheck(clip.latents, "The latents", self.networks.dtype)
+                if self.device.type != "cuda":
+                    check.answer()
+                stats.clips += 1
+                stats.frames += clip.latents.shape[1]
+                stats.nfe += clip.nfe
+                stats.nfe_per_clip = clip.nfe_per_clip
+                stats.seconds += time.perf_counter() - start
+                yield clip.latents[0]
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, batch: int | None = None) -> Tensor:
+    def decode(self, latents: Tensor, batch: int | None = None, *, checked: bool = True) -> Tensor:
         """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32.
 
         If memory runs out, fewer frames are decoded at a time from then on, and at last, with Stable Diffusion's
@@ -322,9 +341,10 @@ class Pipeline:
 
         Args:
             batch: so many of them at a time; default DECODED, or as many as there is memory for.
+            checked: False leaves it to the caller to look for values that are not finite, without waiting for them.
 
         Raises:
-            FadaError: out of memory even so.
+            FadaError: out of memory even so, or frames that are not finite.
         """
         networks, tiles = self.networks, self.config.vae.kind == "kl"
         if batch is None:
@@ -333,20 +353,26 @@ class Pipeline:
         batch = min(batch, self._decodable)
         # The order of memory that convolutions like; without it, a quarter slower on a CPU.
         ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
-        while True:
-            decode = networks.vae.decode if batch else networks.vae.decode_tiled
-            with out_of_memory():
-                try:
-                    parts = ordered.chunk(math.ceil(len(ordered) / max(1, batch)))  # all alike, for the compiler
-                    return torch.cat([decode(part).float() for part in parts])
-                except torch.OutOfMemoryError:
-                    if not batch or (batch == 1 and not tiles):
-                        raise
-            batch = self._decodable = batch // 2
-            if batch:
-                log.info("Memory is short: decoding %d frames at a time from here.", batch)
-            else:
-                log.warning("Memory is short: decoding in tiles from here, whose colours may differ a little.")
+        with shared_machine(self.device.type) as share:
+            share()
+            while True:
+                decode = networks.vae.decode if batch else networks.vae.decode_tiled
+                with out_of_memory():
+                    try:
+                        parts = ordered.chunk(math.ceil(len(ordered) / max(1, batch)))  # all alike, for the compiler
+                        frames = torch.cat([decode(part).float() for part in parts])
+                        break
+                    except torch.OutOfMemoryError:
+                        if not batch or (batch == 1 and not tiles):
+                            raise
+                batch = self._decodable = batch // 2
+                if batch:
+                    log.info("Memory is short: decoding %d frames at a time from here.", batch)
+                else:
+                    log.warning("Memory is short: decoding in tiles from here, whose colours may differ a little.")
+        if checked:
+            FiniteCheck(frames, "The frames", networks.dtype).answer()
+        return frames
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Tensor:

@@ -102,8 +102,9 @@ class FADALoadModel(io.ComfyNode):
         load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
         if device == "cpu":
             load_device = offload_device = torch.device("cpu")
+        # Not float16, which has to be asked for: the shipped models overflow in it.
         dtype = PRECISIONS.get(precision) or management.unet_dtype(
-            load_device, supported_dtypes=[torch.bfloat16, torch.float16, torch.float32]
+            load_device, supported_dtypes=[torch.bfloat16, torch.float32]
         )
         if dtype not in PRECISIONS.values():  # ComfyUI's options for 8 bit: these networks compute in what they store
             dtype = management.unet_manual_cast(dtype, load_device) or torch.float32

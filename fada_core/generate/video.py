@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -108,7 +109,9 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
                 if check:
                     check()
 
-            videos = decode_ahead(pipe.decode, pipe.sample(cond, callback=advance, **how), pipe.device, finish)
+            latents = pipe.sample(cond, callback=advance, **how)
+            decode = partial(pipe.decode, checked=False)
+            videos = decode_ahead(decode, latents, pipe.device, finish, pipe.networks.dtype)
         stack.enter_context(writer)
         stack.enter_context(behind)
         # On a CPU a thread that pastes would take turns with the networks', see `Behind`.

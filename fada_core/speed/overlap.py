@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..finite import FiniteCheck
 from ..media.image import to_bytes
 
 
@@ -18,6 +19,7 @@ def decode_ahead(
     clips: Iterable[Tensor],
     device: torch.device,
     finish: Callable[[Tensor], Tensor] = to_bytes,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tensor]:
     """Frames of each clip on the host.
 
@@ -29,25 +31,33 @@ def decode_ahead(
         clips: latents of one clip after the other, whose work is queued when they are asked for.
         device: of the networks.
         finish: applied to the frames on the device, before the copy.
+        dtype: in which the networks compute, for an error's advice.
+
+    Raises:
+        FadaError: a clip's frames are not finite; those before it were handed out.
     """
     if device.type != "cuda":
         for latents in clips:
-            yield finish(decode(latents)).cpu()
+            frames = decode(latents)
+            FiniteCheck(frames, "The frames", dtype).answer()
+            yield finish(frames).cpu()
         return
     stream = torch.cuda.Stream(device)
-    waiting: tuple[Tensor, torch.cuda.Event] | None = None
+    waiting: tuple[Tensor, torch.cuda.Event, FiniteCheck] | None = None
     try:
         for latents in clips:
             stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
-                frames = finish(decode(latents))
+                frames = decode(latents)
+                check = FiniteCheck(frames, "The frames", dtype)
+                frames = finish(frames)
                 latents.record_stream(stream)  # its memory is not given away before this stream has read it
                 host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
                 host.copy_(frames, non_blocking=True)
                 copied = stream.record_event()
             if waiting is not None:
                 yield _arrived(*waiting)
-            waiting = host, copied
+            waiting = host, copied, check
     except (Exception, KeyboardInterrupt):  # the work was stopped: what is finished is handed out first
         if waiting is not None:
             yield _arrived(*waiting)
@@ -56,8 +66,9 @@ def decode_ahead(
         yield _arrived(*waiting)
 
 
-def _arrived(frames: Tensor, copied: torch.cuda.Event) -> Tensor:
+def _arrived(frames: Tensor, copied: torch.cuda.Event, check: FiniteCheck) -> Tensor:
     copied.synchronize()
+    check.answer()
     return frames
 
 
