@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 from ..errors import FadaError
@@ -184,12 +184,13 @@ def build(source: Source) -> dict[str, np.ndarray]:
     out["target_delta"] = np.concatenate([targets[n][1] for n in names]).astype(np.int16)
 
     old, inside = bake(out["skin_uv"], out["skin_faces"], skin_uvs, MASK_SIZE)
+    nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
     for name in REGIONS:
         file = f"mpfb2/textures/mpfb_{name}.jpg"
         with Image.open(io.BytesIO(source.read(file))) as picture:
             pixels = np.asarray(picture.convert("L"))
         x, y = np.moveaxis(old * [pixels.shape[1], pixels.shape[0]], -1, 0).astype(int)
-        out["mask_" + name.replace("-", "_")] = pixels[pixels.shape[0] - 1 - y, x] * inside.astype(np.uint8)
+        out["mask_" + name.replace("-", "_")] = pixels[pixels.shape[0] - 1 - y, x][tuple(nearest)]
     return out
 
 

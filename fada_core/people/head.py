@@ -19,8 +19,10 @@ from .mesh import Mesh
 ANCESTRIES = ("african", "asian", "caucasian")
 PIVOT = np.array([0.0, 6.05, 0.05], np.float32)  # where the head turns: the uppermost vertebrae
 
+CHIN, CROWN = 5225, 881  # numbers in hm08
+
 # A smooth expression on top of which all units work: the base mesh's brows are low, and its lips do not quite meet.
-REST = {"mouthClose": 0.03}
+REST = {"mouthClose": 0.06}
 
 # What turns of the eyes, in radians, the units eyeLook... stand for: measured on the helper eyes of the base mesh.
 LOOK = {"Up": 0.19, "Down": 0.28, "In": 0.39, "Out": 0.38}
@@ -163,6 +165,11 @@ class Posed:
         turned = (points - PIVOT) @ self.turn.T + PIVOT
         return turned if neck is None else points + neck[:, None] * (turned - points)
 
+    def rotate_direction(self, directions: np.ndarray, neck: np.ndarray | None = None) -> np.ndarray:
+        """As `rotate`, for directions (n, 3)."""
+        turned = directions @ self.turn.T
+        return turned if neck is None else directions + neck[:, None] * (turned - directions)
+
     def place(self, mesh: Mesh) -> np.ndarray:
         """(n, 3) positions of a mesh in this frame."""
         if mesh.rest is not None:
@@ -172,7 +179,10 @@ class Posed:
 
 
 class Head:
-    """The shape of one person. `neutral` (V, 3) float32: base vertices at rest, with its eyes where the base's are."""
+    """The shape of one person. `neutral` (V, 3) float32: base vertices at rest, with its eyes where the base's are.
+
+    `height`: from the chin to the crown of the bald head, `middle`: half way between them, in dm.
+    """
 
     def __init__(self, person: Shaped):
         if not 0 <= person.age <= 1 or not 0 <= person.sex <= 1 or abs(sum(person.ancestry) - 1) > 1e-3:
@@ -186,6 +196,9 @@ class Head:
         self.neutral += data.vertices[eyes].mean(0) - self.neutral[eyes].mean(0)
         for name, weight in REST.items():
             self.neutral += np.float32(weight) * data.unit_deltas[unit_index(name)]
+        row = {int(n): i for i, n in enumerate(data.hm08)}
+        chin, crown = self.neutral[row[CHIN], 1], self.neutral[row[CROWN], 1]
+        self.height, self.middle = float(crown - chin), float(crown + chin) / 2
 
     @staticmethod
     def _weights(person: Shaped) -> list[tuple[str, float]]:

@@ -3,7 +3,7 @@
 Units are MakeHuman's decimetres: x to the person's left, y up, z to the front. Colours of materials are linear RGB.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -85,3 +85,30 @@ class Mesh:
             raise ValueError(f"mesh {self.name!r} has anchors without weights or offsets")
         if len(self.faces) and int(self.faces.max()) >= n:
             raise ValueError(f"mesh {self.name!r} has a face that names vertex {int(self.faces.max())} of {n}")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """One material for a whole person: a statue's.
+
+    `albedo` (S, S, 3) uint8 sRGB in the skin's texture coordinates; `color` (3,) linear for everything else. `metal`: 0
+    stone .. 1 bronze; `gloss` 0..1. Eyes are blank unless `eyes` is set.
+    """
+
+    albedo: np.ndarray | None = None
+    color: tuple[float, float, float] = (0.8, 0.8, 0.78)
+    gloss: float = 0.3
+    metal: float = 0.0
+    eyes: bool = False
+
+    def apply(self, mesh: Mesh) -> Mesh:
+        """The mesh in this material; of its texture only the holes and, for hair, the light and dark stay."""
+        texture, old = None, mesh.material.texture
+        if old is not None and old.shape[2] == 4:
+            gray = old[..., :3].mean(2, keepdims=True)
+            gray = np.clip(200 + (gray - gray.mean()) * 0.5, 120, 255)
+            texture = np.concatenate([np.repeat(gray, 3, 2).astype(np.uint8), old[..., 3:]], 2)
+        if mesh.part == Part.EYES and self.eyes:
+            return mesh
+        material = Material("plain", self.color, texture, self.gloss, mesh.material.two_sided)
+        return replace(mesh, material=material)

@@ -1,0 +1,128 @@
+"""Light and camera of a scene, and how they are drawn.
+
+Light is a key lamp with a shadow, sky and ground from all around, and a rim lamp from behind. Colours are linear RGB;
+directions are unit vectors towards the lamp. The camera is a pinhole that looks at the face from its focal length's
+distance, so that a wide angle shows the perspective of a selfie.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import FadaError
+from .head import Head
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Light:
+    """`softness`: radius of the key lamp's shadow edge and of its reflection in the eye, 0.2 (bare bulb) .. 1.5."""
+
+    name: str
+    key_direction: Vector
+    key_color: Vector
+    sky: Vector
+    ground: Vector
+    rim_direction: Vector
+    rim_color: Vector
+    softness: float = 0.6
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Square picture. `eye`, `target` in dm; `half` is the half height in dm of what is seen at the target's distance;
+    `roll` radians."""
+
+    eye: Vector
+    target: Vector
+    half: float
+    roll: float = 0.0
+
+    def view(self) -> np.ndarray:
+        """(3, 4) float32: rows right, up and back, for points of the world."""
+        eye, target = np.array(self.eye), np.array(self.target)
+        back = (eye - target) / np.linalg.norm(eye - target)
+        right = np.cross([math.sin(self.roll), math.cos(self.roll), 0.0], back)
+        right /= np.linalg.norm(right)
+        rows = np.stack([right, np.cross(back, right), back])
+        return np.concatenate([rows, -(rows @ eye)[:, None]], 1).astype(np.float32)
+
+    def focal(self, size: int) -> float:
+        """Focal length in pixels of a picture of `size`."""
+        return size / 2 * float(np.linalg.norm(np.subtract(self.eye, self.target))) / self.half
+
+
+def direction(azimuth: float, elevation: float) -> Vector:
+    """Unit vector; azimuth 0 is the front, positive towards the person's left; degrees."""
+    a, e = math.radians(azimuth), math.radians(elevation)
+    return (math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e))
+
+
+def temperature(kelvin: float) -> np.ndarray:
+    """(3,) linear RGB of a lamp's white, mean 1, 6500 K being neutral (our fit to the Planckian locus)."""
+    t = (kelvin - 6500) / 6500
+    color = np.array([1 - 0.55 * t, 1 - 0.05 * t - 0.25 * t * t, 1 + 0.9 * t]).clip(0.05)
+    return color / color.mean()
+
+
+LIGHTS = ("studio", "window", "outdoor", "indoor", "night", "coloured")
+_SHARES = {"high": (0.36, 0.24, 0.2, 0.2, 0.0, 0.0), "moderate": (0.2, 0.18, 0.18, 0.2, 0.12, 0.12)}
+
+
+def sample_light(rng: np.random.Generator, pool: str) -> Light:
+    """Light of a clip. Raises FadaError for an unknown pool."""
+    if pool not in _SHARES:
+        raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
+    kind = LIGHTS[rng.choice(len(LIGHTS), p=_SHARES[pool])]
+    side = rng.choice([-1.0, 1.0])
+    gray = np.ones(3)
+    if kind == "studio":
+        azimuth, elevation, softness = rng.uniform(15, 50), rng.uniform(20, 45), rng.uniform(0.6, 1.4)
+        key, sky, rim = gray * rng.uniform(1.5, 2.1), gray * rng.uniform(0.4, 0.75), gray * rng.uniform(0, 1.2)
+    elif kind == "window":
+        azimuth, elevation, softness = rng.uniform(35, 75), rng.uniform(5, 30), rng.uniform(1.0, 1.5)
+        key = temperature(rng.uniform(5600, 8000)) * rng.uniform(1.5, 2.1)
+        sky, rim = temperature(rng.uniform(4000, 6500)) * rng.uniform(0.35, 0.65), gray * rng.uniform(0, 0.2)
+    elif kind == "outdoor":
+        azimuth, elevation, softness = rng.uniform(0, 80), rng.uniform(25, 60), rng.uniform(0.25, 1.2)
+        key = temperature(rng.uniform(4800, 5800)) * rng.uniform(1.1, 2.2)
+        sky, rim = temperature(rng.uniform(7000, 9500)) * rng.uniform(0.6, 1.0), gray * rng.uniform(0, 0.8)
+    elif kind == "indoor":
+        azimuth, elevation, softness = rng.uniform(0, 50), rng.uniform(25, 60), rng.uniform(0.6, 1.4)
+        key = temperature(rng.uniform(3800, 6000)) * rng.uniform(1.1, 1.7)
+        sky, rim = temperature(rng.uniform(4200, 6500)) * rng.uniform(0.6, 0.9), gray * rng.uniform(0, 0.4)
+    elif kind == "night":
+        azimuth, elevation, softness = rng.uniform(10, 70), rng.uniform(0, 45), rng.uniform(0.3, 1.0)
+        key = temperature(rng.uniform(2800, 4500)) * rng.uniform(1.0, 1.7)
+        sky, rim = temperature(9500) * rng.uniform(0.1, 0.25), temperature(9000) * rng.uniform(0.2, 1.0)
+    else:
+        azimuth, elevation, softness = rng.uniform(20, 75), rng.uniform(0, 40), rng.uniform(0.5, 1.3)
+        hue = rng.uniform(0, 2 * np.pi)
+        wheel = 0.62 + 0.5 * np.cos(hue - np.array([0, 2.094, 4.189]))
+        key, sky = wheel * rng.uniform(1.6, 2.2), gray * rng.uniform(0.2, 0.4)
+        rim = (1.24 - wheel) * rng.uniform(0.6, 2.0)
+    ground = sky * rng.uniform(0.35, 0.65) * np.array([1.0, 0.94, 0.87])
+    behind = direction(-side * rng.uniform(120, 155), rng.uniform(10, 45))
+    lamp = direction(side * azimuth, elevation)
+    return Light(kind, lamp, *(tuple(float(x) for x in c) for c in (key, sky, ground)), behind, tuple(rim), softness)
+
+
+_FRAMES = {"high": (1.45, 2.1), "moderate": (1.3, 2.8)}
+
+
+def sample_camera(rng: np.random.Generator, head: Head, pool: str) -> Camera:
+    """A portrait's camera: from a tight face to a bust, from a selfie's to a tele lens's distance."""
+    if pool not in _FRAMES:
+        raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
+    low, high = _FRAMES[pool]
+    half = float(rng.uniform(low, high)) * head.height / 2.35
+    wide = pool == "moderate"
+    distance = float(np.exp(rng.uniform(math.log(6.5 if wide else 9), math.log(22))))
+    # A tight picture is centred on the face, a wide one lower, so that there is little room above the hair.
+    shift = -0.16 * (half - 1.25 * head.height / 2.35) * 2 + rng.normal(0, 0.05)
+    target = (float(rng.normal(0, 0.06 if wide else 0.04)) * half, head.middle + float(shift), 0.9)
+    azimuth, elevation = rng.normal(0, 6 if wide else 3), rng.normal(1, 5 if wide else 3)
+    eye = np.array(target) + distance * np.array(direction(float(azimuth), float(elevation)))
+    return Camera(tuple(float(x) for x in eye), target, half, float(rng.normal(0, 0.02 if wide else 0.008)))

@@ -1,0 +1,170 @@
+"""The rasteriser: projects triangles into a buffer of nearest faces, and into depth maps for shadow and occlusion.
+
+All meshes of a scene are one list of vertices and faces. Buffers hold samples, rows from the top: `ids` (S, S) int32
+is the face seen (-1: none), `near` (S, S) float32 its reciprocal depth, which is linear over the screen.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+CULL, CUTOUT, LENS = 1, 2, 4  # flags of a mesh: drawn from outside only; has holes in its texture; is clear
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def project(points, view, focal, middle, out):
+    """Points (n, 3) to samples: out (n, 3) is x, y, 1 / depth. `view` (3, 4): rows right, up, back of the camera."""
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        right = view[0, 0] * x + view[0, 1] * y + view[0, 2] * z + view[0, 3]
+        up = view[1, 0] * x + view[1, 1] * y + view[1, 2] * z + view[1, 3]
+        back = view[2, 0] * x + view[2, 1] * y + view[2, 2] * z + view[2, 3]
+        inverse = -1.0 / min(back, -0.1)
+        out[i, 0] = middle + focal * right * inverse
+        out[i, 1] = middle - focal * up * inverse
+        out[i, 2] = inverse
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def noise(x, y, seed):
+    """A fixed pseudo-random number in 0..1 of two cell numbers."""
+    h = np.uint32(x) * np.uint32(374761393) + np.uint32(y) * np.uint32(668265263) + np.uint32(seed) * np.uint32(69069)
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(1274126177)
+    return ((h ^ (h >> np.uint32(16))) & np.uint32(0xFFFF)) * np.float32(1 / 65536)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def rasterise(screen, faces, mesh_of, flags, cells, uv, texels, texture, near, ids, lens):
+    """Writes the nearest face of every sample.
+
+    `mesh_of` (F,): the face's mesh; per mesh `flags`, `texture` (m, 3) int64: start in `texels`, height, width, and
+    `cells` (m, 2): cells of the dither over u and v. A hole in a texture is decided by a dither that is fixed to the
+    surface. Clear faces go to `lens` (S, S) int32 where they are nearer than all opaque ones drawn before.
+    """
+    size = near.shape[0]
+    for t in range(len(faces)):
+        i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
+        x0, y0 = screen[i, 0], screen[i, 1]
+        x1, y1 = screen[j, 0], screen[j, 1]
+        x2, y2 = screen[k, 0], screen[k, 1]
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        m = mesh_of[t]
+        if area == 0 or (area > 0 and flags[m] & 1):
+            continue
+        left = max(0, int(math.ceil(min(x0, x1, x2) - 0.5)))
+        right = min(size - 1, int(math.floor(max(x0, x1, x2) - 0.5)))
+        top = max(0, int(math.ceil(min(y0, y1, y2) - 0.5)))
+        bottom = min(size - 1, int(math.floor(max(y0, y1, y2) - 0.5)))
+        if left > right or top > bottom:
+            continue
+        inverse = np.float32(1.0) / area
+        step_u, step_v = (y1 - y2) * inverse, (y2 - y0) * inverse
+        zi, zj, zk = screen[i, 2], screen[j, 2], screen[k, 2]
+        for y in range(top, bottom + 1):
+            py, px = np.float32(y + 0.5), np.float32(left + 0.5)
+            u = ((x1 - px) * (y2 - py) - (x2 - px) * (y1 - py)) * inverse
+            v = ((x2 - px) * (y0 - py) - (x0 - px) * (y2 - py)) * inverse
+            for x in range(left, right + 1):
+                w = np.float32(1.0) - u - v
+                if u >= 0 and v >= 0 and w >= 0:
+                    z = u * zi + v * zj + w * zk
+                    if z > near[y, x]:
+                        visible = True
+                        if flags[m] & 2:
+                            a = u * uv[i, 0] + v * uv[j, 0] + w * uv[k, 0]
+                            b = u * uv[i, 1] + v * uv[j, 1] + w * uv[k, 1]
+                            height, width = texture[m, 1], texture[m, 2]
+                            tx = min(width - 1, max(0, int(a * width)))
+                            ty = min(height - 1, max(0, int((1 - b) * height)))
+                            alpha = texels[texture[m, 0] + (ty * width + tx) * 4 + 3]
+                            if alpha < 250:
+                                visible = alpha > 8 and alpha > 255 * noise(
+                                    int(a * cells[m, 0] + 64), int(b * cells[m, 1] + 64), m
+                                )
+                        if visible:
+                            if flags[m] & 4:
+                                lens[y, x] = t
+                            else:
+                                near[y, x] = z
+                                ids[y, x] = t
+                u += step_u
+                v += step_v
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def depth_map(points, faces, mesh_of, skip, matrix, depth):
+    """Distances along a light's rays. `matrix` (3, 4): to x and y in texels of `depth` (S, S), and to the distance.
+    Faces of meshes with `skip` (m,) set throw no shadow."""
+    size = depth.shape[0]
+    n = len(points)
+    place = np.empty((n, 3), np.float32)
+    for i in range(n):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        for r in range(3):
+            place[i, r] = matrix[r, 0] * x + matrix[r, 1] * y + matrix[r, 2] * z + matrix[r, 3]
+    for t in range(len(faces)):
+        if skip[mesh_of[t]]:
+            continue
+        i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
+        x0, y0 = place[i, 0], place[i, 1]
+        x1, y1 = place[j, 0], place[j, 1]
+        x2, y2 = place[k, 0], place[k, 1]
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        if area == 0:
+            continue
+        left, right = max(0, int(math.ceil(min(x0, x1, x2)))), min(size - 1, int(math.floor(max(x0, x1, x2))))
+        top, bottom = max(0, int(math.ceil(min(y0, y1, y2)))), min(size - 1, int(math.floor(max(y0, y1, y2))))
+        inverse = np.float32(1.0) / area
+        step_u, step_v = (y1 - y2) * inverse, (y2 - y0) * inverse
+        for y in range(top, bottom + 1):
+            u = ((x1 - left) * (y2 - y) - (x2 - left) * (y1 - y)) * inverse
+            v = ((x2 - left) * (y0 - y) - (x0 - left) * (y2 - y)) * inverse
+            for x in range(left, right + 1):
+                w = np.float32(1.0) - u - v
+                if u >= 0 and v >= 0 and w >= 0:
+                    z = u * place[i, 2] + v * place[j, 2] + w * place[k, 2]
+                    if z < depth[y, x]:
+                        depth[y, x] = z
+                u += step_u
+                v += step_v
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def gather_light(points, normals, matrix, direction, depth, bias, total, weight):
+    """Adds to `total` (n,) the cosine towards one direction of the sky where nothing of `depth` is before the point,
+    and to `weight` (n,) the cosine itself."""
+    size = depth.shape[0]
+    for i in range(len(points)):
+        cosine = normals[i, 0] * direction[0] + normals[i, 1] * direction[1] + normals[i, 2] * direction[2]
+        if cosine <= 0:
+            continue
+        x = points[i, 0] + normals[i, 0] * bias
+        y = points[i, 1] + normals[i, 1] * bias
+        z = points[i, 2] + normals[i, 2] * bias
+        px = int(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3] + 0.5)
+        py = int(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3] + 0.5)
+        distance = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+        weight[i] += cosine
+        if not (0 <= px < size and 0 <= py < size) or distance < depth[py, px] + bias:
+            total[i] += cosine
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def vertex_normals(points, faces, out):
+    """Unit normals (n, 3) of vertices, averaged over faces by their area."""
+    out[:] = 0
+    for t in range(len(faces)):
+        i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
+        ax, ay, az = points[j, 0] - points[i, 0], points[j, 1] - points[i, 1], points[j, 2] - points[i, 2]
+        bx, by, bz = points[k, 0] - points[i, 0], points[k, 1] - points[i, 1], points[k, 2] - points[i, 2]
+        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+        for v in (i, j, k):
+            out[v, 0] += x
+            out[v, 1] += y
+            out[v, 2] += z
+    for i in range(len(out)):
+        length = math.sqrt(out[i, 0] ** 2 + out[i, 1] ** 2 + out[i, 2] ** 2) + 1e-12
+        out[i, 0] /= length
+        out[i, 1] /= length
+        out[i, 2] /= length

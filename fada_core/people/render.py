@@ -1,0 +1,145 @@
+"""The renderer: a scene and a run of poses in, frames with their id buffers and truth out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import FadaError
+from . import assets, raster, shade
+from .head import Posed
+from .scene import SHADOW_SIZE, SHADOW_SPAN, Scene
+
+EXPOSURE = 0.72  # of light whose key is 1.8 and whose sky is 0.6
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How a head moves through n frames: `units` (n, 52); `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians."""
+
+    units: np.ndarray
+    yaw: np.ndarray
+    pitch: np.ndarray
+    roll: np.ndarray
+    gaze: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.units)
+        shapes = {"units": (n, len(assets.UNITS)), "yaw": (n,), "pitch": (n,), "roll": (n,), "gaze": (n, 2)}
+        for name, shape in shapes.items():
+            if np.shape(getattr(self, name)) != shape:
+                given = np.shape(getattr(self, name))
+                raise FadaError(f"A motion of {n} frames needs {name} of shape {shape}, not {given}.")
+
+    @staticmethod
+    def still(units: np.ndarray) -> "Motion":
+        """Units (n, 52) on a head that does not turn."""
+        n = len(units)
+        return Motion(np.asarray(units), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros((n, 2)))
+
+
+class Renderer:
+    """Draws square pictures of `size` pixels, with `supersampling` x `supersampling` samples of every pixel."""
+
+    def __init__(self, size: int = 256, supersampling: int = 2):
+        if size < 16 or supersampling not in (1, 2, 3, 4):
+            raise FadaError("A renderer needs a size of at least 16 pixels and a supersampling of 1 to 4.")
+        self.size, self.factor = size, supersampling
+        side = size * supersampling
+        self._near, self._ids = np.empty((side, side), np.float32), np.empty((side, side), np.int32)
+        self._lens = np.empty((side, side), np.int32)
+        self._depth = np.empty((SHADOW_SIZE, SHADOW_SIZE), np.float32)
+
+    def frames(self, scene: Scene, motion: Motion) -> tuple[np.ndarray, np.ndarray, list[Posed]]:
+        """-> pictures (n, s, s, 3) uint8 sRGB, parts (n, s, s) uint8 (`mesh.Part`), and the poses, for the truth."""
+        if scene.background.shape != (self.size, self.size, 3):
+            raise FadaError(
+                f"The background has shape {scene.background.shape}; this renderer needs {(self.size, self.size, 3)}."
+            )
+        n = len(motion.units)
+        pictures = np.empty((n, self.size, self.size, 3), np.uint8)
+        parts = np.empty((n, self.size, self.size), np.uint8)
+        setting = self._setting(scene)
+        poses = []
+        for i in range(n):
+            args = (motion.units[i], float(motion.yaw[i]), float(motion.pitch[i]), float(motion.roll[i]))
+            posed = scene.head.pose(*args, gaze=tuple(motion.gaze[i]))
+            self._draw(scene, posed, setting, pictures[i], parts[i])
+            poses.append(posed)
+        return pictures, parts, poses
+
+    def _setting(self, scene: Scene) -> dict[str, np.ndarray]:
+        """What light and camera put into arrays, once a clip."""
+        light, side = scene.light, self.size * self.factor
+        edge = 1 - 0.012 * (1 + 2 * light.softness)  # cosine at the edge of the lamp's reflection in an eye
+        lamp = np.array(
+            [
+                light.key_direction, light.key_color, light.sky, light.ground, light.rim_direction, light.rim_color,
+                (edge, 0, 0),
+            ],
+            np.float32,
+        )  # fmt: skip
+        view, focal = scene.camera.view(), np.float32(scene.camera.focal(side))
+        screen = np.empty_like(scene.points)
+        scene.pose(scene.head.pose(np.zeros(len(assets.UNITS))))
+        raster.project(scene.points, view, focal, np.float32(side / 2), screen)
+        return {
+            "lamp": lamp,
+            "view": view,
+            "focal": focal,
+            "eye": np.array(scene.camera.eye, np.float32),
+            "matrix": scene.light_matrix(np.array(light.key_direction), SHADOW_SIZE, SHADOW_SPAN),
+            "exposure": np.full(3, EXPOSURE, np.float32),
+            "cells": _cells(scene, screen),
+            "background": np.ascontiguousarray(scene.background, np.float32),
+            "screen": screen,
+        }
+
+    def _draw(self, scene: Scene, posed: Posed, s: dict, picture: np.ndarray, parts: np.ndarray) -> None:
+        scene.pose(posed)
+        middle = np.float32(self.size * self.factor / 2)
+        raster.project(scene.points, s["view"], s["focal"], middle, s["screen"])
+        self._near.fill(0)
+        self._ids.fill(-1)
+        self._lens.fill(-1)
+        self._depth.fill(1e9)
+        raster.rasterise(
+            s["screen"], scene.faces, scene.mesh_of, scene.flags, s["cells"], scene.uv, scene.texels, scene.texture,
+            self._near, self._ids, self._lens,
+        )  # fmt: skip
+        raster.depth_map(scene.points, scene.faces, scene.mesh_of, scene.no_shadow, s["matrix"], self._depth)
+        metal = np.float32(scene.overrides.metal if scene.overrides else 0)
+        shade.picture(
+            self._ids, self._near, self._lens, s["screen"], self.factor, s["exposure"], s["background"], shade.ENCODE,
+            scene.part, scene.faces, scene.mesh_of, scene.kind, scene.color, scene.gloss, scene.two_sided,
+            scene.texture, scene.texels, scene.uv, scene.points, scene.normals, scene.tangents, scene.attributes,
+            scene.slopes, scene.crease_weights(posed), s["eye"], s["lamp"], s["matrix"], self._depth,
+            np.float32(1.2 + scene.light.softness * 1.5), mouth_frame(posed), metal, picture, parts,
+        )  # fmt: skip
+
+
+def mouth_frame(posed: Posed) -> np.ndarray:
+    """(3, 3) float32: the middle of the lips, the way out of the mouth, and (rate, rate of teeth, free depth)."""
+    upper, lower = posed.vertices[_LIPS[0]], posed.vertices[_LIPS[1]]
+    opened = float(np.linalg.norm(upper - lower))
+    rates = (4.0 / (0.4 + 3.0 * opened), 1.6 / (0.5 + 2.0 * opened), 0.08)
+    return np.stack([(upper + lower) / 2, posed.turn @ np.array([0, 0, 1], np.float32), rates]).astype(np.float32)
+
+
+def _cells(scene: Scene, screen: np.ndarray) -> np.ndarray:
+    """(m, 2) float32: cells of the dither over u and v, about a sample wide where the head is at rest."""
+    out = np.ones((len(scene.pieces), 2), np.float32)
+    for n in np.flatnonzero(scene.flags & raster.CUTOUT):
+        faces = scene.faces[scene.mesh_of == n]
+        uv = scene.uv[faces]
+        place = screen[faces, :2]
+        edges = np.linalg.norm(place[:, 1:] - place[:, :1], axis=2)
+        for k in (0, 1):
+            steps = np.abs(uv[:, 1:, k] - uv[:, :1, k])
+            used = steps > 1e-4
+            if used.any():
+                out[n, k] = np.median(edges[used] / steps[used]).clip(8, 4096)
+    return out
+
+
+_rows = {int(n): i for i, n in enumerate(assets.load().hm08)}
+_LIPS = (_rows[474], _rows[494])  # middle of the inner edges of the upper and the lower lip

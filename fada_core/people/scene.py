@@ -1,0 +1,190 @@
+"""A scene: one person's meshes, textures, light and camera as the flat arrays that the rasteriser reads.
+
+`Scene` is made once a clip; `Scene.pose` writes the positions and normals of one frame.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import assets, organs, raster
+from .assets import unit_index
+from .head import Head, Posed
+from .light import Camera, Light, direction
+from .mesh import Material, Mesh, Overrides, Part
+from .shade import KINDS
+
+SHADOW_SIZE, SHADOW_SPAN = 176, 5.4  # texels and dm a side of the lamp's depth map
+OCCLUSION_DIRECTIONS, OCCLUSION_SIZE, OCCLUSION_SPAN = 40, 128, 5.6
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The skin's maps, (S, S, ...) in its texture coordinates, row 0 is v = 1.
+
+    `albedo` (S, S, 3) uint8 sRGB; `height` (S, S) float32 in mm; `gloss` (S, S) float32; `creases` (S, S, 3) float32 in
+    mm: heights that smile, raised brows and frown add.
+    """
+
+    albedo: np.ndarray
+    height: np.ndarray
+    gloss: np.ndarray
+    creases: np.ndarray
+
+
+def plain_surface(color: tuple[float, float, float]) -> Surface:
+    """Even skin of a linear colour, with lips somewhat redder."""
+    size = 256
+    lips = assets.load().masks["lips"].reshape(size, 2, size, 2).mean((1, 3))[..., None] / 255
+    albedo = np.array(color) * (1 - lips) + np.array(color) * [0.95, 0.55, 0.55] * lips
+    flat = np.zeros((size, size), np.float32)
+    return Surface(organs.encode(albedo), flat, flat + 0.25, np.zeros((size, size, 3), np.float32))
+
+
+def slopes(surface: Surface) -> np.ndarray:
+    """(S, S, 9) float32: slopes over u and v, in dm, of the height and of three creases, and the gloss."""
+    size = len(surface.height)
+    maps = np.concatenate([surface.height[..., None], surface.creases], 2).astype(np.float32) / 100
+    out = np.empty((size, size, 9), np.float32)
+    for n in range(4):
+        dy, dx = np.gradient(maps[..., n])
+        out[..., 2 * n], out[..., 2 * n + 1] = dx * size, -dy * size
+    out[..., 8] = surface.gloss
+    return out
+
+
+@dataclass
+class Scene:
+    """Person, light, camera and background of one clip.
+
+    `meshes`: hair, clothes and the like, on this person's head. `background` (s, s, 3) float32 linear, of the picture's
+    size. `overrides` turns the whole person into one material, a statue's.
+    """
+
+    head: Head
+    surface: Surface
+    eye_texture: np.ndarray
+    teeth_texture: np.ndarray
+    tongue_texture: np.ndarray
+    light: Light
+    camera: Camera
+    background: np.ndarray
+    meshes: list[Mesh] = field(default_factory=list)
+    overrides: Overrides | None = None
+
+    def __post_init__(self) -> None:
+        data = assets.load()
+        self.organs = organs.eyes(self.head, self.eye_texture)
+        self.organs += organs.teeth(self.head, self.teeth_texture)
+        self.organs.append(organs.tongue(self.head, self.tongue_texture))
+        surface, o = self.surface, self.overrides
+        albedo = surface.albedo if o is None or o.albedo is None else o.albedo
+        skin = Material("skin", texture=albedo, gloss=1.0)
+        rest = self.head.neutral[data.skin_base]
+        self.skin = Mesh("skin", Part.SKIN, data.skin_faces, data.skin_uv, skin, rest=rest)
+        pieces = [self.skin, *(g.mesh for g in self.organs), *self.meshes]
+        if o is not None:
+            pieces = [self.skin, *(o.apply(m) for m in pieces[1:])]
+        self.pieces = pieces
+        self.starts = np.concatenate([[0], np.cumsum([len(m.uv) for m in pieces])])
+        faces = [m.faces.astype(np.int32) + s for m, s in zip(pieces, self.starts, strict=False)]
+        self.faces = np.ascontiguousarray(np.concatenate(faces), np.int32)
+        self.mesh_of = np.repeat(np.arange(len(pieces), dtype=np.int32), [len(m.faces) for m in pieces])
+        self.uv = np.ascontiguousarray(np.concatenate([m.uv for m in pieces]), np.float32)
+        self.slopes = slopes(surface)
+        self._tables()
+        n = self.starts[-1]
+        self.points, self.normals = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
+        self.tangents = np.zeros((n, 3), np.float32)
+        self._rest_normals = [self._normals(m) for m in pieces]
+        self.attributes = np.zeros((n, 3), np.float32)
+        skin_end = self.starts[1]
+        self.attributes[:skin_end, 1] = data.region("lips")
+        self.attributes[:skin_end, 2] = data.region("inside_mouth")
+        self.pose(self.head.pose(np.zeros(len(assets.UNITS))))
+        self.attributes[:, 0] = self._occlusion()
+
+    def _tables(self) -> None:
+        """Per mesh: flags, kind, colour, gloss, texture's place; and all textures in one run of bytes."""
+        flags, places, runs, place = [], [], [], 0
+        for m in self.pieces:
+            texture = m.material.texture
+            if texture is None:
+                texture = np.full((1, 1, 4), 255, np.uint8)
+            if texture.shape[2] == 3:
+                texture = np.concatenate([texture, np.full((*texture.shape[:2], 1), 255, np.uint8)], 2)
+            cut = raster.CUTOUT if (texture[..., 3] < 250).any() else 0
+            clear = raster.LENS if m.material.kind == "glass" else 0
+            flags.append(cut | clear | (0 if m.material.two_sided else raster.CULL))
+            places.append((place, *texture.shape[:2]))
+            runs.append(np.ascontiguousarray(texture, np.uint8).ravel())
+            place += runs[-1].size
+        self.flags, self.texture = np.array(flags, np.int32), np.array(places, np.int64)
+        self.texels = np.concatenate(runs)
+        self.kind = np.array([KINDS[m.material.kind] for m in self.pieces], np.int32)
+        self.color = np.array([m.material.color for m in self.pieces], np.float32)
+        self.gloss = np.array([m.material.gloss for m in self.pieces], np.float32)
+        self.two_sided = np.array([m.material.two_sided for m in self.pieces])
+        self.part = np.array([int(m.part) for m in self.pieces], np.uint8)
+        self.no_shadow = np.array([m.material.kind in ("eye", "teeth", "tongue", "glass") for m in self.pieces])
+
+    def _normals(self, mesh: Mesh) -> np.ndarray | None:
+        """Of a mesh that only turns; None where normals follow from each frame's positions."""
+        if mesh.rest is None or mesh.part in (Part.SKIN, Part.EYES, Part.TEETH, Part.TONGUE):
+            return None
+        out = np.empty((len(mesh.uv), 3), np.float32)
+        raster.vertex_normals(np.ascontiguousarray(mesh.rest, np.float32), mesh.faces.astype(np.int32), out)
+        return out
+
+    def pose(self, posed: Posed) -> None:
+        """Writes `points`, `normals` and `tangents` of one frame."""
+        data = assets.load()
+        for n, mesh in enumerate(self.pieces):
+            s = slice(self.starts[n], self.starts[n + 1])
+            if n == 0:
+                self.points[s], self.normals[s] = posed.vertices[data.skin_base], posed.normals[data.skin_base]
+                continue
+            known = None
+            if n <= len(self.organs):
+                self.points[s], known = self.organs[n - 1].place(posed)
+            else:
+                self.points[s] = posed.place(mesh)
+            if known is not None:
+                self.normals[s] = known
+            elif self._rest_normals[n] is not None:
+                self.normals[s] = posed.rotate_direction(self._rest_normals[n], mesh.neck)
+            else:
+                raster.vertex_normals(self.points[s], mesh.faces, self.normals[s])
+            if mesh.tangent is not None:
+                self.tangents[s] = posed.rotate_direction(mesh.tangent, mesh.neck)
+
+    def light_matrix(self, towards: np.ndarray, size: int, span: float) -> np.ndarray:
+        """(3, 4) float32: world to texels of a depth map seen from a direction, and distance along it."""
+        middle = np.array([0, self.head.middle - 0.35, 0.4])
+        rows = Camera(tuple(middle + 9 * towards), tuple(middle), 1.0).view()
+        matrix = np.stack([rows[0] * (size / span), rows[1] * (size / span), -rows[2]])
+        matrix[:2, 3] += size / 2
+        return np.ascontiguousarray(matrix, np.float32)
+
+    def _occlusion(self) -> np.ndarray:
+        """(n,) 0..1: the share of an even sky that reaches every vertex, cosine weighted, at rest."""
+        total, weight = np.full(len(self.points), 1e-3, np.float32), np.full(len(self.points), 1e-3, np.float32)
+        golden = np.pi * (3 - np.sqrt(5))
+        for i in range(OCCLUSION_DIRECTIONS):
+            y = 1 - 2 * (i + 0.5) / OCCLUSION_DIRECTIONS
+            towards = np.array(direction(np.degrees(i * golden), np.degrees(np.arcsin(y))))
+            matrix = self.light_matrix(towards, OCCLUSION_SIZE, OCCLUSION_SPAN)
+            depth = np.full((OCCLUSION_SIZE, OCCLUSION_SIZE), 1e9, np.float32)
+            raster.depth_map(self.points, self.faces, self.mesh_of, self.no_shadow, matrix, depth)
+            args = (self.points, self.normals, matrix, towards.astype(np.float32), depth, np.float32(0.05))
+            raster.gather_light(*args, total, weight)
+        return total / weight
+
+    def crease_weights(self, posed: Posed) -> np.ndarray:
+        """(3,) 0..1: smile, raised brows, frown."""
+        u = posed.units
+        smile = u[unit_index("mouthSmileLeft")] + u[unit_index("mouthSmileRight")]
+        squint = u[unit_index("cheekSquintLeft")] + u[unit_index("cheekSquintRight")]
+        raised = u[unit_index("browInnerUp")] + u[unit_index("browOuterUpLeft")] + u[unit_index("browOuterUpRight")]
+        frown = u[unit_index("browDownLeft")] + u[unit_index("browDownRight")]
+        return np.array([0.4 * smile + 0.3 * squint, 0.5 * raised, 0.5 * frown], np.float32).clip(0, 1)

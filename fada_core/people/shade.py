@@ -1,0 +1,336 @@
+"""Shading: the colour of every pixel from the buffer of nearest faces.
+
+A pixel has 2 x 2 samples of visibility. Samples of one surface share one evaluation of light, so that only edges cost
+more than one. Skin scatters light by wrapped cosines that differ by colour (red goes farthest), by a softer normal and
+a softer shadow edge for red, as in Penner's pre-integrated skin; hair has Kajiya and Kay's two highlights; wet surfaces
+a Blinn lobe and a reflection of the surroundings. All of it is this project's own choice of constants.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+SKIN, EYE, TEETH, TONGUE, HAIR, CLOTH, PLAIN, GLASS = range(8)
+KINDS = {"skin": 0, "eye": 1, "teeth": 2, "tongue": 3, "hair": 4, "cloth": 5, "plain": 6, "glass": 7}
+ENCODE = np.linspace(0, 1, 4097)
+ENCODE = np.where(ENCODE <= 0.0031308, 12.92 * ENCODE, 1.055 * ENCODE ** (1 / 2.4) - 0.055)
+ENCODE = np.round(ENCODE * 255).astype(np.uint8)
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def linear(x):
+    """sRGB 0..1 to linear: a cubic fit, within 0.002."""
+    return x * (x * (x * np.float32(0.305306011) + np.float32(0.682171111)) + np.float32(0.012522878))
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def shadow(depth, x, y, distance, radius):
+    """Share of the lamp that is seen from texel place x, y: a tent of `radius` texels, 1 .. 3."""
+    size = depth.shape[0]
+    left, right = int(math.ceil(x - radius)), int(math.floor(x + radius))
+    top, bottom = int(math.ceil(y - radius)), int(math.floor(y + radius))
+    if left < 0 or top < 0 or right >= size or bottom >= size:
+        return np.float32(1)
+    total = weight = np.float32(0)
+    for ty in range(top, bottom + 1):
+        wy = radius - abs(ty - y)
+        for tx in range(left, right + 1):
+            w = wy * (radius - abs(tx - x))
+            weight += w
+            gap = np.float32(1) + (depth[ty, tx] - distance) * np.float32(20)
+            total += w * min(np.float32(1), max(np.float32(0), gap))
+    return total / weight
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def surface(
+    t, u, v, faces, mesh_of, kind, color, gloss_of, two_sided, texture, texels, uv, points, normals, tangents,
+    attributes, slopes, weights, eye, lamp, matrix, depth, radius, mouth, metal, out,
+):  # fmt: skip
+    """Linear colour of one face at barycentrics u, v, into `out` (3,); returns the part's correction: 0 as the mesh
+    says, 2 lips, 3 inside of the mouth."""
+    i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
+    w = np.float32(1) - u - v
+    m = mesh_of[t]
+    what = kind[m]
+    px = u * points[i, 0] + v * points[j, 0] + w * points[k, 0]
+    py = u * points[i, 1] + v * points[j, 1] + w * points[k, 1]
+    pz = u * points[i, 2] + v * points[j, 2] + w * points[k, 2]
+    nx = u * normals[i, 0] + v * normals[j, 0] + w * normals[k, 0]
+    ny = u * normals[i, 1] + v * normals[j, 1] + w * normals[k, 1]
+    nz = u * normals[i, 2] + v * normals[j, 2] + w * normals[k, 2]
+    s = np.float32(1) / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
+    nx, ny, nz = nx * s, ny * s, nz * s
+    vx, vy, vz = eye[0] - px, eye[1] - py, eye[2] - pz
+    s = np.float32(1) / math.sqrt(vx * vx + vy * vy + vz * vz)
+    vx, vy, vz = vx * s, vy * s, vz * s
+    if two_sided[m] and nx * vx + ny * vy + nz * vz < 0:
+        nx, ny, nz = -nx, -ny, -nz
+    open_ = u * attributes[i, 0] + v * attributes[j, 0] + w * attributes[k, 0]  # ambient light that arrives
+    lips = u * attributes[i, 1] + v * attributes[j, 1] + w * attributes[k, 1]
+    inside = u * attributes[i, 2] + v * attributes[j, 2] + w * attributes[k, 2]
+
+    # Texture, bilinear.
+    a = u * uv[i, 0] + v * uv[j, 0] + w * uv[k, 0]
+    b = u * uv[i, 1] + v * uv[j, 1] + w * uv[k, 1]
+    height, width, start = texture[m, 1], texture[m, 2], texture[m, 0]
+    tx = min(np.float32(width - 1.001), max(np.float32(0), a * width - np.float32(0.5)))
+    ty = min(np.float32(height - 1.001), max(np.float32(0), (1 - b) * height - np.float32(0.5)))
+    cx, cy = int(tx), int(ty)
+    fx, fy = tx - cx, ty - cy
+    right = 4 if width > 1 else 0
+    below = 4 * width if height > 1 else 0
+    p = start + (cy * width + cx) * 4
+    w00, w01, w10, w11 = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
+    c = np.float32(1 / 255)
+    q = p + below
+    red = linear((texels[p] * w00 + texels[p + right] * w01 + texels[q] * w10 + texels[q + right] * w11) * c)
+    p, q = p + 1, q + 1
+    green = linear((texels[p] * w00 + texels[p + right] * w01 + texels[q] * w10 + texels[q + right] * w11) * c)
+    p, q = p + 1, q + 1
+    blue = linear((texels[p] * w00 + texels[p + right] * w01 + texels[q] * w10 + texels[q + right] * w11) * c)
+    red *= color[m, 0]
+    green *= color[m, 1]
+    blue *= color[m, 2]
+    gloss = gloss_of[m]
+
+    # Bumps of the skin: slopes of the height over the surface, from the faces' own directions of u and v.
+    bx, by, bz = nx, ny, nz
+    if what == 0 and slopes.shape[0] > 1:
+        sx = min(slopes.shape[1] - 1, max(0, int(a * slopes.shape[1])))
+        sy = min(slopes.shape[0] - 1, max(0, int((1 - b) * slopes.shape[0])))
+        du, dv = np.float32(slopes[sy, sx, 0]), np.float32(slopes[sy, sx, 1])
+        for n in range(3):
+            if weights[n] > 0:
+                du += weights[n] * slopes[sy, sx, 2 + 2 * n]
+                dv += weights[n] * slopes[sy, sx, 3 + 2 * n]
+        if du != 0 or dv != 0:
+            e1x, e1y, e1z = points[j, 0] - points[i, 0], points[j, 1] - points[i, 1], points[j, 2] - points[i, 2]
+            e2x, e2y, e2z = points[k, 0] - points[i, 0], points[k, 1] - points[i, 1], points[k, 2] - points[i, 2]
+            u1, v1 = uv[j, 0] - uv[i, 0], uv[j, 1] - uv[i, 1]
+            u2, v2 = uv[k, 0] - uv[i, 0], uv[k, 1] - uv[i, 1]
+            # Gradients of u and v on the face: cross products of the edges with the normal, over the doubled area.
+            gx, gy, gz = e1y * e2z - e1z * e2y, e1z * e2x - e1x * e2z, e1x * e2y - e1y * e2x
+            area = np.float32(1) / max(np.float32(1e-9), gx * gx + gy * gy + gz * gz)
+            # grad of barycentric v is (n x e2) flipped, of w is (e1 x n) flipped; f = u1 * bary_j + u2 * bary_k
+            jx, jy, jz = e2y * gz - e2z * gy, e2z * gx - e2x * gz, e2x * gy - e2y * gx
+            kx, ky, kz = gy * e1z - gz * e1y, gz * e1x - gx * e1z, gx * e1y - gy * e1x
+            f, g = (du * u1 + dv * v1) * area, (du * u2 + dv * v2) * area
+            dx, dy, dz = f * jx + g * kx, f * jy + g * ky, f * jz + g * kz
+            steep = math.sqrt(dx * dx + dy * dy + dz * dz)
+            s = np.float32(1) / (1 + steep * np.float32(0.6))
+            bx, by, bz = nx - dx * s, ny - dy * s, nz - dz * s
+            s = np.float32(1) / math.sqrt(bx * bx + by * by + bz * bz)
+            bx, by, bz = bx * s, by * s, bz * s
+        gloss *= np.float32(slopes[sy, sx, 8])
+
+    # The key lamp and its shadow.
+    lx, ly, lz = lamp[0, 0], lamp[0, 1], lamp[0, 2]
+    reach = np.float32(0.06)
+    qx, qy, qz = px + nx * reach, py + ny * reach, pz + nz * reach
+    seen = shadow(
+        depth,
+        matrix[0, 0] * qx + matrix[0, 1] * qy + matrix[0, 2] * qz + matrix[0, 3],
+        matrix[1, 0] * qx + matrix[1, 1] * qy + matrix[1, 2] * qz + matrix[1, 3],
+        matrix[2, 0] * qx + matrix[2, 1] * qy + matrix[2, 2] * qz + matrix[2, 3] - np.float32(0.05),
+        radius,
+    )
+    # Depth inside the mouth: little light comes past the lips.
+    buried = np.float32(1)
+    if what == 2 or what == 3 or inside > np.float32(0.02):
+        behind = (mouth[0, 0] - px) * mouth[1, 0] + (mouth[0, 1] - py) * mouth[1, 1] + (mouth[0, 2] - pz) * mouth[1, 2]
+        rate = mouth[2, 1] if what == 2 else mouth[2, 0]
+        buried = math.exp(-rate * max(np.float32(0), behind - mouth[2, 2]))
+        if what == 0:
+            buried = 1 + (buried - 1) * inside
+            seen *= buried
+            open_ = open_ + (1 - open_) * inside  # occlusion was measured with the mouth closed
+    wr, wg, wb = np.float32(0.1), np.float32(0.1), np.float32(0.1)
+    if what == 0:
+        wr, wg, wb = np.float32(0.34), np.float32(0.18), np.float32(0.12)
+        if inside > 0.5:
+            red, green, blue = red * np.float32(0.7), green * np.float32(0.42), blue * np.float32(0.4)
+            gloss = np.float32(0.5)
+    elif what == 2 or what == 3:
+        wr, wg, wb = np.float32(0.4), np.float32(0.35), np.float32(0.3)
+    elif what == 1:
+        wr, wg, wb = np.float32(0.3), np.float32(0.25), np.float32(0.2)
+    elif what == 4:
+        wr, wg, wb = np.float32(0.35), np.float32(0.35), np.float32(0.35)
+    if metal > 0:
+        wr = wg = wb = np.float32(0)
+    flat = nx * lx + ny * ly + nz * lz
+    bumped = bx * lx + by * ly + bz * lz
+    half = np.float32(0.5)
+    nl = flat * half + bumped * half
+    dr = max(np.float32(0), (nl + wr) / ((1 + wr) * (1 + wr)))
+    dg = max(np.float32(0), (bumped + wg) / ((1 + wg) * (1 + wg)))
+    db = max(np.float32(0), (bumped + wb) / ((1 + wb) * (1 + wb)))
+    sr, sg, sb = seen, seen, seen
+    if what == 0 and metal == 0:
+        sr = half * (seen + math.sqrt(seen))
+        sb = seen * (np.float32(0.75) + np.float32(0.25) * seen)
+    upward = by * half + half
+    rim = max(np.float32(0), (bx * lamp[4, 0] + by * lamp[4, 1] + bz * lamp[4, 2] + np.float32(0.1)) / np.float32(1.1))
+    rim *= open_
+    ar = lamp[3, 0] + (lamp[2, 0] - lamp[3, 0]) * upward
+    ag = lamp[3, 1] + (lamp[2, 1] - lamp[3, 1]) * upward
+    ab = lamp[3, 2] + (lamp[2, 2] - lamp[3, 2]) * upward
+    # Light between near surfaces takes on their colour: red goes on where blue has been swallowed.
+    occlusion = open_ * open_ * (3 - 2 * open_) * half + open_ * half
+    shade = 1 - occlusion
+    kr = 1 - shade * (1 - half * min(np.float32(1), red))
+    kg = 1 - shade * (1 - half * min(np.float32(1), green))
+    kb = 1 - shade * (1 - half * min(np.float32(1), blue))
+    reflect = 2 * (bx * vx + by * vy + bz * vz)
+    rx, ry, rz = bx * reflect - vx, by * reflect - vy, bz * reflect - vz
+    facing = max(np.float32(0), min(np.float32(1), bx * vx + by * vy + bz * vz))
+    f = 1 - facing
+    fresnel = f * f * f * f * f
+    sky = ry * half + half
+    er = lamp[3, 0] + (lamp[2, 0] - lamp[3, 0]) * sky
+    eg = lamp[3, 1] + (lamp[2, 1] - lamp[3, 1]) * sky
+    eb = lamp[3, 2] + (lamp[2, 2] - lamp[3, 2]) * sky
+    hx, hy, hz = lx + vx, ly + vy, lz + vz
+    s = np.float32(1) / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-9)
+    hx, hy, hz = hx * s, hy * s, hz * s
+    nh = max(np.float32(0), bx * hx + by * hy + bz * hz)
+    cr = red * (lamp[1, 0] * dr * sr + ar * kr + lamp[5, 0] * rim)
+    cg = green * (lamp[1, 1] * dg * sg + ag * kg + lamp[5, 1] * rim)
+    cb = blue * (lamp[1, 2] * db * sb + ab * kb + lamp[5, 2] * rim)
+    if metal > 0 and what != 2 and what != 3:
+        # A statue: coloured reflections of lamp and surroundings over a dimmed body.
+        body = 1 - metal
+        spread = np.float32(12) + gloss * np.float32(60)
+        behind = max(np.float32(0), rx * lamp[4, 0] + ry * lamp[4, 1] + rz * lamp[4, 2])
+        lobe = seen * nh**spread * gloss * np.float32(2.2) + behind**8
+        mirror = (np.float32(0.25) + gloss * half + fresnel) * occlusion
+        mr, mg, mb = red * 2, green * 2, blue * 2
+        cr = cr * body + metal * mr * (lamp[1, 0] * lobe + er * mirror)
+        cg = cg * body + metal * mg * (lamp[1, 1] * lobe + eg * mirror)
+        cb = cb * body + metal * mb * (lamp[1, 2] * lobe + eb * mirror)
+        lobe = seen * nh**80 * gloss * body * np.float32(0.5)
+        cr, cg, cb = cr + lamp[1, 0] * lobe, cg + lamp[1, 1] * lobe, cb + lamp[1, 2] * lobe
+    elif what == 4:
+        gx = u * tangents[i, 0] + v * tangents[j, 0] + w * tangents[k, 0]
+        gy = u * tangents[i, 1] + v * tangents[j, 1] + w * tangents[k, 1]
+        gz = u * tangents[i, 2] + v * tangents[j, 2] + w * tangents[k, 2]
+        s = np.float32(1) / math.sqrt(gx * gx + gy * gy + gz * gz + 1e-9)
+        along = (gx * hx + gy * hy + gz * hz) * s
+        shift = (red + green + blue) * np.float32(0.1)
+        first, second = along + np.float32(0.06), along - np.float32(0.1) - shift
+        one = math.sqrt(max(np.float32(0), 1 - first * first)) ** 70
+        two = math.sqrt(max(np.float32(0), 1 - second * second)) ** 18
+        lit = seen * max(np.float32(0), flat * half + half) * gloss
+        cr += lit * lamp[1, 0] * (np.float32(0.16) * one + np.float32(0.9) * two * red)
+        cg += lit * lamp[1, 1] * (np.float32(0.16) * one + np.float32(0.9) * two * green)
+        cb += lit * lamp[1, 2] * (np.float32(0.16) * one + np.float32(0.9) * two * blue)
+    elif what == 1:
+        # A wet eye: the lamp's disc in the cornea, and the surroundings at a grazing look.
+        disc = (rx * lx + ry * ly + rz * lz - lamp[6, 0]) / max(np.float32(1e-3), (1 - lamp[6, 0]) * half)
+        disc = min(np.float32(1), max(np.float32(0), disc)) * seen * gloss * np.float32(1.6)
+        glaze = (np.float32(0.03) + np.float32(0.35) * fresnel) * occlusion
+        cr += lamp[1, 0] * disc + er * glaze
+        cg += lamp[1, 1] * disc + eg * glaze
+        cb += lamp[1, 2] * disc + eb * glaze
+    else:
+        wet = gloss
+        if what == 0:
+            wet = gloss + lips * np.float32(0.18)
+        broad, tight = nh**14, nh ** (np.float32(24) + wet * np.float32(110))
+        lobe = np.float32(0.05) * broad + wet * np.float32(0.42) * tight
+        lobe *= (1 - np.float32(0.75) * facing) * (np.float32(0.4) + wet)
+        lobe *= seen * max(np.float32(0), min(np.float32(1), flat * 4))
+        if what == 5:
+            lobe *= np.float32(0.25)
+        glaze = (np.float32(0.012) + np.float32(0.3) * fresnel) * (np.float32(0.3) + wet) * occlusion * buried
+        cr += lamp[1, 0] * lobe + er * glaze
+        cg += lamp[1, 1] * lobe + eg * glaze
+        cb += lamp[1, 2] * lobe + eb * glaze
+    if what == 2 or what == 3 or inside > np.float32(0.02):
+        cr, cg, cb = cr * buried, cg * buried, cb * buried
+    out[0], out[1], out[2] = cr, cg, cb
+    if what == 0:
+        if inside > half:
+            return 3
+        if lips > half:
+            return 2
+    return 0
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def tone(x):
+    """Exposed linear light to display light: straight in the shadows, with a soft shoulder."""
+    return x * (1 + x * np.float32(0.11)) / (1 + x * np.float32(0.5)) * np.float32(1.18)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def picture(
+    ids, near, lens, screen, factor, exposure, background, encode, part_of,
+    faces, mesh_of, kind, color, gloss_of, two_sided, texture, texels, uv, points, normals, tangents, attributes,
+    slopes, weights, eye, lamp, matrix, depth, radius, mouth, metal, frame, parts,
+):  # fmt: skip
+    """Fills `frame` (s, s, 3) uint8 sRGB and `parts` (s, s) uint8 from buffers of s * factor samples a side.
+
+    A pixel's samples are gathered into surfaces: of one mesh, and within 4 mm of depth of the first.
+    """
+    size = frame.shape[0]
+    count = factor * factor
+    tone_of = np.empty(3, np.float32)
+    done = np.empty(count, np.bool_)
+    share = np.float32(1.0 / count)
+    for y in range(size):
+        for x in range(size):
+            r = g = b = np.float32(0)
+            best, part = 0, 0
+            for n in range(count):
+                done[n] = False
+            for n in range(count):
+                if done[n]:
+                    continue
+                sy, sx = y * factor + n // factor, x * factor + n % factor
+                t = ids[sy, sx]
+                z = near[sy, sx]
+                hits = 0
+                for o in range(n, count):
+                    if done[o]:
+                        continue
+                    oy, ox = y * factor + o // factor, x * factor + o % factor
+                    other = ids[oy, ox]
+                    same = other == t
+                    if not same and other >= 0 and t >= 0 and mesh_of[other] == mesh_of[t]:
+                        same = abs(1 / near[oy, ox] - 1 / z) < np.float32(0.04)
+                    if same:
+                        done[o] = True
+                        hits += 1
+                w = hits * share
+                if t < 0:
+                    r += w * background[y, x, 0]
+                    g += w * background[y, x, 1]
+                    b += w * background[y, x, 2]
+                    if hits > best:
+                        best, part = hits, 0
+                    continue
+                i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
+                x0, y0, x1, y1 = screen[i, 0], screen[i, 1], screen[j, 0], screen[j, 1]
+                x2, y2 = screen[k, 0], screen[k, 1]
+                inverse = np.float32(1) / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
+                ax, ay = sx + np.float32(0.5), sy + np.float32(0.5)
+                p = ((x1 - ax) * (y2 - ay) - (x2 - ax) * (y1 - ay)) * inverse * screen[i, 2]
+                q = ((x2 - ax) * (y0 - ay) - (x0 - ax) * (y2 - ay)) * inverse * screen[j, 2]
+                p, q = p / z, q / z
+                found = surface(
+                    t, p, q, faces, mesh_of, kind, color, gloss_of, two_sided, texture, texels, uv, points, normals,
+                    tangents, attributes, slopes, weights, eye, lamp, matrix, depth, radius, mouth, metal, tone_of,
+                )  # fmt: skip
+                r += w * tone(tone_of[0] * exposure[0])
+                g += w * tone(tone_of[1] * exposure[1])
+                b += w * tone(tone_of[2] * exposure[2])
+                if hits > best:
+                    best = hits
+                    part = found if found > 0 else part_of[mesh_of[t]]
+            parts[y, x] = part
+            frame[y, x, 0] = encode[int(min(np.float32(1), max(np.float32(0), r)) * 4096)]
+            frame[y, x, 1] = encode[int(min(np.float32(1), max(np.float32(0), g)) * 4096)]
+            frame[y, x, 2] = encode[int(min(np.float32(1), max(np.float32(0), b)) * 4096)]

@@ -1,0 +1,51 @@
+"""The renderer: the same scene gives the same picture, and pictures agree with what is posed."""
+
+import numpy as np
+import pytest
+
+from fada_core.errors import FadaError
+from fada_core.people.assets import units
+from fada_core.people.mesh import Part
+from fada_core.people.person import make_scene, sample_person
+from fada_core.people.render import Motion, Renderer
+
+SIZE = 96
+
+
+def scene(seed):
+    rng = np.random.default_rng(seed)
+    return make_scene(sample_person(rng, "high"), rng, "high", SIZE)
+
+
+def test_same_seed_same_frames():
+    motion = Motion.still(np.stack([units(jawOpen=0.4), units(mouthSmile=0.6)]))
+    one, parts, _ = Renderer(SIZE).frames(scene(5), motion)
+    two, _, _ = Renderer(SIZE).frames(scene(5), motion)
+    np.testing.assert_array_equal(one, two)
+    assert one.shape == (2, SIZE, SIZE, 3) and parts.shape == (2, SIZE, SIZE)
+    assert one.dtype == parts.dtype == np.uint8
+    assert (one[0] != one[1]).any()
+
+
+def test_an_open_mouth_shows_its_inside():
+    motion = Motion.still(np.stack([units(), units(jawOpen=0.6)]))
+    _, parts, _ = Renderer(SIZE).frames(scene(1), motion)
+    cavity = np.isin(parts, [Part.MOUTH, Part.TEETH, Part.TONGUE]).sum((1, 2))
+    assert cavity[0] <= 2 and cavity[1] > 40
+    assert (parts == Part.EYES).any((1, 2)).all()
+
+
+def test_closed_lids_hide_the_eyes():
+    motion = Motion.still(np.stack([units(), units(eyeBlink=1)]))
+    _, parts, _ = Renderer(SIZE).frames(scene(2), motion)
+    eyes = (parts == Part.EYES).sum((1, 2))
+    assert eyes[0] > 10 and eyes[1] <= 2
+
+
+def test_bad_arguments_get_a_sentence():
+    with pytest.raises(FadaError, match="at least 16 pixels"):
+        Renderer(8)
+    with pytest.raises(FadaError, match="needs yaw of shape"):
+        Motion(np.zeros((3, 52)), np.zeros(2), np.zeros(3), np.zeros(3), np.zeros((3, 2)))
+    with pytest.raises(FadaError, match="this renderer needs"):
+        Renderer(64).frames(scene(0), Motion.still(np.zeros((1, 52))))
