@@ -320,6 +320,32 @@ def test_the_edge_is_soft_but_at_the_pictures_own() -> None:
     assert (hard[:72] > 0.999).all() and hard[72:].eq(-1).all()
 
 
+def test_what_the_model_did_not_change_stays_the_picture_s_own() -> None:
+    image = noise(200, 160)
+    region = find_face(image, box=(50, 40, 110, 120))
+    still = torch.nn.functional.interpolate(crop(image, region, region.side), (32, 32), mode="area")
+    frames = still.repeat(2, 1, 1, 1)
+    frames[1, :, 20:24, 14:18] += 0.9  # the mouth
+    paste = PasteBack(image, region, still=still)
+    unchanged, changed = paste(frames)
+    torch.testing.assert_close(unchanged, image[0], atol=1e-5, rtol=0)
+    cell = region.side / 32
+    mouth = slice(round(region.top + 21 * cell), round(region.top + 23 * cell))
+    across = slice(round(region.left + 15 * cell), round(region.left + 17 * cell))
+    assert (changed - image[0])[:, mouth, across].mean() > 0.3
+    far = changed[:, : round(region.top + 12 * cell)]
+    torch.testing.assert_close(far, image[0, :, : far.shape[1]], atol=1e-5, rtol=0)
+
+
+def test_a_small_flicker_is_not_laid_over_the_picture() -> None:
+    image = noise(200, 160)
+    region = find_face(image, box=(50, 40, 110, 120))
+    still = torch.nn.functional.interpolate(crop(image, region, region.side), (32, 32), mode="area")
+    flicker = 0.015 * torch.rand(still.shape, generator=torch.Generator().manual_seed(3))
+    pasted = PasteBack(image, region, still=still, match_colour=False)(still + flicker)
+    torch.testing.assert_close(pasted[0], image[0], atol=1e-5, rtol=0)
+
+
 def test_what_cannot_be_pasted() -> None:
     image = noise(50, 40)
     region = find_face(image)
@@ -329,6 +355,8 @@ def test_what_cannot_be_pasted() -> None:
         PasteBack(image, region, feather=0.6)
     with pytest.raises(FadaError, match="square"):
         PasteBack(image, region)(torch.zeros(1, 3, 32, 16))
+    with pytest.raises(FadaError, match="those of one"):
+        PasteBack(image, region, still=torch.zeros(1, 3, 32, 32))(torch.zeros(1, 3, 16, 16))
 
 
 # The optional libraries
