@@ -1,8 +1,8 @@
 """Puts the animated square back into the picture that it was cut from.
 
-A model that works at 256 pixels gives soft pictures, and a portrait may have thousands. What it did not change stays the
-portrait's own: given the model's reconstruction of the still portrait (encoded and decoded, nothing denoised), a frame
-is taken as that reconstruction plus a difference, and only the difference is laid over the picture.
+A model that works at 256 pixels gives soft pictures, and a portrait may have thousands. What the model did not change
+stays the portrait's own: given the model's reconstruction of the still portrait (encoded and decoded, nothing denoised),
+a frame is taken as that reconstruction plus a difference, and only the difference is laid over the picture.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class PasteBack:
     """Pastes frames into one picture; made once, called with as many frames at a time as memory allows.
 
     Towards the picture the square's edge is soft; where the square ends at the picture's own edge there is nothing to
-    blend with, and it stays hard. Pixels outside of the square are the picture's own, exactly; with `still` so are those
-    inside that the frames do not change, and where they change, the picture's grain is put on them.
+    blend with, and it stays hard. Pixels outside of the square are the picture's own, exactly. With `still`, so are the
+    pixels inside that the frames do not change; those that they change get the picture's grain.
 
     Args:
         original: the picture, (1, 3, h, w) in -1..1, of any size.
@@ -89,10 +89,8 @@ class PasteBack:
                 "model."
             )
         frames = frames.float().cpu()
-        if self._still is None:
-            frames = self._coloured(self._sized(frames))
-        else:
-            frames = self._laid_over(self._coloured(frames))
+        whole = self._still is None
+        frames = self._coloured(self._sized(frames)) if whole else self._laid_over(self._coloured(frames))
         pasted = self._original.repeat(len(frames), 1, 1, 1)
         pasted[..., self._rows, self._columns] = torch.lerp(self._under.expand_as(frames), frames, self._alpha)
         return pasted
