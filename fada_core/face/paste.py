@@ -1,7 +1,7 @@
 """Puts the animated square back into the picture that it was cut from.
 
 A model that works at 256 pixels gives soft pictures, and a portrait may have thousands. What the model did not change
-stays the portrait's own: given the model's reconstruction of the still portrait (encoded and decoded, nothing denoised),
+stays the portrait's own: given the reconstruction of the still portrait (encoded and decoded, nothing denoised),
 a frame is taken as that reconstruction plus a difference, and only the difference is laid over the picture.
 """
 
