@@ -1,0 +1,158 @@
+"""Hair of a person: its traits, the styles, and `grow`, which makes the meshes of hair, brows, lashes and beard."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import FadaError
+from . import beard, face_hair, tied
+from . import cap as caps
+from .growth import Cut, Roots, curl, grow_lines, plant
+from .head import Head
+from .mesh import Material, Mesh, Part
+from .scalp import Line, Skull, smooth
+from .strands import COILED, CURLY, STRAIGHT, TONES, WAVY, Fibre, atlas, cards
+
+TIED = ("ponytail", "bun", "braids")
+STYLES: dict[str, Cut] = {
+    "cropped": Cut(2000, 2, 0.055, 0.2, 0.13, 0.13, "forward", 28, 0.0, 1.0, 0.03, 0.15),
+    "short": Cut(1250, 3, 0.10, 0.6, 0.22, 0.26, "side", 24, 0.3, 0.9, 0.10, 0.45),
+    "fringed": Cut(1250, 3, 0.10, 0.62, 0.32, 0.34, "forward", 20, 0.22, 0.9, 0.09, 0.45),
+    "swept": Cut(1100, 4, 0.11, 0.85, 0.42, 0.5, "back", 26, 0.2, 0.9, 0.12, 0.4),
+    "quiff": Cut(1200, 3, 0.10, 0.55, 0.18, 0.2, "up", 34, 0.1, 0.9, 0.1, 0.5),
+    "curly": Cut(1050, 4, 0.14, 0.62, 0.42, 0.45, "whorl", 50, 0.2, 0.9, 0.22, 0.3),
+    "afro": Cut(1900, 2, 0.17, 0.5, 0.4, 0.42, "out", 85, 0.0, 1.0, 0.0, 0.05),
+    "bob": Cut(620, 7, 0.17, 3.4, 2.6, 2.4, "fall", 22, 1.2, 0.85, 0.17, 0.35, 6.3, True),
+    "long": Cut(460, 10, 0.2, 5.0, 4.2, 4.0, "fall", 20, 1.2, 0.85, 0.15, 0.4, 4.9, True),
+    "ponytail": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
+    "bun": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
+    "braids": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class HairTraits:
+    """Somebody's hair.
+
+    `style`: of `STYLES`, or "bald". `length` 0..1: within the style. `color` (3,) linear; `grey` 0..1: share of white
+    hairs; `roots` 0..1: how much darker the roots are. `curl` 0..1. `volume` 0..1. `part` -1..1: parting from the
+    right to the left. `fringe` 0..1: how much of the front falls over the forehead. `recession`, `thinning`: as in
+    `Line`.
+    """
+
+    style: str
+    face: face_hair.FaceHairTraits = face_hair.FaceHairTraits()
+    length: float = 0.5
+    color: tuple[float, float, float] = (0.04, 0.023, 0.014)
+    grey: float = 0.0
+    roots: float = 0.4
+    curl: float = 0.1
+    volume: float = 0.5
+    part: float = 0.4
+    fringe: float = 0.0
+    recession: float = 0.0
+    thinning: float = 0.0
+
+
+def fibre_of(curl_: float) -> Fibre:
+    return STRAIGHT if curl_ < 0.3 else WAVY if curl_ < 0.55 else CURLY if curl_ < 0.8 else COILED
+
+
+def hair_mesh(
+    skull: Skull, lines: np.ndarray, outward: np.ndarray, width: np.ndarray, layer: np.ndarray, taper: float,
+    texture: np.ndarray, name: str, rng: np.random.Generator, spread: float = 0.3,
+) -> Mesh:  # fmt: skip
+    """Strands (n, m, 3) as a mesh of cards; deep layers take the dark columns of the texture."""
+    n = len(lines)
+    column = np.clip(layer * (len(TONES) - 1) + rng.normal(0, 1.1, n), 0, len(TONES) - 1).round().astype(int)
+    points, faces, uv, tangent = cards(
+        lines, outward, width, column, rng.normal(0, spread, n).astype(np.float32), taper
+    )
+    material = Material("hair", texture=texture, gloss=0.35, two_sided=True)
+    return Mesh(name, Part.HAIR, faces, uv, material, rest=points, neck=skull.neck(points), tangent=tangent)
+
+
+def lengths(cut: Cut, traits: HairTraits, roots: Roots, rng: np.random.Generator) -> np.ndarray:
+    """(n,) dm: short beside and behind, longer above, shorter again at the very hairline."""
+    above = smooth((82 - roots.slope) / 26)
+    behind = smooth((np.abs(roots.azimuth) - 100) / 35)
+    low = cut.side * (1 - behind) + cut.back * behind
+    out = low + (cut.top - low) * above
+    if cut.level is None:
+        out = out * (0.6 + 0.8 * traits.length)
+        out = out * (0.55 + 0.45 * smooth(roots.inside / 7))
+    return out * (0.82 + 0.3 * rng.random(len(out)))
+
+
+def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> list[Mesh]:
+    """The cap and the cards of everything above the face."""
+    if traits.style not in STYLES:
+        raise FadaError(f"There is no hair style {traits.style!r}; choose one of {', '.join(STYLES)} or bald.")
+    cut = STYLES[traits.style]
+    line = Line(traits.recession, traits.thinning, rng.random(4) * 6.28)
+    color = np.array(traits.color, np.float32)
+    volume = 0.5 + traits.volume
+    texture = atlas(fibre_of(traits.curl), color, traits.grey, traits.roots, rng)
+    under = caps.paint(line, color, traits.grey, 1.0, rng)
+    lift = {"afro": 0.3, "curly": 0.12}.get(traits.style, 0.35 * cut.volume) * volume
+    meshes = [caps.cap(skull, line, cut, under, 0.0, "scalp")]
+    if lift > 0.03:
+        meshes.append(caps.cap(skull, line, cut, under, lift, "under hair"))
+    roots = plant(skull, line, cut.count, rng)
+    layer = rng.random(len(roots.points)).astype(np.float32)
+    width = (cut.width * (0.75 + 0.5 * rng.random(len(layer)))).astype(np.float32)
+    width = width * (0.35 + 0.65 * smooth(roots.inside / 9)).astype(np.float32)
+    if traits.style in TIED:
+        return meshes + tied_hair(skull, traits, cut, roots, layer, width, texture, rng)
+    length = lengths(cut, traits, roots, rng)
+    front = smooth((46 - np.abs(roots.azimuth)) / 14) * smooth((30 - roots.inside) / 6)
+    fringe = rng.random(len(length)) < traits.fringe * front
+    length = np.where(fringe, np.maximum(0.3, 0.045 * roots.inside + 0.75), length)
+    lines, outward = grow_lines(cut, skull, roots, length, layer, traits.part * 0.45 * skull.scale[0], fringe, rng)
+    if traits.curl > 0.3 and cut.segments > 2:
+        lines = curl(lines, outward, 0.03 + 0.05 * traits.curl, 1.1 - 0.75 * traits.curl, rng)
+    meshes.append(hair_mesh(skull, lines, outward, width, layer, 0.5, texture, "hair", rng))
+    return meshes
+
+
+def tied_hair(
+    skull: Skull, traits: HairTraits, cut: Cut, roots: Roots, layer: np.ndarray, width: np.ndarray, texture: np.ndarray,
+    rng: np.random.Generator,
+) -> list[Mesh]:  # fmt: skip
+    """Hair pulled to its knots, and what is behind them."""
+    if traits.style == "braids":
+        knots = np.stack([tied.knot(skull, a, 122.0, 0.12) for a in (-128.0, 128.0)])
+    else:
+        knots = tied.knot(skull, 180.0, 60.0 + 35 * traits.part, 0.1)[None]
+    lines = tied.pull(skull, roots, knots, layer, cut.volume * (0.6 + traits.volume), cut.segments, rng)
+    outward = skull.coordinates(lines.reshape(-1, 3))[2].reshape(lines.shape)
+    meshes = [hair_mesh(skull, lines, outward, width, layer, 0.55, texture, "hair", rng, 0.12)]
+    for i, at in enumerate(knots):
+        away = at - skull.centre
+        if traits.style == "bun":
+            radius = 0.3 + 0.22 * traits.length
+            lines, outward = tied.bun(at + away / np.linalg.norm(away) * radius * 0.5, away, radius, 230, 7, rng)
+            widths = np.full(len(lines), 0.13, np.float32)
+        elif traits.style == "ponytail":
+            path = tied.course(skull, at, away + [0, 0.2, 0], 1.6 + 2.2 * traits.length, 0.2, np.zeros(3, np.float32))
+            lines, outward = tied.tail(path, 170, 0.24 + 0.12 * traits.volume, 9, rng)
+            widths = np.full(len(lines), 0.15, np.float32)
+            if traits.curl > 0.3:
+                lines = curl(lines, outward, 0.03 + 0.04 * traits.curl, 1.1 - 0.75 * traits.curl, rng)
+        else:
+            aside = np.array([np.sign(at[0]) * 0.4, 0, 1.5], np.float32)
+            path = tied.course(skull, at, away, 2.2 + 1.4 * traits.length, 0.15, aside)
+            lines, outward = tied.braid(path, 0.15 + 0.05 * traits.volume, 5)
+            widths = np.full(len(lines), 0.13, np.float32)
+        depth = rng.random(len(lines)).astype(np.float32) * 0.6 + 0.4
+        meshes.append(hair_mesh(skull, lines, outward, widths, depth, 0.3, texture, f"{traits.style} {i}", rng, 0.1))
+    return meshes
+
+
+def grow(head: Head, traits: HairTraits, rng: np.random.Generator) -> list[Mesh]:
+    """Everything that grows on the head."""
+    skull = Skull(head.neutral)
+    meshes = [] if traits.style == "bald" else scalp_hair(skull, traits, rng)
+    for make in (face_hair.brows, face_hair.lashes, beard.beard):
+        meshes += make(skull, traits.face, rng)
+    return meshes
