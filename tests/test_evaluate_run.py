@@ -11,25 +11,31 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fada_core.checkpoint import CheckpointInfo, read_info, save_checkpoint
 from fada_core.config import ControlConfig
+from fada_core.data.sync import load_syncnet, scores
 from fada_core.distill.__main__ import run as distil
 from fada_core.distill.config import DistillConfig
 from fada_core.distill.student import make_student
 from fada_core.errors import FadaError
+from fada_core.evaluate import train_lips
 from fada_core.evaluate.__main__ import EvaluateConfig, load_pipelines, plan, run
 from fada_core.evaluate.ablation import AblationConfig
 from fada_core.evaluate.ablation import run as compare_variants
 from fada_core.evaluate.cases import Case, EvaluationSet
-from fada_core.evaluate.footage import FootageConfig, fvd_features, inception_features, sync_pipeline, sync_scores
+from fada_core.evaluate.footage import FootageConfig, footage_set, fvd_features, inception_features, sync_scores
 from fada_core.evaluate.frechet import frame_features
+from fada_core.evaluate.lips import WEIGHTS
 from fada_core.evaluate.metrics import flicker
 from fada_core.evaluate.reconstruct import ReconstructConfig
 from fada_core.evaluate.reconstruct import run as reconstruct
 from fada_core.evaluate.report import markdown, to_json
 from fada_core.evaluate.runs import evaluate
 from fada_core.evaluate.sweep import sweep
+from fada_core.evaluate.train_lips import TrainLipsConfig
+from fada_core.training import LoopConfig
 from tests.test_data import film, manifest, row
 from tests.test_sampling import SMALL, make_networks
 
@@ -239,19 +245,19 @@ def test_missing_libraries_and_weights(tmp_path: Path, monkeypatch: pytest.Monke
     for module, package, make in (
         ("torch_fidelity", "torch-fidelity", partial(inception_features, weights, cpu)),
         ("cdfvd.fvd", "cd-fvd", partial(fvd_features, weights, "i3d", cpu)),
-        ("syncnet_python", "syncnet-python", partial(sync_pipeline, weights, weights, cpu)),
+        ("syncnet_python", "syncnet-python", partial(load_syncnet, weights, weights, "cpu")),
     ):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(FadaError, match=f"pip install {package}"):
             make()
     monkeypatch.setitem(sys.modules, "torch_fidelity", object())  # installed, as far as can be told
-    with pytest.raises(FadaError, match="There is no file .* --inception"):
+    with pytest.raises(FadaError, match=r"There is no file .*\(--inception"):
         inception_features(weights, cpu)
     torch.save({"code": print}, weights)
     with pytest.raises(FadaError, match="no weights that can be read safely"):
         inception_features(weights, cpu)
     with pytest.raises(FadaError, match="both --syncnet and --s3fd"):
-        sync_pipeline(weights, None, cpu)
+        footage_set("closed", FootageConfig(syncnet=weights), 1, 1.0, 64, 25.0, cpu)
 
 
 def test_sync_is_the_mean_over_tracks() -> None:
@@ -264,8 +270,25 @@ def test_sync_is_the_mean_over_tracks() -> None:
         found = ([1, 1], [4.0, 6.0], [8.0, 10.0], 6.0, 8.0, "", True)
 
     frames, sound = torch.zeros(4, 3, 32, 32), torch.zeros(2560)
-    scores = sync_scores(frames, sound, 25.0, Tracks())
-    assert scores == {"sync_offset": 1, "sync_c": 5, "sync_d": 9}
+    assert scores(Tracks(), Path("a.mp4")) == {"offset": 1, "sync_c": 5, "sync_d": 9}
+    found = sync_scores(frames, sound, 25.0, partial(scores, Tracks()))
+    assert found == {"sync_offset": 1, "sync_c": 5, "sync_d": 9}
     nobody = Tracks()
     nobody.found = ([], [], [], 0.0, 0.0, "", False)
-    assert sync_scores(frames, sound, 25.0, nobody) == {} == sync_scores(frames, sound, 25.0, None)
+    assert sync_scores(frames, sound, 25.0, partial(scores, nobody)) == {} == sync_scores(frames, sound, 25.0, None)
+
+
+def test_the_ruler_can_be_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Some steps of the whole command; what measures stays as it is, and the new weights are beside the states."""
+    pytest.importorskip("espeakng_loader")
+    shipped = WEIGHTS.read_bytes()
+    loop = LoopConfig(steps=3, log_every=1, preview_every=9)
+    config = TrainLipsConfig(
+        out=tmp_path / "lips", data=tmp_path, clips=1, clip_seconds=0.2, batch=3, held_out=1, loop=loop
+    )
+    with caplog.at_level("INFO", "fada.lips"):
+        made = train_lips.run(config)
+    assert made == tmp_path / "lips" / "lips.safetensors" and WEIGHTS.read_bytes() == shipped
+    made_again, before = load_file(made), load_file(WEIGHTS)
+    assert {name: value.shape for name, value in made_again.items()} == {n: v.shape for n, v in before.items()}
+    assert "held-out correlation: " in caplog.text

@@ -27,7 +27,7 @@ from fada_core.models.networks import Networks
 from fada_core.prepare.__main__ import PrepareConfig, main, prepare
 from fada_core.prepare.clips import Settings, make_clips
 from fada_core.prepare.footage import Analysis, CutFinder, analyse, frames_at, sound_of
-from fada_core.prepare.measures import Thresholds, light, load_syncnet, yaw
+from fada_core.prepare.measures import Thresholds, light, yaw
 from fada_core.prepare.tracks import cut_up, find_tracks
 from tests.small import SMALL_VAE
 from tests.test_face import ARCFACE
@@ -349,8 +349,8 @@ def test_mistakes_are_named(footage: Path, tmp_path: Path, capsys: pytest.Captur
     assert "no shot, with sound, for 5 s" in (footage / "out" / "report.html").read_text()
     with pytest.raises(FadaError, match="none.task"):
         prepare(settings_for(footage, face_model=tmp_path / "none.task"))
-    with pytest.raises(FadaError, match=r"syncnet_v2.model and sfd_face.pth"):
-        load_syncnet(tmp_path / "syncnet_v2.model", tmp_path / "sfd_face.pth", "cpu")
+    with pytest.raises(FadaError, match=r"pip install syncnet-python|install it, or leave|no file .*syncnet_v2.model"):
+        prepare(settings_for(footage, syncnet=tmp_path / "syncnet_v2.model"))
     for shortest, longest in ((3, 2), (0.001, 0.001)):
         with pytest.raises(FadaError, match="min_seconds"):
             prepare(PrepareConfig(footage, tmp_path / "out", min_seconds=shortest, max_seconds=longest))

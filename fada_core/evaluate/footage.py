@@ -7,10 +7,7 @@ syncnet-python's SyncNet. None of these libraries is required, none of their wei
 
 from __future__ import annotations
 
-import importlib
 import logging
-import pickle
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,15 +16,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..data.manifest import ManifestSet
 from ..data.samples import BadClipError
+from ..data.sync import SyncNet, load_syncnet
 from ..errors import FadaError
+from ..extras import check_weights, library
 from ..face.detect import Detector, load_detector
 from ..face.identity import identity_embedding
 from ..face.region import find_face
@@ -40,7 +38,6 @@ from .frechet import CLIP_LENGTH, Features
 log = logging.getLogger("fada.evaluate")
 
 _BATCH = 16
-_PACKAGES = {"torch_fidelity": "torch-fidelity", "cdfvd.fvd": "cd-fvd", "syncnet_python": "syncnet-python"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class FootageCases:
     clips: ManifestSet
     count: int
     seconds: float
-    sync: Any | None  #: a SyncNetPipeline
+    sync: SyncNet | None
     detector: Detector | None
     identity_model: Path | None
 
@@ -94,7 +91,7 @@ class FootageCases:
                 log.warning("left out %s: it has fewer than %d frames", self.clips.key(index)[0], CLIP_LENGTH)
                 continue
             waveform = clip.waveform[: int(len(frames) / fps * SAMPLE_RATE)]  # never a frame more
-            measure = partial(sync_scores, waveform=waveform, fps=fps, pipeline=self.sync)
+            measure = partial(sync_scores, waveform=waveform, fps=fps, sync=self.sync)
             image = clip.portrait[None].float() / 127.5 - 1
             # The clips are cut already: the square stays the whole picture, as it is for the truth.
             region = replace(
@@ -119,7 +116,9 @@ def footage_set(
         features["fvd"] = fvd_features(config.fvd, config.fvd_model, device)
     sync = None
     if config.syncnet is not None or config.s3fd is not None:
-        sync = sync_pipeline(config.syncnet, config.s3fd, device)
+        if config.syncnet is None or config.s3fd is None:
+            raise FadaError("Sync-C and Sync-D need two files of weights; give both --syncnet and --s3fd.")
+        sync = load_syncnet(config.syncnet, config.s3fd, str(device))
     for given, measure, option in (
         (config.inception, "FID", "--inception"),
         (config.fvd, "FVD", "--fvd"),
@@ -136,11 +135,11 @@ def footage_set(
 
 def inception_features(weights: Path, device: torch.device) -> Features:
     """2048 numbers for each frame, (n, 2048): Inception's last pooling, of torch-fidelity."""
-    library = _library("torch_fidelity")
-    _check_weights(weights, "--inception")
+    found = library("torch_fidelity")
+    check_weights(weights, "--inception")
     with redirect_stdout(sys.stderr):
         options = {"feature_extractor_weights_path": str(weights)}
-        network = library.FeatureExtractorInceptionV3("inception", ["2048"], **options).to(device)
+        network = found.FeatureExtractorInceptionV3("inception", ["2048"], **options).to(device)
 
     @torch.inference_mode()
     def features(frames: Tensor) -> Tensor:
@@ -152,69 +151,29 @@ def inception_features(weights: Path, device: torch.device) -> Features:
 
 def fvd_features(weights: Path, model: Literal["i3d", "videomae"], device: torch.device) -> Features:
     """One row for each whole stretch of `CLIP_LENGTH` frames, (m, d), of cd-fvd; of one such stretch at least."""
-    library = _library("cdfvd.fvd")
-    _check_weights(weights, "--fvd")
+    found = library("cdfvd.fvd")
+    check_weights(weights, "--fvd")
     with redirect_stdout(sys.stderr):
-        scorer = library.cdfvd(model, ckpt_path=str(weights), device=str(device))
+        scorer = found.cdfvd(model, ckpt_path=str(weights), device=str(device))
 
     def features(frames: Tensor) -> Tensor:
         whole = len(frames) // CLIP_LENGTH
         stretches = to_uint8(frames)[: whole * CLIP_LENGTH].unflatten(0, (whole, CLIP_LENGTH)).numpy()
-        rows = library.FeatureStats(capture_all=True)
+        rows = found.FeatureStats(capture_all=True)
         scorer.feature_fn(rows, scorer.model, stretches, device=str(device))
         return rows.get_all_torch()
 
     return features
 
 
-def sync_pipeline(syncnet: Path | None, s3fd: Path | None, device: torch.device) -> Any:
-    """A SyncNetPipeline of syncnet-python. It calls ffmpeg, and pictures need faces of more than 100 pixels."""
-    if syncnet is None or s3fd is None:
-        raise FadaError("Sync-C and Sync-D need two files of weights; give both --syncnet and --s3fd.")
-    library = _library("syncnet_python")
-    if shutil.which("ffmpeg") is None:
-        raise FadaError("Sync-C and Sync-D need the program ffmpeg; install it, or leave --syncnet and --s3fd out.")
-    _check_weights(syncnet, "--syncnet")
-    _check_weights(s3fd, "--s3fd")
-    weights = {"syncnet_weights": str(syncnet), "s3fd_weights": str(s3fd)}
-    return library.SyncNetPipeline(weights, device=str(device))
-
-
-def sync_scores(frames: Tensor, waveform: Tensor, fps: float, pipeline: Any | None) -> dict[str, float]:
-    """sync_c, sync_d and sync_offset, each the mean over the tracks of faces, as LatentSync reports them.
-
-    Empty without `pipeline`, and where it finds no face for more than 50 frames on end.
-    """
-    if pipeline is None:
+def sync_scores(frames: Tensor, waveform: Tensor, fps: float, sync: SyncNet | None) -> dict[str, float]:
+    """sync_c, sync_d and sync_offset of a clip, as `data.sync` measures a video; empty without `sync`."""
+    if sync is None:
         return {}
     height, width = frames.shape[2:]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         with VideoWriter(path, width, height, fps, waveform) as writer:
             writer.write(frames)
-        with redirect_stdout(sys.stderr):
-            offsets, confidences, distances, *_ = pipeline.inference(str(path))
-    if not offsets:
-        return {}
-    found = {"sync_offset": offsets, "sync_c": confidences, "sync_d": distances}
-    return {name: sum(map(float, values)) / len(values) for name, values in found.items()}
-
-
-def _library(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = _PACKAGES[module]
-        raise FadaError(f"This measure needs the package {package} ({error}): pip install {package}.") from error
-
-
-def _check_weights(path: Path, option: str) -> None:
-    """That `path` holds weights and nothing else: the libraries would run whatever code is in it."""
-    if not path.is_file():
-        raise FadaError(f"There is no file '{path}'; give the path of the weights with {option}.")
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise FadaError(
-            f"'{path.name}' holds no weights that can be read safely; give {option} the original."
-        ) from error
+        found = sync(path)
+    return {"sync_offset" if name == "offset" else name: value for name, value in found.items()}

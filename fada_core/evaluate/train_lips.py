@@ -6,6 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import avatars
+from ..atomic import whole_file
 from ..data.avatars import HELD_OUT_SEED, AvatarSet
+from ..errors import FadaError
 from ..training import LoopConfig, train
 from .lips import WEIGHTS, LipsRegressor, correlation
 
 log = logging.getLogger("fada.lips")
+SIZE, FPS = 128, 25.0  #: of the avatars that the shipped models learn from
 
 
 @dataclass
@@ -27,7 +31,7 @@ class TrainLipsConfig:
     """The data set is the one that `python -m fada_core.pretrain` renders; missing clips are rendered."""
 
     out: Path
-    """Folder for states and log."""
+    """Folder for states, log and, at the end, lips.safetensors."""
     data: Path
     """Folder with the rendered avatars (pretrain's OUT/data)."""
     clips: int = 640
@@ -47,37 +51,47 @@ class LipsTask:
     data: AvatarSet
     batch: int
 
-    def losses(self, module: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        clips = torch.randint(self.data.count, (self.batch,), generator=generator).tolist()
-        rows = torch.randint(int(self.data.seconds * self.data.fps), (self.batch,), generator=generator)
-        pairs = list(zip(clips, rows, strict=True))
-        images = torch.cat([self.data.frames(clip, row[None]) for clip, row in pairs])
-        target = torch.stack([self.data.read(clip, "openness")["openness"][row] for clip, row in pairs])
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters())}]
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        images, openness = zip(*map(self._draw, generators), strict=True)
         device = next(module.parameters()).device
-        output = module(_augment(images, generator).to(device)).float()
-        return {"loss": F.mse_loss(output, target.to(device))}
+        output = module(torch.cat(images).to(device)).float()
+        return {"loss": F.mse_loss(output, torch.cat(openness).to(device))}
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One frame of a random clip, (1, 3, size, size), and the openness of its mouth, (1,)."""
+        clip = int(torch.randint(len(self.data), (), generator=generator))
+        row = torch.randint(int(self.data.seconds * self.data.fps), (1,), generator=generator)
+        return _augment(self.data.frames(clip, row), generator), self.data.read(clip, "openness")["openness"][row]
+
+    def settings(self) -> dict[str, Any]:
+        return {"clips": len(self.data)}
+
+    def describe(self) -> str:
+        return "single frames of random clips"
 
     def preview(self, folder: Path, step: int) -> None:
         """Nothing to look at: the held-out correlation is logged at the end."""
 
 
-def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    n = len(images)
+def _augment(image: Tensor, generator: torch.Generator) -> Tensor:
+    """(1, 3, h, w) shifted and scaled, blurred, brightened, tinted and noised, each by a random amount."""
 
     def rand(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
-    shift = (rand(n, 2) - 0.5) * 0.2
-    scale = 0.9 + 0.2 * rand(n)
-    theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    shift = (rand(2) - 0.5) * 0.2
+    theta = torch.zeros(1, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 0.9 + 0.2 * rand(1)
     theta[:, :, 2] = shift
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    images = torch.lerp(images, blurred, rand(n, 1, 1, 1))
-    images = images * (0.8 + 0.4 * rand(n, 1, 1, 1)) + 0.2 * (rand(n, 3, 1, 1) - 0.5)
-    return images + 0.1 * rand(n, 1, 1, 1) * torch.randn(images.shape, generator=generator)
+    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+    image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    blurred = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    image = torch.lerp(image, blurred, rand(1))
+    image = image * (0.8 + 0.4 * rand(1)) + 0.2 * (rand(3, 1, 1) - 0.5)
+    return image + 0.1 * rand(1) * torch.randn(image.shape, generator=generator)
 
 
 @torch.inference_mode()
@@ -88,16 +102,31 @@ def check(regressor: LipsRegressor, count: int, size: int) -> float:
     return correlation(predicted, torch.cat([torch.as_tensor(clip.truth["openness"]) for clip in clips]))
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    config = tyro.cli(TrainLipsConfig, prog="python -m fada_core.evaluate.train_lips", description=__doc__)
+def run(config: TrainLipsConfig) -> Path:
+    """Train as far as it is not yet, log the held-out correlation, and return the file with the weights.
+
+    Raises:
+        FadaError: any of a training's mistakes, see `training.train`.
+    """
     torch.manual_seed(config.loop.seed)
-    data = AvatarSet(config.data, "high", config.clips, config.clip_seconds, 128, 25.0)
+    data = AvatarSet(config.data, "high", config.clips, config.clip_seconds, SIZE, FPS)
     data.render(config.workers)
     regressor = LipsRegressor()
     train(LipsTask(regressor, data, config.batch), config.loop, config.out, Accelerator(cpu=True), float("inf"))
     log.info("held-out correlation: %.4f", check(regressor, config.held_out, data.size))
-    save_file(regressor.state_dict(), WEIGHTS)
+    target = config.out / WEIGHTS.name
+    with whole_file(target) as partial:
+        save_file(regressor.state_dict(), partial)
+    log.info("wrote %s; what measures is %s", target, WEIGHTS)
+    return target
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        run(tyro.cli(TrainLipsConfig, prog="python -m fada_core.evaluate.train_lips", description=__doc__))
+    except FadaError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

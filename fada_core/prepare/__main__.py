@@ -25,12 +25,13 @@ from ..checkpoint import load_checkpoint
 from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
 from ..data.shards import write_shards
+from ..data.sync import SyncNet, load_syncnet
 from ..errors import FadaError
 from ..face.detect import Detector, load_detector
 from ..face.identity import Embedder, load_identity
 from ..face.region import MARGIN
 from .clips import Record, Settings, digest, make_clips, name_of
-from .measures import SyncNet, Thresholds, load_syncnet
+from .measures import Thresholds
 from .report import write_report
 
 log = logging.getLogger("fada.prepare")

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data.quality import speech_activity
+from ..data.sync import SyncNet
 from ..errors import FadaError
 from ..face.detect import Detector, Face
 from ..face.identity import Embedder
@@ -27,7 +28,7 @@ from ..media.audio import SAMPLE_RATE
 from ..media.image import to_square
 from ..media.video import VideoWriter
 from .footage import analyse, frames_at, sound_of
-from .measures import SyncNet, Thresholds, light, yaw
+from .measures import Thresholds, light, yaw
 from .tracks import Track, cut_up, find_tracks, union
 
 _MEASURED = 5  # every so many frames: light changes slowly

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.samples import Pool
-from ..errors import FadaError
 from ..face.detect import Points
 from ..face.masks import Box
 
 _SHARPNESS_SIDE = 256  # pixels of the whole clip's square: sharpness depends on scale
 _NOSE_DEPTH = 1.27  # of the tip before the eyes' plane, in half distances of the eyes (mediapipe's canonical face)
 _LUMA = (0.299, 0.587, 0.114)  # BT.601
-
-SyncScores = dict[str, float]
-SyncNet = Callable[[Path], SyncScores]
-"""From a video with sound to `sync_c`, `sync_d` and `offset` (frames)."""
 
 
 @dataclass(frozen=True)
@@ -97,32 +91,3 @@ def yaw(points: Points) -> float:
         return 90.0
     way = ((nose_x - (x0 + x1) / 2) * along_x + (nose_y - (y0 + y1) / 2) * along_y) / (squared / 2)
     return math.degrees(math.atan(way / _NOSE_DEPTH))
-
-
-def load_syncnet(weights: Path, detector_weights: Path, device: str) -> SyncNet:
-    """SyncNet v2 through the library syncnet-python, from `syncnet_v2.model` and `sfd_face.pth`.
-
-    Raises:
-        FadaError: a file or the library is missing.
-    """
-    for path in (weights, detector_weights):
-        if not path.is_file():
-            raise FadaError(
-                f"There is no file '{path}'; SyncNet needs syncnet_v2.model and sfd_face.pth in one folder, from "
-                "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/."
-            )
-    try:
-        from syncnet_python import SyncNetPipeline
-    except ImportError as error:
-        raise FadaError(f"SyncNet cannot be loaded ({error}); run `pip install syncnet-python`.") from error
-    pipeline = SyncNetPipeline({"s3fd_weights": str(detector_weights), "syncnet_weights": str(weights)}, device=device)
-
-    def scores(video: Path) -> SyncScores:
-        offsets, confidences, distances, *_ = pipeline.inference(video_path=str(video), audio_path=None)
-        if not confidences:
-            return {}
-        best = max(range(len(confidences)), key=lambda track: confidences[track])
-        values = {"sync_c": confidences[best], "sync_d": distances[best], "offset": offsets[best]}
-        return {name: float(value) for name, value in values.items()}
-
-    return scores

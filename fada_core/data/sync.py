@@ -1,0 +1,45 @@
+"""How well lips and sound agree: SyncNet v2, through the library syncnet-python, from weights that the user has."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from ..errors import FadaError
+from ..extras import check_weights, library
+
+SyncNet = Callable[[Path], dict[str, float]]
+"""From a video with sound to `sync_c`, `sync_d` and `offset` (frames); empty where no face is found."""
+
+
+def load_syncnet(weights: Path, detector: Path, device: str) -> SyncNet:
+    """SyncNet, from `syncnet_v2.model` and the face detector `sfd_face.pth`. It needs faces of more than 100 pixels.
+
+    Raises:
+        FadaError: the library, the program ffmpeg, or weights are missing.
+    """
+    made = library("syncnet_python")
+    if shutil.which("ffmpeg") is None:
+        raise FadaError("SyncNet needs the program ffmpeg; install it, or leave SyncNet's weights out.")
+    for path in (weights, detector):
+        check_weights(path, "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/")
+    files = {"syncnet_weights": str(weights), "s3fd_weights": str(detector)}
+    pipeline = made.SyncNetPipeline(files, device=device)
+    return lambda video: scores(pipeline, video)
+
+
+def scores(pipeline: Any, video: Path) -> dict[str, float]:
+    """`sync_c`, `sync_d` and `offset`, each the mean over the tracks of faces, as LatentSync reports them.
+
+    Empty where the pipeline finds no face for more than 50 frames on end.
+    """
+    with redirect_stdout(sys.stderr):
+        offsets, confidences, distances, *_ = pipeline.inference(str(video))
+    if not offsets:
+        return {}
+    found = {"offset": offsets, "sync_c": confidences, "sync_d": distances}
+    return {name: sum(map(float, values)) / len(values) for name, values in found.items()}
