@@ -10,18 +10,15 @@ from functools import cache
 import numpy as np
 
 from . import assets
+from .eyes import IRIS, eye_uv
 from .head import Head, Posed
 from .mesh import Material, Mesh, Part
+from .mouth_texture import LOWER, UPPER
 
-IRIS = 23.5  # half angle of the iris seen from the middle of the eye, in degrees; 90 degrees are the texture's edge
-EYE_RINGS = (0.0, 4, 8, 12, 16, 19, 21.5, 23.5, 26, 30, 36, 44, 54, 66, 80, 96)
+EYE_RINGS = (0.0, 4, 8, 12, 16, 19, 21, 22.5, 25, 29, 35, 44, 54, 66, 80, 96)  # degrees from the axis
 EYE_SEGMENTS = 24
 CORNEA = 1.5  # how much faster the cornea's surface turns than the eye's
 
-# Widths of the crowns from the middle, in dm: central and lateral incisor, canine, two premolars, two molars.
-UPPER_WIDTHS = (0.085, 0.067, 0.075, 0.069, 0.067, 0.095, 0.09)
-LOWER_WIDTHS = (0.055, 0.059, 0.068, 0.07, 0.07, 0.1, 0.09)
-GUM_V = 0.62  # of the teeth's texture: gum above, crown below
 TOOTH_COLUMNS = np.array([0.0, 0.1, 0.28, 0.5, 0.72, 0.9, 1.0])
 
 
@@ -56,24 +53,21 @@ def _eye_shape() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     theta = np.radians(EYE_RINGS)[:, None]
     phi = np.linspace(0, 2 * np.pi, EYE_SEGMENTS, endpoint=False)[None]
     points = np.stack(np.broadcast_arrays(np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)), -1)
-    limbus = np.radians(IRIS)
-    inside = np.clip((limbus * 1.12 - theta) / (limbus * 0.24), 0, 1)
+    inside = np.clip((IRIS * 1.12 - theta) / (IRIS * 0.24), 0, 1)
     steep = theta * (1 + (CORNEA - 1) * inside * inside * (3 - 2 * inside))
     normal = np.stack(np.broadcast_arrays(np.sin(steep) * np.cos(phi), np.sin(steep) * np.sin(phi), np.cos(steep)), -1)
-    radius = theta / np.pi
-    uv = 0.5 + np.stack(np.broadcast_arrays(radius * np.cos(phi), radius * np.sin(phi)), -1)
     rows, n = len(EYE_RINGS), EYE_SEGMENTS
     faces = []
     for r in range(rows - 1):
         for s in range(n):
             a, b, c, d = r * n + s, r * n + (s + 1) % n, (r + 1) * n + s, (r + 1) * n + (s + 1) % n
             faces += [(a, c, d)] + ([(a, d, b)] if r else [])
-    flat = [x.reshape(-1, x.shape[-1]).astype(np.float32) for x in (points, normal, uv)]
-    return *flat, np.array(faces, np.int32)
+    points, normal = (x.reshape(-1, 3).astype(np.float32) for x in (points, normal))
+    return points, normal, eye_uv(points), np.array(faces, np.int32)
 
 
 def eyes(head: Head, texture: np.ndarray) -> list[Organ]:
-    """Both eyes. `texture` (H, H, 3) uint8: seen along the gaze, 90 degrees from it at the edge."""
+    """Both eyes, with a texture as `eyes.eye_texture` paints it."""
     points, normal, uv, faces = _eye_shape()
     out = []
     for side in ("left", "right"):
@@ -92,7 +86,7 @@ def eyes(head: Head, texture: np.ndarray) -> list[Organ]:
 @cache
 def _teeth_shape(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One row of teeth of the base head: points (n, 3), uv (n, 2), faces (F, 3)."""
-    widths = np.array(UPPER_WIDTHS if upper else LOWER_WIDTHS)
+    widths = np.array(UPPER if upper else LOWER) / 100
     half, front, deep, back, edge = (0.312, 1.49, 0.55, 0.94, 6.572) if upper else (0.3, 1.456, 0.535, 0.92, 6.588)
     angle = np.linspace(0, np.pi / 2, 400)
     arch = np.stack([half * np.sin(angle) ** 0.92, back + (front - back) * np.cos(angle)], 1)
@@ -124,14 +118,14 @@ def _teeth_shape(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         sign = 1 if upper else -1
         y = edge + (rise if upper else 0.16 * (front - z) * 1.15 - lift)
         rows = (  # height above the biting edge, outward, v
-            (0.205, -0.02, 1.0),
-            (0.115, 0.012, 0.72),
-            (0.086 + scallop, bulge * 0.5, GUM_V),
-            (0.055, bulge, 0.45),
-            (0.016 + corner * 0.6, bulge * 0.8, 0.2),
-            (corner, bulge * 0.35 - 0.004, 0.1),
-            (corner + 0.004, -0.028, 0.03),
-            (0.1, -0.06, 0.0),
+            (0.205, -0.02, 0.98),
+            (0.115, 0.012, 0.74),
+            (0.086 + scallop, bulge * 0.5, 0.6),
+            (0.055, bulge, 0.4),
+            (0.016 + corner * 0.6, bulge * 0.8, 0.16),
+            (corner, bulge * 0.35 - 0.004, 0.09),
+            (corner + 0.004, -0.028, 0.08),
+            (0.1, -0.06, 0.08),
         )
         scale = 1.0 if upper else 0.86
         column = []
@@ -143,7 +137,8 @@ def _teeth_shape(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         u.append(0.5 + 0.5 * s * side / total)
     grid, u = np.concatenate(grid), np.concatenate(u)
     columns, rows = grid.shape[:2]
-    uv = np.stack([np.repeat(u[:, None], rows, 1), grid[..., 3]], -1).reshape(-1, 2)
+    v = grid[..., 3] if upper else 1 - grid[..., 3]
+    uv = np.stack([np.repeat(u[:, None], rows, 1), v], -1).reshape(-1, 2)
     a = np.arange(columns - 1)[:, None] * rows + np.arange(rows - 1)[None]
     quads = np.stack([a, a + 1, a + rows + 1, a + rows], -1).reshape(-1, 4)
     faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
@@ -152,13 +147,13 @@ def _teeth_shape(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return grid[..., :3].reshape(-1, 3).astype(np.float32), uv.astype(np.float32), np.ascontiguousarray(faces, np.int32)
 
 
-def teeth(head: Head, texture: np.ndarray) -> list[Organ]:
+def teeth(head: Head, textures: tuple[np.ndarray, np.ndarray]) -> list[Organ]:
     """Both rows, tied to the helper teeth by the affine map that carries those of the base head to a pose.
 
-    `texture` (H, W, 3) uint8: u along the arch from the person's right to the left, v > GUM_V is gum.
+    `textures`: of the upper and the lower row, as `mouth_texture.teeth_texture` paints them.
     """
     data, out = assets.load(), []
-    for upper, name in ((True, "upper_teeth"), (False, "lower_teeth")):
+    for upper, name, texture in ((True, "upper_teeth", textures[0]), (False, "lower_teeth", textures[1])):
         points, uv, faces = _teeth_shape(upper)
         base = np.unique(data.helpers[name].base)
         source = np.concatenate([data.vertices[base], np.ones((len(base), 1))], 1)
@@ -176,45 +171,5 @@ def _helper(head: Head, name: str, part: Part, material: Material) -> Organ:
 
 
 def tongue(head: Head, texture: np.ndarray) -> Organ:
-    """The tongue; `texture` (H, W, 3) uint8."""
+    """The tongue, with a texture as `mouth_texture.tongue_texture` paints it."""
     return _helper(head, "tongue", Part.TONGUE, Material("tongue", texture=texture, gloss=0.6))
-
-
-def teeth_texture(shade: tuple[float, float, float], size: int = 512) -> np.ndarray:
-    """(size / 8, size, 3) uint8: crowns of a linear colour `shade`, darker between the teeth, and pink gum."""
-    height = size // 8
-    u = (np.arange(size) + 0.5) / size
-    v = 1 - (np.arange(height) + 0.5) / height
-    starts = np.concatenate([[0], np.cumsum(UPPER_WIDTHS)]) / np.sum(UPPER_WIDTHS)
-    place = np.abs(2 * u - 1)
-    gap = np.abs(place[:, None] - starts[None]).min(1)
-    line = np.exp(-((gap / 0.006) ** 2))
-    crown = np.array(shade)[None, None] * (1 - 0.55 * line[None, :, None])
-    crown = crown * (1 - 0.1 * place[None, :, None] ** 2) * (0.9 + 0.1 * (1 - v[:, None, None] / GUM_V))
-    gum = np.array([0.55, 0.2, 0.19])[None, None] * (1 - 0.25 * line[None, :, None])
-    mix = np.clip((v - GUM_V) / 0.04, 0, 1)[:, None, None]
-    return encode(crown * (1 - mix) + gum * mix)
-
-
-def eye_texture(iris: tuple[float, float, float], rng: np.random.Generator, size: int = 192) -> np.ndarray:
-    """(size, size, 3) uint8 of an eye: `iris` is its linear colour."""
-    y, x = np.mgrid[:size, :size]
-    x, y = (x + 0.5) / size * 2 - 1, 1 - (y + 0.5) / size * 2
-    radius, angle = np.hypot(x, y), np.arctan2(y, x)
-    edge = IRIS / 90
-    white = np.array([0.80, 0.77, 0.74]) * (1 - 0.25 * np.clip((radius - edge) / 0.6, 0, 1)[..., None] * [0.3, 1, 1])
-    spokes = sum(rng.normal() * np.cos(k * angle + rng.uniform(0, 6.3)) for k in rng.integers(12, 60, 14)) / 5
-    inner = np.clip(radius / edge, 0, 1)
-    tone = 0.75 + 0.35 * spokes * (inner > 0.3) + 0.35 * np.exp(-(((inner - 0.55) / 0.18) ** 2))
-    ring = 1 - 0.75 * np.clip((inner - 0.8) / 0.2, 0, 1) ** 2
-    colour = np.array(iris) * (tone * ring).clip(0.1)[..., None]
-    pupil = np.clip((inner - rng.uniform(0.3, 0.42)) / 0.05, 0, 1)[..., None]
-    colour = colour * pupil + 0.006 * (1 - pupil)
-    mix = np.clip((radius - edge + 0.012) / 0.024, 0, 1)[..., None]
-    return encode(colour * (1 - mix) + white * mix)
-
-
-def encode(linear: np.ndarray) -> np.ndarray:
-    """Linear 0..1 to uint8 sRGB."""
-    x = np.clip(linear, 0, 1)
-    return np.round(255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)

@@ -13,35 +13,13 @@ from .head import Head, Posed
 from .light import Camera, Light, direction
 from .mesh import Material, Mesh, Overrides, Part
 from .shade import KINDS
+from .skin import SkinMaps
 
 SHADOW_SIZE, SHADOW_SPAN = 176, 5.4  # texels and dm a side of the lamp's depth map
 OCCLUSION_DIRECTIONS, OCCLUSION_SIZE, OCCLUSION_SPAN = 40, 128, 5.6
 
 
-@dataclass(frozen=True)
-class Surface:
-    """The skin's maps, (S, S, ...) in its texture coordinates, row 0 is v = 1.
-
-    `albedo` (S, S, 3) uint8 sRGB; `height` (S, S) float32 in mm; `gloss` (S, S) float32; `creases` (S, S, 3) float32 in
-    mm: heights that smile, raised brows and frown add.
-    """
-
-    albedo: np.ndarray
-    height: np.ndarray
-    gloss: np.ndarray
-    creases: np.ndarray
-
-
-def plain_surface(color: tuple[float, float, float]) -> Surface:
-    """Even skin of a linear colour, with lips somewhat redder."""
-    size = 256
-    lips = assets.load().masks["lips"].reshape(size, 2, size, 2).mean((1, 3))[..., None] / 255
-    albedo = np.array(color) * (1 - lips) + np.array(color) * [0.95, 0.55, 0.55] * lips
-    flat = np.zeros((size, size), np.float32)
-    return Surface(organs.encode(albedo), flat, flat + 0.25, np.zeros((size, size, 3), np.float32))
-
-
-def slopes(surface: Surface) -> np.ndarray:
+def slopes(surface: SkinMaps) -> np.ndarray:
     """(S, S, 9) float32: slopes over u and v, in dm, of the height and of three creases, and the gloss."""
     size = len(surface.height)
     maps = np.concatenate([surface.height[..., None], surface.creases], 2).astype(np.float32) / 100
@@ -62,9 +40,9 @@ class Scene:
     """
 
     head: Head
-    surface: Surface
+    surface: SkinMaps
     eye_texture: np.ndarray
-    teeth_texture: np.ndarray
+    teeth_textures: tuple[np.ndarray, np.ndarray]
     tongue_texture: np.ndarray
     light: Light
     camera: Camera
@@ -75,7 +53,7 @@ class Scene:
     def __post_init__(self) -> None:
         data = assets.load()
         self.organs = organs.eyes(self.head, self.eye_texture)
-        self.organs += organs.teeth(self.head, self.teeth_texture)
+        self.organs += organs.teeth(self.head, self.teeth_textures)
         self.organs.append(organs.tongue(self.head, self.tongue_texture))
         surface, o = self.surface, self.overrides
         albedo = surface.albedo if o is None or o.albedo is None else o.albedo
