@@ -237,7 +237,8 @@ class Head:
         lids = units.copy()
         for side, outward in (("Left", gaze[0]), ("Right", -gaze[0])):
             for name, angle in (("Out", outward), ("In", -outward), ("Up", gaze[1]), ("Down", -gaze[1])):
-                lids[unit_index(f"eyeLook{name}{side}")] += max(0.0, float(angle)) / LOOK[name]
+                open_ = 1 - min(1.0, max(0.0, float(units[unit_index("eyeBlink" + side)])))
+                lids[unit_index(f"eyeLook{name}{side}")] += open_ * max(0.0, float(angle)) / LOOK[name]
         used = np.flatnonzero(lids)
         still = self.neutral
         if len(used):

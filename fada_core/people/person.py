@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import FadaError
+from .articulation import Habits, sample_habits
 from .eyes import EyeTraits, eye_texture, sample_eye_traits
+from .hair import HairTraits, grow
+from .hair_traits import sample_hair_traits
 from .head import FaceShape, Head, sample_shape
 from .light import sample_camera, sample_light
 from .mouth_texture import MouthTraits, sample_mouth_traits, teeth_texture, tongue_texture
@@ -26,6 +29,8 @@ class Person:
     skin: SkinTraits
     eyes: EyeTraits
     mouth: MouthTraits
+    hair: HairTraits
+    habits: Habits
 
 
 def sample_person(rng: np.random.Generator, pool: str) -> Person:
@@ -41,7 +46,8 @@ def sample_person(rng: np.random.Generator, pool: str) -> Person:
     skin = sample_skin_traits(rng, age, sex, shares, pool)
     eyes = sample_eye_traits(rng, age, shares, pool)
     mouth = sample_mouth_traits(rng, age, skin.melanin, pool)
-    return Person(age, sex, ancestry, shape, skin, eyes, mouth)
+    hair = sample_hair_traits(rng, age, sex, ancestry, pool)
+    return Person(age, sex, ancestry, shape, skin, eyes, mouth, hair, sample_habits(rng))
 
 
 def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int) -> Scene:
@@ -56,5 +62,6 @@ def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int) -
         tongue_texture=tongue_texture(person.mouth, rng),
         light=sample_light(rng, pool),
         camera=sample_camera(rng, head, pool),
+        meshes=grow(head, person.hair, rng),
         background=np.broadcast_to(gray, (size, size, 3)).astype(np.float32),
     )

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import FadaError
 from . import assets, raster, shade
 from .head import Posed
+from .light import direction
 from .scene import SHADOW_SIZE, SHADOW_SPAN, Scene
 
 EXPOSURE = 0.72  # of light whose key is 1.8 and whose sky is 0.6
@@ -74,7 +75,7 @@ class Renderer:
         lamp = np.array(
             [
                 light.key_direction, light.key_color, light.sky, light.ground, light.rim_direction, light.rim_color,
-                (edge, 0, 0),
+                (edge, 0, 0), _catchlight(light.key_direction),
             ],
             np.float32,
         )  # fmt: skip
@@ -115,6 +116,12 @@ class Renderer:
             scene.slopes, scene.crease_weights(posed), s["eye"], s["lamp"], s["matrix"], self._depth,
             np.float32(1.2 + scene.light.softness * 1.5), mouth_frame(posed), metal, picture, parts,
         )  # fmt: skip
+
+
+def _catchlight(key: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Where an eye mirrors the key lamp; of a high or far lamp it is what that lights up."""
+    azimuth, elevation = np.degrees([np.arctan2(key[0], key[2]), np.arcsin(key[1])])
+    return direction(float(np.clip(azimuth, -38, 38)), float(np.clip(elevation, 8, 32)))
 
 
 def mouth_frame(posed: Posed) -> np.ndarray:

@@ -228,8 +228,8 @@ def surface(
         cb += lit * lamp[1, 2] * (np.float32(0.16) * one + np.float32(0.9) * two * blue)
     elif what == 1:
         # A wet eye: the lamp's disc in the cornea, and the surroundings at a grazing look.
-        disc = (rx * lx + ry * ly + rz * lz - lamp[6, 0]) / max(np.float32(1e-3), (1 - lamp[6, 0]) * half)
-        disc = min(np.float32(1), max(np.float32(0), disc)) * seen * gloss * np.float32(1.6)
+        disc = (rx * lamp[7, 0] + ry * lamp[7, 1] + rz * lamp[7, 2] - lamp[6, 0]) / ((1 - lamp[6, 0]) * half)
+        disc = min(np.float32(1), max(np.float32(0), disc)) * (half + half * seen) * gloss * np.float32(1.6)
         glaze = (np.float32(0.03) + np.float32(0.35) * fresnel) * occlusion
         cr += lamp[1, 0] * disc + er * glaze
         cg += lamp[1, 1] * disc + eg * glaze
@@ -239,8 +239,8 @@ def surface(
         if what == 0:
             wet = gloss + lips * np.float32(0.18)
         broad, tight = nh**14, nh ** (np.float32(24) + wet * np.float32(110))
-        lobe = np.float32(0.05) * broad + wet * np.float32(0.42) * tight
-        lobe *= (1 - np.float32(0.75) * facing) * (np.float32(0.4) + wet)
+        lobe = np.float32(0.09) * broad + wet * np.float32(0.6) * tight
+        lobe *= (1 - np.float32(0.7) * facing) * (np.float32(0.4) + wet)
         lobe *= seen * max(np.float32(0), min(np.float32(1), flat * 4))
         if what == 5:
             lobe *= np.float32(0.25)
