@@ -1,6 +1,7 @@
 """`python -m fada_core.avatars`: render one clip to a folder, with the truth of every frame beside it."""
 
 import json
+import sys
 import wave
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -9,9 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 
+from ..command import run_command
 from ..errors import FadaError
 from .clip import AvatarClip, Pool, sample
 from .speech import SAMPLE_RATE
@@ -83,7 +84,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except FadaError as error:
-        raise SystemExit(str(error)) from None
+    sys.exit(run_command(main, Options, "avatars"))

@@ -16,10 +16,10 @@ from pathlib import Path as FilePath
 from typing import Literal
 
 import torch
-import tyro
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
+from ..command import run_command
 from ..errors import FadaError
 from ..pipeline import Pipeline, load
 from ..sampling.denoise import SamplingSettings
@@ -227,22 +227,13 @@ def _profile(target: FilePath, contender: _Contender) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 2 after a user's mistake."""
-    config = tyro.cli(
-        BenchConfig,
-        args=arguments,
-        prog="python -m fada_core.bench",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
+    """Run the command; returns its exit status."""
+
+    def work(config: BenchConfig) -> None:
         rows, device = run(config)
-    except FadaError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"{json.dumps([asdict(row) for row in rows])}\n" if config.json else markdown(rows, device))
-    return 0
+        sys.stdout.write(f"{json.dumps([asdict(row) for row in rows])}\n" if config.json else markdown(rows, device))
+
+    return run_command(work, BenchConfig, "bench", arguments, description=__doc__)
 
 
 if __name__ == "__main__":

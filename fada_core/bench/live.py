@@ -9,7 +9,6 @@ its own sound was heard to the moment the frame is there, as bytes on the host.
 from __future__ import annotations
 
 import json
-import logging
 import statistics
 import sys
 import time
@@ -18,10 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor
 
-from ..errors import FadaError
+from ..command import run_command
 from ..media.image import to_uint8
 from ..models.audio import SAMPLE_RATE
 from ..pipeline import Pipeline, load
@@ -95,14 +93,12 @@ def measure(pipe: Pipeline, config: LiveConfig) -> Lag:
 
 
 def main() -> int:
-    """Run the command; returns its exit code: 0, or 2 after a user's mistake."""
-    config = tyro.cli(LiveConfig, prog="python -m fada_core.bench.live", description=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        lag = measure(load(config.model, config.device), config)
-    except FadaError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    """Run the command; returns its exit status."""
+    return run_command(_report, LiveConfig, "bench.live", description=__doc__)
+
+
+def _report(config: LiveConfig) -> None:
+    lag = measure(load(config.model, config.device), config)
     line = json.dumps({name: round(value, 3) for name, value in asdict(lag).items()})
     if not config.json:
         line = (
@@ -111,7 +107,6 @@ def main() -> int:
             f"and in the end {lag.last:.2f} s after their sound"
         )
     sys.stdout.write(f"{line}\n")
-    return 0
 
 
 if __name__ == "__main__":

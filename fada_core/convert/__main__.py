@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint import as_linear, checkpoint_metadata, load_checkpoint
+from ..command import Stop, run_command
 from ..config import ModelConfig
 from ..errors import FadaError
 from ..models.networks import Networks
@@ -91,21 +92,14 @@ def convert(config: ConvertConfig, model: ModelConfig | None = None) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, 2 after a user's mistake, 130 after Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    config = tyro.cli(
-        ConvertConfig, args=arguments, prog="python -m fada_core.convert", config=(tyro.conf.FlagCreatePairsOff,)
-    )
-    try:
-        out = convert(config)
-    except FadaError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; nothing was written\n")
-        return 130
-    sys.stdout.write(f"{out}: {out.stat().st_size / 1e9:.2f} GB\n")
-    return 0
+    """Run the command; returns its exit status."""
+
+    def work(config: ConvertConfig) -> None:
+        with Stop("stopped; nothing was written"):
+            out = convert(config)
+        sys.stdout.write(f"{out}: {out.stat().st_size / 1e9:.2f} GB\n")
+
+    return run_command(work, ConvertConfig, "convert", arguments)
 
 
 def _wanted(model: ModelConfig) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import copy
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from accelerate import Accelerator
 from torch.utils.data import ConcatDataset
 
 from ..checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
+from ..command import run_command
 from ..data.avatars import AvatarSet
 from ..data.manifest import ManifestSet
 from ..data.samples import ClipDataset, encode_clips
@@ -158,7 +160,7 @@ def run(config: DistillConfig) -> Path | None:
     return target
 
 
-def parse(argv: list[str]) -> DistillConfig:
+def parse(argv: Sequence[str]) -> DistillConfig:
     """Settings from the preset, then the YAML file, then the command line."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", choices=PRESETS)
@@ -174,13 +176,9 @@ def parse(argv: list[str]) -> DistillConfig:
     )
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run(parse(sys.argv[1:]))
-    except FadaError as error:
-        sys.exit(f"error: {error}")
+def main() -> int:
+    return run_command(run, parse, "distill")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

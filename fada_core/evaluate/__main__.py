@@ -5,7 +5,6 @@ python -m fada_core.evaluate --teacher teacher.safetensors --model student.safet
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..checkpoint import read_info, shipped_models
+from ..command import run_command
 from ..errors import FadaError
 from ..pipeline import Pipeline, load
 from ..sampling.denoise import SamplingSettings
@@ -160,19 +160,9 @@ def run(config: EvaluateConfig) -> dict[str, dict[str, Summary]]:
     return results
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    config = tyro.cli(
-        EvaluateConfig,
-        prog="python -m fada_core.evaluate",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    try:
-        run(config)
-    except FadaError as error:
-        sys.exit(f"error: {error}")
+def main() -> int:
+    return run_command(run, EvaluateConfig, "evaluate", description=__doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import tyro
-
+from ..command import run_command
 from ..distill.__main__ import parse
 from ..distill.__main__ import run as distil
 from ..distill.config import arguments
@@ -186,13 +185,9 @@ def run(config: AblationConfig) -> dict[str, dict[str, Summary]]:
     return results
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run(tyro.cli(AblationConfig, prog="python -m fada_core.evaluate.ablation", description=__doc__))
-    except FadaError as error:
-        sys.exit(f"error: {error}")
+def main() -> int:
+    return run_command(run, AblationConfig, "evaluate.ablation", description=__doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

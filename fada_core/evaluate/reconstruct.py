@@ -5,14 +5,13 @@ python -m fada_core.evaluate.reconstruct --models tiny other.safetensors
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import dataclass
 
 import torch
-import tyro
 from torch import Tensor
 
+from ..command import run_command
 from ..data.avatars import box_mask
 from ..errors import FadaError
 from ..pipeline import Pipeline, load
@@ -76,14 +75,12 @@ def run(config: ReconstructConfig) -> dict[str, dict[str, Summary]]:
     return results
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        config = tyro.cli(ReconstructConfig, prog="python -m fada_core.evaluate.reconstruct", description=__doc__)
+def main() -> int:
+    def work(config: ReconstructConfig) -> None:
         sys.stdout.write(markdown_by_run(run(config), METRICS))
-    except FadaError as error:
-        sys.exit(f"error: {error}")
+
+    return run_command(work, ReconstructConfig, "evaluate.reconstruct", description=__doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,6 @@ python -m fada_core.evaluate.strip --out scales.png
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
-import tyro
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 
 from .. import avatars
+from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED
-from ..errors import FadaError
 from ..media.image import to_uint8
 from ..pipeline import load
 from .cases import Case
@@ -76,14 +74,12 @@ def _row(text: str, frames: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(label), rearrange(frames, "n h w c -> h (n w) c")], axis=1)
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    config = tyro.cli(StripConfig, prog="python -m fada_core.evaluate.strip", description=__doc__)
-    try:
+def main() -> int:
+    def work(config: StripConfig) -> None:
         iio.imwrite(config.out, strip(config))
-    except FadaError as error:
-        sys.exit(f"error: {error}")
+
+    return run_command(work, StripConfig, "evaluate.strip", description=__doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

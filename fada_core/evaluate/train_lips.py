@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import tyro
 from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import avatars
 from ..atomic import whole_file
+from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED, AvatarSet
-from ..errors import FadaError
 from ..training import LoopConfig, train
 from .lips import WEIGHTS, LipsRegressor, correlation
 
@@ -121,13 +120,9 @@ def run(config: TrainLipsConfig) -> Path:
     return target
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run(tyro.cli(TrainLipsConfig, prog="python -m fada_core.evaluate.train_lips", description=__doc__))
-    except FadaError as error:
-        sys.exit(f"error: {error}")
+def main() -> int:
+    return run_command(run, TrainLipsConfig, "evaluate.train_lips", description=__doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

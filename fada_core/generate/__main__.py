@@ -7,53 +7,37 @@ accelerate launch -m fada_core.generate --jobs jobs.jsonl
 from __future__ import annotations
 
 import json
-import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
-from types import FrameType
 
-import tyro
 from accelerate import PartialState
 
-from ..errors import FadaError
+from ..command import DONE, FAILED, Stop, run_command
 from .jobs import Job, read_jobs, run_jobs
 from .options import JOB, PATHS, STDIO, GenerateConfig, JobsConfig, Settings
 from .video import Report, generate, open_pipeline
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, 2 after a user's mistake, 128 + signal after Ctrl-C or SIGTERM."""
+    """Run the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     many = any(argument.partition("=")[0] == "--jobs" for argument in arguments)
-    config = tyro.cli(
-        JobsConfig if many else GenerateConfig,
-        args=arguments,
-        prog="python -m fada_core.generate",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    stop = _Stop()
+    return run_command(_make, JobsConfig if many else GenerateConfig, "generate", arguments)
 
+
+def _make(config: GenerateConfig | JobsConfig) -> int:
     def tell(report: Report) -> None:
         stream = sys.stderr if report.out == STDIO else sys.stdout
         stream.write(f"{json.dumps(asdict(report)) if config.json else _sentence(report)}\n")
         stream.flush()
 
-    try:
-        with stop:
-            if isinstance(config, JobsConfig):
-                return 0 if _do_jobs(config, tell, stop.check) else 2
-            tell(generate(config, stop.check))
-    except FadaError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        where = "their files" if isinstance(config, JobsConfig) else str(config.out)
-        sys.stderr.write(f"stopped; the clips finished until then, if any, are in {where}\n")
-        return 128 + stop.number
-    return 0
+    where = "their files" if isinstance(config, JobsConfig) else str(config.out)
+    with Stop(f"stopped; the clips finished until then, if any, are in {where}") as stop:
+        if isinstance(config, JobsConfig):
+            return DONE if _do_jobs(config, tell, stop.check) else FAILED
+        tell(generate(config, stop.check))
+        return DONE
 
 
 def _do_jobs(config: JobsConfig, tell: Callable[[Report], None], check: Callable[[], None]) -> bool:
@@ -75,30 +59,6 @@ def _do_jobs(config: JobsConfig, tell: Callable[[Report], None], check: Callable
         return make
 
     return run_jobs(config.jobs, jobs, work)
-
-
-class _Stop:
-    """Ctrl-C and SIGTERM end the work the same way: by KeyboardInterrupt, at once.
-
-    An exception that a signal raises inside a library's callback can be swallowed there; `check` raises it again.
-    """
-
-    number = 0  #: of the signal that came
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        if self.number:
-            raise KeyboardInterrupt
 
 
 def _sentence(report: Report) -> str:

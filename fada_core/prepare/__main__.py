@@ -17,11 +17,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-import tyro
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from ..checkpoint import load_checkpoint
+from ..command import run_command
 from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
 from ..data.shards import write_shards
@@ -226,17 +226,13 @@ def _sentence(config: PrepareConfig, records: Iterable[Record]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 2 after a user's mistake."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    """Run the command; returns its exit status."""
     logging.getLogger("fada.face").setLevel(logging.WARNING)  # it would say of each clip what was said once
-    try:
-        config = tyro.cli(PrepareConfig, args=arguments, prog="python -m fada_core.prepare")
-        records = prepare(config)
-    except FadaError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"{_sentence(config, records)}\n")
-    return 0
+
+    def work(config: PrepareConfig) -> None:
+        sys.stdout.write(f"{_sentence(config, prepare(config))}\n")
+
+    return run_command(work, PrepareConfig, "prepare", arguments)
 
 
 if __name__ == "__main__":

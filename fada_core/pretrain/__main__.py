@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from accelerate import Accelerator
 
 from ..checkpoint import CheckpointInfo, save_checkpoint
+from ..command import run_command
 from ..config import preset
 from ..data.avatars import AvatarSet
 from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
-from ..errors import FadaError
 from ..models.networks import Networks
 from ..sampling.denoise import SamplingSettings
 from ..training import LoopConfig, train
@@ -108,13 +107,9 @@ def run(config: PretrainConfig) -> Path | None:
     return target
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run(tyro.cli(PretrainConfig, prog="python -m fada_core.pretrain", description=__doc__))
-    except FadaError as error:
-        sys.exit(f"error: {error}")
+def main() -> int:
+    return run_command(run, PretrainConfig, "pretrain", description=__doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

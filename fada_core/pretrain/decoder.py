@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from accelerate import Accelerator
 from torch import Tensor
 
 from ..checkpoint import load_checkpoint, save_checkpoint
+from ..command import run_command
 from ..config import VAEConfig, preset
 from ..data.avatars import AvatarSet
 from ..errors import FadaError
@@ -134,13 +134,9 @@ def run(config: DecoderConfig) -> list[Path]:
     return written
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run(tyro.cli(DecoderConfig, prog="python -m fada_core.pretrain.decoder", description=__doc__))
-    except FadaError as error:
-        sys.exit(f"error: {error}")
+def main() -> int:
+    return run_command(run, DecoderConfig, "pretrain.decoder", description=__doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
