@@ -3,18 +3,20 @@
 Neighbouring sounds overlap by dominance (Cohen and Massaro, Modeling coarticulation in synthetic visual speech, 1993):
 each sound pulls every feature of the mouth towards its target with a strength that is full within the sound and fades
 before and after it, rounding farther than opening. Contacts cannot be left to such averages, so that they come last: by
-the geometry of the base head the lips of p, b, m meet, the lower lip of f, v reaches the teeth, and a pause is closed,
+the geometry of an average head the lips of p, b, m meet, the lower lip of f, v reaches the teeth, and a pause is closed,
 whatever the jaw and the expression do.
 """
 
 from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from . import assets
 from .assets import UNITS, unit_index, units
+from .head import FaceShape, Head
 from .phones import (
     BILABIAL,
     LABIODENTAL,
@@ -51,7 +53,7 @@ FEATURES = {
 }
 PRESS = units(mouthRollLower=0.12, mouthRollUpper=0.1, mouthPress=0.06)  # lips of p, b, m against each other
 #: Distances of the lips in decimetres: pressed together, resting on each other, lower lip at the teeth, wide open.
-PRESSED, RESTING, AT_TEETH, WIDE = -0.05, -0.042, 0.02, 0.22
+PRESSED, RESTING, AT_TEETH, WIDE = -0.06, -0.045, 0.015, 0.2
 MIDDLE = ((520, 521), (523, 540))  # hm08's vertices in the middle of the lips' inner edges, upper and lower
 CORNERS = (7272, 3737)
 
@@ -74,7 +76,7 @@ def sample_habits(rng: np.random.Generator) -> Habits:
     """Somebody's habits, from mumblers to those whom one could read the lips of."""
     draw = rng.normal(0, 1, 6).clip(-2, 2)
     return Habits(
-        strength=float(1 + 0.15 * draw[0]),
+        strength=float(1.12 * np.exp(0.17 * draw[0])),
         jaw=float(1 + 0.17 * draw[1]),
         corners=float(1 + 0.15 * draw[2]),
         speed=float(1 + 0.1 * draw[3]),
@@ -86,16 +88,17 @@ def sample_habits(rng: np.random.Generator) -> Habits:
 @cache
 def _geometry() -> np.ndarray:
     """(3, 53): distance of the lips, width of the mouth, protrusion of the lips: change by each unit, and at rest."""
+    average = SimpleNamespace(age=0.35, sex=0.5, ancestry=(1 / 3, 1 / 3, 1 / 3), shape=FaceShape())
     place = {int(v): i for i, v in enumerate(assets.HEAD.hm08)}
     upper, lower = ([place[v] for v in side] for side in MIDDLE)
     left, right = (place[v] for v in CORNERS)
-    moves = np.concatenate([assets.HEAD.unit_deltas, assets.HEAD.vertices[None]])
+    moves = np.concatenate([assets.HEAD.unit_deltas, Head(average).neutral[None]])
     gap = moves[:, upper, 1].mean(1) - moves[:, lower, 1].mean(1)
     return np.stack([gap, moves[:, left, 0] - moves[:, right, 0], moves[:, upper + lower, 2].mean(1)])
 
 
 def lip_gap(face: np.ndarray) -> np.ndarray:
-    """Distance (n,) of the base head's lips in decimetres, with units (n, 52); below 0 they overlap."""
+    """Distance (n,) of an average head's lips in decimetres, with units (n, 52); below 0 they overlap."""
     change = _geometry()[0]
     return face @ change[:-1] + change[-1]
 
