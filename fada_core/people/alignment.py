@@ -7,10 +7,41 @@ from typing import Any
 import numpy as np
 
 from ..errors import FadaError
-from .phones import ARPABET, SAMPLE_RATE, Phoneme
+from . import espeak
+from .phones import ARPABET, SAMPLE_RATE, SOUNDS, Phoneme
 from .speech import Speech
+from .texts import number_words
 
 STEP_S = 0.01
+#: IPA -> the ARPAbet of pocketsphinx's model, with near sounds for those that it has not.
+_ARPABET = {
+    **{ipa: name for name, ipa in ARPABET.items() if name not in ("AX", "AXR", "DX", "EL", "EM", "EN", "IX")},
+    **{
+        "ə": "AH",
+        "ɐ": "AH",
+        "ɚ": "ER",
+        "e": "EH",
+        "a": "AA",
+        "ɒ": "AA",
+        "o": "OW",
+        "ɾ": "D",
+        "r": "R",
+        "g": "G",
+        "ʔ": "T",
+    },
+}
+
+
+def pronounced(word: str) -> str:
+    """An English word in ARPAbet as espeak-ng says it. Raises `FadaError` for one without sounds."""
+    phones = []
+    for phoneme in espeak.speak(word)[1]:
+        symbol = "".join(c for c in phoneme.symbol if c in SOUNDS)
+        for part in (symbol,) if symbol in _ARPABET else symbol:
+            phones += [_ARPABET[part]] if part in _ARPABET else []
+    if not phones:
+        raise FadaError(f"pocketsphinx cannot align '{word}': espeak-ng finds no sounds in it.")
+    return " ".join(phones)
 
 
 @cache
@@ -38,11 +69,19 @@ def align(waveform: np.ndarray, text: str, voice: str = "recording") -> Speech:
     Raises `FadaError` where pocketsphinx is missing, does not know a word, or does not find the words in the sound.
     """
     decoder = _decoder()
-    words = re.findall(r"[a-z][a-z'.]*[a-z']|[a-z]", text.lower().replace("’", "'"))
-    unknown = [w for w in words if decoder.lookup_word(w) is None]
-    if unknown or not words:
-        what = f"the word '{unknown[0]}'" if unknown else "a text without words"
-        raise FadaError(f"pocketsphinx cannot align {what}: write English words, numbers spelled out.")
+    spelled = re.sub(
+        r"\d+", lambda number: f" {number_words(int(number[0]))} " if len(number[0]) < 5 else number[0], text
+    )
+    if re.search(r"\d", spelled):
+        raise FadaError("pocketsphinx aligns words, and numbers up to 9999: spell longer ones out.")
+    words = re.findall(r"[a-z][a-z'.]*[a-z']|[a-z]", spelled.lower().replace("’", "'"))
+    if not words:
+        raise FadaError(
+            "pocketsphinx has nothing to align in a text without English words: give the words that are said."
+        )
+    for word in set(words):
+        if decoder.lookup_word(word) is None:
+            decoder.add_word(word, pronounced(word), True)
     samples = (np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes()
     decoder.set_align_text(" ".join(words))
     try:

@@ -3,7 +3,7 @@
 Neighbouring sounds overlap by dominance (Cohen and Massaro, Modeling coarticulation in synthetic visual speech, 1993):
 each sound pulls every feature of the mouth towards its target with a strength that is full within the sound and fades
 before and after it, rounding farther than opening. Contacts cannot be left to such averages, so that they come last: by
-the geometry of an average head the lips of p, b, m meet, the lower lip of f, v reaches the teeth, and a pause is closed,
+the geometry of an average head the lips of p, b, m meet, the lower lip of f, v reaches the teeth, and a pause is shut,
 whatever the jaw and the expression do.
 """
 

@@ -12,8 +12,9 @@ from .phones import ARPABET, SAMPLE_RATE, Phoneme
 
 FEMALE = ("slt",)
 MALE = ("rms", "awb", "kal16")
+FIXED = ("rms",)  # their pitch is a model's that takes no wishes
 #: Pitch of the voices' models in hertz: mean and deviation, measured on their own speech.
-PITCH = {"slt": (170.0, 25.0), "rms": (100.0, 15.0), "awb": (133.0, 23.0), "kal16": (95.0, 11.0)}
+PITCH = {"slt": (170.0, 25.0), "awb": (133.0, 23.0), "kal16": (95.0, 11.0)}
 
 
 class _Voice(ctypes.Structure):
@@ -74,7 +75,7 @@ def _library() -> ctypes.CDLL:
 @cache
 def _voice(name: str) -> "ctypes._Pointer[_Voice]":
     _library()
-    library = _load(f"flite_cmu_us_{name}")
+    library = _load(f"flite_cmu_us_{name}") if name in FEMALE + MALE else None
     if library is None:
         raise FadaError(f"flite has no voice '{name}': use one of {', '.join(FEMALE + MALE)}.")
     register = getattr(library, f"register_cmu_us_{name}")
@@ -88,15 +89,16 @@ def speak(
     """Speak English `text`: the waveform (samples,) float32 at 16 kHz, and its phonemes.
 
     `rate`, `pitch` and `liveliness` (range of the pitch) are multiples of the voice's own. Raises `FadaError` where
-    flite is missing or does not know the voice.
+    flite is missing, does not know the voice, or cannot change its pitch.
     """
     library, speaker = _library(), _voice(voice)
-    mean, deviation = PITCH.get(voice, PITCH["slt"])
-    for feature, value in (
-        (b"duration_stretch", 1 / rate),
-        (b"int_f0_target_mean", mean * pitch),
-        (b"int_f0_target_stddev", deviation * pitch * liveliness),
-    ):
+    settings = {b"duration_stretch": 1 / rate}
+    if voice not in FIXED:
+        mean, deviation = PITCH[voice]
+        settings |= {b"int_f0_target_mean": mean * pitch, b"int_f0_target_stddev": deviation * pitch * liveliness}
+    elif abs(pitch - 1) > 1e-6 or liveliness != 1:
+        raise FadaError(f"flite's voice {voice} keeps its pitch: give pitch the value of spectrum, and liveliness 1.")
+    for feature, value in settings.items():
         library.flite_feat_set_float(speaker.contents.features, feature, value)
     ctypes.CDLL(None).srand(0)  # the noise of its breath is the C library's
     utterance = library.flite_synth_text(text.encode("ascii", "ignore"), speaker)

@@ -42,6 +42,7 @@ def _voice() -> tuple[Any, Any]:
     try:
         import onnxruntime
         from hibari import Hibari, voices
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
     except ImportError as error:
         raise FadaError("This voice needs hibari-tts: run `pip install hibari-tts==0.2.1` and try again.") from error
     # A protobuf message that follows another of its kind is merged into it: this adds one output to the graph.
@@ -53,7 +54,7 @@ def _voice() -> tuple[Any, Any]:
     model = Path(voices.voice_path("heart")).read_bytes() + output
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
+    except (InvalidGraph, InvalidProtobuf, Fail) as error:
         raise FadaError("This hibari-tts has another network inside: run `pip install hibari-tts==0.2.1`.") from error
     return Hibari(voice="heart"), session
 

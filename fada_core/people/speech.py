@@ -107,6 +107,8 @@ def sample_voice(rng: np.random.Generator, age: float, sex: float, engines: tupl
     spectrum = float(np.clip(rng.normal(1, 0.05), 0.9, 1.12))
     if child:
         pitch, spectrum = pitch * 1.2, spectrum * 1.12
+    if name in flite.FIXED:
+        pitch, liveliness = spectrum, 1.0
     return Voice(chosen, name, language, rate, pitch, spectrum, liveliness)
 
 

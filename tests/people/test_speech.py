@@ -84,8 +84,23 @@ def test_times_agree_with_an_aligner() -> None:
 
 def test_alignment_names_what_it_does_not_know() -> None:
     pytest.importorskip("pocketsphinx")
-    with pytest.raises(FadaError, match="the word 'zzyzxq'"):
-        align(np.zeros(16000, np.float32), "zzyzxq")
+    silence = np.zeros(16000, np.float32)
+    with pytest.raises(FadaError, match="without English words"):
+        align(silence, "!")
+    with pytest.raises(FadaError, match="up to 9999"):
+        align(silence, "It is 123456.")
+    with pytest.raises(FadaError, match="does not find these words"):
+        align(silence[:1600], "much more than fits into a tenth of a second")
+
+
+def test_alignment_takes_words_that_no_dictionary_has() -> None:
+    pytest.importorskip("pocketsphinx")
+    text = "Papa met Bomballino 7 times."
+    speech = synthesize(text, _voice("espeak"))
+    found = align(speech.waveform, text)
+    mine, other = ([p.start for p in s.phonemes if p.symbol == "b"] for s in (speech, found))
+    assert len(mine) == len(other) == 2
+    assert np.abs(np.subtract(mine, other)).max() < 0.06
 
 
 def test_every_language_speaks_in_known_sounds() -> None:
@@ -124,6 +139,11 @@ def test_mistakes_are_named() -> None:
         synthesize("Hello", "klingon-x")
     with pytest.raises(FadaError, match="no words in 'xx'"):
         texts.sentence(np.random.default_rng(0), "xx")
+    if flite.available():
+        with pytest.raises(FadaError, match="voice rms keeps its pitch"):
+            synthesize("Hello", Voice("flite", "rms", pitch=1.1))
+        with pytest.raises(FadaError, match="no voice 'hal'"):
+            synthesize("Hello", Voice("flite", "hal"))
     with pytest.raises(FadaError, match="No engine is left"):
         sample_voice(np.random.default_rng(0), 0.5, 0.5, ())
 
