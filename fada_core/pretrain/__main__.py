@@ -12,7 +12,9 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_model, save_model
 
+from ..atomic import whole_file
 from ..checkpoint import CheckpointInfo, save_checkpoint
 from ..command import run_command
 from ..config import preset
@@ -24,29 +26,39 @@ from ..sampling.denoise import SamplingSettings
 from ..training import LoopConfig, train
 from ..training.preview import preview_avatars
 from .teacher import TeacherTask
-from .vae import VAETask
+from .vae import Pools, VAETask
 
 log = logging.getLogger("fada.pretrain")
+
+POOLS = ("high", "moderate")
 
 
 @dataclass
 class PretrainConfig:
-    """Train the tiny model from nothing; every stage resumes where it was left."""
+    """Train a model of our own from nothing; every stage resumes where it was left."""
 
     out: Path
     """Folder for data, states, previews and, at the end, teacher.safetensors."""
+    preset: Literal["portrait", "tiny"] = "portrait"
+    """Shape of the networks."""
     data: str = "avatars"
-    """`avatars`, or a manifest (.jsonl) as `fada_core.prepare` writes it, of which the high pool is taken."""
+    """`avatars`, or a manifest (.jsonl) as `fada_core.prepare` writes it. The autoencoder sees both pools, the teacher
+    the high one alone."""
     stage: Literal["data", "vae", "all"] = "all"
     """The last stage to run."""
     max_minutes: float = 0.0
     """Stop and save after this time (0: no limit); the checkpoint is written with what was learned."""
     clips: int = 640
-    """Avatars to render, one short clip each."""
+    """Avatars of each pool to render, one short clip each."""
     clip_seconds: float = 2.4
     workers: int = os.cpu_count() or 1
     """Processes that render."""
     vae_batch: int = 16
+    """Pictures a step and process."""
+    vae_crop: int = 128
+    """Side in pixels of the parts of pictures that the autoencoder learns from, at all scales; 0: whole pictures."""
+    vae_textures: float = 0.35
+    """Share of its pictures that show no person but dead leaves, so that it works on any picture."""
     teacher_batch: int = 4
     vae: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=1000, learning_rate=1.2e-3, max_grad_norm=1.0, weight_decay=0.0)
@@ -69,28 +81,30 @@ def run(config: PretrainConfig) -> Path | None:
     deadline = started + config.max_minutes * 60 if config.max_minutes else float("inf")
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
     torch.manual_seed(config.teacher.seed)
-    networks = Networks(preset("tiny"))
+    networks = Networks(preset(config.preset))
     model = networks.config
-    data: AvatarSet | ManifestSet
+    pools: list[AvatarSet] | list[ManifestSet]
     if config.data == "avatars":
-        data = AvatarSet(config.out / "data", "high", config.clips, config.clip_seconds, model.size, model.fps)
+        made = (config.clips, config.clip_seconds, model.size, model.fps)
+        pools = [AvatarSet(config.out / "data", pool, *made) for pool in POOLS]
         with accelerator.main_process_first():
-            data.render(config.workers)
+            for pool in pools:
+                pool.render(config.workers)
         origin = f"{config.clips} rendered avatars of {config.clip_seconds} s"
     else:
-        data = ManifestSet(config.data, model.size, model.fps, ("high",))
-        origin = f"{len(data)} clips of {Path(config.data).name}"
+        pools = [ManifestSet(config.data, model.size, model.fps, (pool,)) for pool in POOLS]
+        origin = f"{len(pools[0])} clips of {Path(config.data).name}"
     if config.stage == "data":
         return None
 
-    vae_task = VAETask(networks.vae, data, config.vae_batch)
-    if not train(vae_task, config.vae, config.out / "vae", accelerator, deadline) or config.stage == "vae":
+    if not _autoencoder(config, networks, Pools([pool for pool in pools if len(pool)]), accelerator, deadline):
         log.info("stopped in the autoencoder's stage; start again to go on")
         return None
-    vae_task.set_statistics()
+    if config.stage == "vae":
+        return None
 
     networks.to(accelerator.device)
-    clips = encode_clips(data, networks, accelerator, config.out / "latents")
+    clips = encode_clips(pools[0], networks, accelerator, config.out / "latents")
     way = SamplingSettings(config.sampling_steps, config.ref_cfg, config.audio_cfg)
 
     def show(networks: Networks, folder: Path, step: int) -> None:
@@ -105,6 +119,28 @@ def run(config: PretrainConfig) -> Path | None:
         save_checkpoint(target, networks, info, dtype=torch.float16)
         log.info("wrote %s", target)
     return target
+
+
+def _autoencoder(
+    config: PretrainConfig, networks: Networks, pictures: Pools, accelerator: Accelerator, deadline: float
+) -> bool:
+    """Train the autoencoder, or take the finished one; returns whether it is finished.
+
+    It is kept in a file of its own, as latents and teachers depend on its very numbers, the latents' statistics too,
+    while the set of clips may grow.
+    """
+    target = config.out / "autoencoder.safetensors"
+    if not target.exists():
+        task = VAETask(networks.vae, pictures, config.vae_batch, config.vae_crop, config.vae_textures)
+        if not train(task, config.vae, config.out / "vae", accelerator, deadline):
+            return False
+        task.set_statistics()
+        if accelerator.is_main_process:
+            with whole_file(target) as partial:
+                save_model(networks.vae, partial)
+        accelerator.wait_for_everyone()
+    load_model(networks.vae, target)
+    return True
 
 
 def main() -> int:

@@ -12,14 +12,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from ..checkpoint import load_checkpoint, save_checkpoint
 from ..command import run_command
@@ -29,7 +27,7 @@ from ..errors import FadaError
 from ..models.networks import Networks
 from ..models.vae import TinyVAE
 from ..training import LoopConfig, train
-from .vae import VAETask
+from .vae import Pools, VAETask
 
 log = logging.getLogger("fada.pretrain")
 
@@ -56,23 +54,6 @@ class DecoderConfig:
     mixed_precision: Literal["no", "bf16"] = "bf16"
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
-
-
-@dataclass(frozen=True)
-class _Pools:
-    """Several sets of avatars as one; see `vae.Pictures`."""
-
-    sets: Sequence[AvatarSet]
-
-    @property
-    def size(self) -> int:
-        return self.sets[0].size
-
-    def __len__(self) -> int:
-        return sum(map(len, self.sets))
-
-    def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return self.sets[index % len(self.sets)].picture(index // len(self.sets), generator)
 
 
 def with_decoder(networks: Networks, like: VAEConfig) -> Networks:
@@ -118,7 +99,7 @@ def run(config: DecoderConfig) -> list[Path]:
     with accelerator.main_process_first():
         for pool in sets:
             pool.render(config.workers)
-    task = VAETask(vae, _Pools(sets), config.batch)
+    task = VAETask(vae, Pools(sets), config.batch)
     started = time.monotonic()
     if not train(task, config.loop, config.out / "decoder", accelerator, float("inf")):
         raise FadaError("The training was stopped; start again to go on.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,6 +53,24 @@ class Pictures(Protocol):
 
     def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random frame (3, size, size) in -1..1, and the boxes of its mouth and its eyes, (2, 4) pixels."""
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Several sets of clips as one, each drawn from equally often; see `Pictures`."""
+
+    sets: Sequence[Pictures]
+
+    @property
+    def size(self) -> int:
+        return self.sets[0].size
+
+    def __len__(self) -> int:
+        return len(self.sets) * max(map(len, self.sets))
+
+    def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        source = self.sets[index % len(self.sets)]
+        return source.picture(index // len(self.sets) % len(source), generator)
 
 
 @dataclass
