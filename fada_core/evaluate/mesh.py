@@ -1,7 +1,7 @@
-"""Lips of real faces, read by a network of others: mediapipe's face mesh (468 points, Apache-2.0), made from photographs.
+"""Lips of real faces, read by a network of others: mediapipe's face mesh (468 points, Apache-2.0), made of photographs.
 
-No training of ours may see what it says. Its file, face_landmark.tflite, is in the npm package @mediapipe/face_mesh; the
-package ai-edge-litert runs it.
+No training of ours may see what it says. Its file, face_landmark.tflite, is in the npm package @mediapipe/face_mesh;
+the package ai-edge-litert runs it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FaceMesh:
             self._network = Interpreter(model_path=str(path), num_threads=1)
             self._network.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise FadaError(f"'{path}' is no network that ai-edge-litert can run; give face_landmark.tflite.") from error
+            raise FadaError(f"'{path}' cannot be run by ai-edge-litert; give face_landmark.tflite.") from error
         self._input = self._network.get_input_details()[0]
         outputs = self._network.get_output_details()
         self._output = next((o["index"] for o in outputs if math.prod(o["shape"]) == 468 * 3), None)
@@ -100,7 +100,7 @@ def openness(landmarks: Tensor) -> Tensor:
 
 
 def still_mask(landmarks: Tensor, size: int) -> Tensor:
-    """(1, 1, size, size), 1 where nothing speaks: all but the lower face and the eyes, wherever they are in any frame."""
+    """(1, 1, size, size), 1 where nothing speaks: all but where any frame has the lower face or the eyes."""
     ys, xs = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
     place = torch.stack([xs, ys], -1)
     mask = torch.ones(size, size)
