@@ -15,7 +15,7 @@ from .surface import ramp
 Color = tuple[float, float, float]  # linear RGB
 
 REACH = np.pi / 2  # angle from the axis at the edge of the texture
-IRIS = np.radians(22.5)  # angle of the edge of the iris on MakeHuman's large eyeball
+IRIS = np.radians(23.5)  # angle of the edge of the iris on MakeHuman's large eyeball, as in `organs`
 
 # Irises (outer zone, sRGB; zone about the pupil, sRGB) and how common they are with African, Asian, European ancestry:
 # our estimate.
@@ -26,7 +26,7 @@ IRISES = (
     ((118, 104, 62), (142, 98, 50), (0.5, 0.6, 12)),  # hazel
     ((104, 122, 92), (140, 122, 74), (0.2, 0.2, 9)),  # green
     ((112, 146, 168), (140, 160, 164), (0.2, 0.1, 18)),  # blue
-    ((74, 112, 152), (120, 146, 160), (0.1, 0.1, 12)),
+    ((88, 116, 146), (124, 144, 154), (0.1, 0.1, 12)),
     ((132, 144, 150), (146, 146, 136), (0.1, 0.1, 8)),  # grey
 )
 
@@ -48,7 +48,7 @@ def sample_eye_traits(rng: np.random.Generator, age: float, ancestry: np.ndarray
     """`age` 0..1 (5 .. 85 years), `ancestry` (3,) shares African, Asian, European; redder eyes in the moderate pool."""
     chance = np.array([row[2] for row in IRISES]) @ np.asarray(ancestry, float)
     outer, inner, _ = IRISES[rng.choice(len(IRISES), p=chance / chance.sum())]
-    tint = rng.normal(0, 0.06) + rng.normal(0, 0.04, 3)
+    tint = rng.normal(0, 0.06) + rng.normal(0, 0.02, 3)
     return EyeTraits(
         iris=tuple(float(c) for c in np.clip(to_linear(np.array(outer) / 255) * np.exp(3 * tint), 0, 1)),
         inner=tuple(float(c) for c in np.clip(to_linear(np.array(inner) / 255) * np.exp(3 * tint), 0, 1)),

@@ -69,7 +69,7 @@ def sample_skin_traits(
     african, asian, european = np.asarray(ancestry, float) / np.sum(ancestry)
     rich = 1.4 if pool == "moderate" else 1.0
     # Each ancestry has its own wide range; the Asian and European ones take in all between Morocco and Indonesia.
-    melanin = african * rng.beta(3.2, 1.7) + asian * (0.12 + 0.6 * rng.beta(1.5, 2.6))
+    melanin = african * rng.beta(4, 1.7) + asian * (0.12 + 0.6 * rng.beta(1.5, 2.6))
     melanin += european * (0.02 + 0.62 * rng.beta(1.1, 2.6))
     fair = float(ramp(0.5, 0.1, np.float32(melanin)))
     old = float(ramp(0.42, 0.95, np.float32(age)))
@@ -82,7 +82,7 @@ def sample_skin_traits(
         blotches=float(np.clip(rng.beta(1.8, 2.5) * rich * (1 - 0.5 * child) * (1 + 0.4 * old), 0, 1)),
         roughness=float(np.clip(rng.beta(2.2, 2.2) * (1 - 0.7 * child) * (0.85 + 0.3 * sex) + 0.2 * old, 0, 1)),
         freckles=float(fair * rng.beta(0.5, 2.2) * rich if rng.random() < 0.55 else 0),
-        moles=int(rng.poisson(4 * rich)),
+        moles=int(rng.poisson(3.5 * rich)),
         pimples=int(rng.poisson(0.6 * rich + 9 * teen * rng.random())),
         dark_circles=float(rng.beta(1.6, 2.4) * (0.7 + 0.5 * old) * (1 - 0.6 * child)),
         wrinkles=float(np.clip(old * rng.uniform(0.55, 1.1) + 0.12 * rng.random() * (1 - child), 0, 1)),
@@ -169,15 +169,15 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
     if age > 0.65:
         distance, lot = scattered(points, 4.5, rng)
         pigment += (age - 0.6) * 0.5 * (lot < 0.35) * ramp(0.06, 0.03, distance / (0.4 + 1.5 * lot) + 0.02 * fine)
-    moles = _marks(canvas, traits.moles, (0.012, 0.03), rng)
-    pigment += moles * (0.35 + 0.2 * (1 - traits.melanin))
+    moles = _marks(canvas, traits.moles, (0.006, 0.017), rng)
+    pigment += moles * (0.3 + 0.15 * (1 - traits.melanin))
 
     # Blood
     flush = 0.62 * nose + 0.6 * cheeks * (1 + 0.8 * patches) + 0.28 * chin + 0.55 * canvas.ears
     blood = 0.12 + traits.redness * flush
     blood += traits.blotches * (0.3 * patches + 0.22 * middle) + 0.1 * fine * rough + 0.16 * sockets
     blood += 0.22 * traits.dark_circles * below_eye + 0.7 * hollow
-    pimples = _marks(canvas, traits.pimples, (0.018, 0.035), rng)
+    pimples = _marks(canvas, traits.pimples, (0.009, 0.02), rng)
     blood += 0.9 * pimples * (1 - lips)
     if traits.wrinkles > 0.4 and traits.redness > 0.4:  # small vessels that show on older cheeks and noses
         vessels = ramp(0.1, 0.0, np.abs(smooth_noise(points, 26, rng, 2)))

@@ -1,0 +1,197 @@
+"""Filters of single pictures for the styles, each a millisecond or less at 256 pixels: blur, Kuwahara, edges of parts.
+
+Pictures are C-contiguous float32 (h, w, c), sRGB 0..1. Beyond the border the edge pixels go on.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from .mesh import Part
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _convolve(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    h, w, c = picture.shape
+    r = len(kernel) // 2
+    half = np.empty_like(picture)
+    padded = np.empty((w + 2 * r) * c, np.float32)
+    for y in range(h):
+        row = picture[y].reshape(w * c)
+        padded[r * c : (r + w) * c] = row
+        for x in range(r):
+            for k in range(c):
+                padded[x * c + k] = row[k]
+                padded[(r + w + x) * c + k] = row[(w - 1) * c + k]
+        out = half[y].reshape(w * c)
+        out[:] = 0
+        for t in range(2 * r + 1):
+            weight, start = kernel[t], t * c
+            for i in range(w * c):
+                out[i] += weight * padded[start + i]
+    result = np.zeros_like(picture)
+    for y in range(h):
+        out = result[y].reshape(w * c)
+        for t in range(2 * r + 1):
+            weight = kernel[t]
+            row = half[min(max(y + t - r, 0), h - 1)].reshape(w * c)
+            for i in range(w * c):
+                out[i] += weight * row[i]
+    return result
+
+
+def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of (h, w) or (h, w, c) float32 with `sigma` in pixels."""
+    if sigma < 0.2:
+        return picture
+    r = max(1, math.ceil(2.2 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-r, r + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    return _convolve(np.ascontiguousarray(picture).reshape(*picture.shape[:2], -1), kernel).reshape(picture.shape)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _box(planes: np.ndarray, n: int) -> np.ndarray:
+    """Sums over the n x n pixels that begin n // 2 up and left of each, of (h, w, c)."""
+    h, w, c = planes.shape
+    before, after = n // 2, n - n // 2
+    half = np.empty_like(planes)
+    total = np.empty(c, np.float32)
+    for y in range(h):
+        for k in range(c):
+            total[k] = 0
+            for t in range(-before, after):
+                total[k] += planes[y, min(max(t, 0), w - 1), k]
+        for x in range(w):
+            for k in range(c):
+                half[y, x, k] = total[k]
+                total[k] += planes[y, min(x + after, w - 1), k] - planes[y, max(x - before, 0), k]
+    result = np.empty_like(planes)
+    row = np.zeros((w, c), np.float32)
+    for t in range(-before, after):
+        row += half[min(max(t, 0), h - 1)]
+    for y in range(h):
+        result[y] = row
+        new, old = half[min(y + after, h - 1)], half[max(y - before, 0)]
+        for x in range(w):
+            for k in range(c):
+                row[x, k] += new[x, k] - old[x, k]
+    return result
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _kuwahara(picture: np.ndarray, n: int, sharpness: float) -> np.ndarray:
+    h, w, _ = picture.shape
+    planes = np.empty((h, w, 4), np.float32)
+    for y in range(h):
+        for x in range(w):
+            r, g, b = picture[y, x, 0], picture[y, x, 1], picture[y, x, 2]
+            planes[y, x, 0], planes[y, x, 1], planes[y, x, 2] = r, g, b
+            planes[y, x, 3] = r * r + g * g + b * b
+    sums = _box(planes, n)
+    area = np.float32(1.0 / (n * n))
+    result = np.empty_like(picture)
+    up, down = n // 2 - (n - 1), n // 2  # to the middles of the squares that end and begin in a pixel
+    for y in range(h):
+        for x in range(w):
+            r = g = b = weight = np.float32(0)
+            for corner in range(4):
+                yy = min(max(y + (down if corner & 1 else up), 0), h - 1)
+                xx = min(max(x + (down if corner & 2 else up), 0), w - 1)
+                mr, mg, mb = sums[yy, xx, 0] * area, sums[yy, xx, 1] * area, sums[yy, xx, 2] * area
+                spread = sums[yy, xx, 3] * area - mr * mr - mg * mg - mb * mb
+                q = np.float32(1) / (np.float32(1) + sharpness * max(spread, np.float32(0)))
+                q = q * q
+                q = q * q + np.float32(1e-12)
+                r, g, b, weight = r + q * mr, g + q * mg, b + q * mb, weight + q
+            result[y, x, 0], result[y, x, 1], result[y, x, 2] = r / weight, g / weight, b / weight
+    return result
+
+
+def kuwahara(picture: np.ndarray, radius: int, sharpness: float = 3000) -> np.ndarray:
+    """Smooths (h, w, 3) into flat patches with sharp borders: of the four squares of side `radius` + 1 that meet in a
+    pixel those count that vary least (after Kuwahara et al. 1976, with soft weights)."""
+    return _kuwahara(np.ascontiguousarray(picture), radius + 1, np.float32(sharpness))
+
+
+def luminance(picture: np.ndarray) -> np.ndarray:
+    """(h, w, 3) -> (h, w), of the coded values (Rec. 601)."""
+    return picture @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _part_lines(parts: np.ndarray, table: np.ndarray) -> np.ndarray:
+    h, w = parts.shape
+    out = np.zeros((h, w), np.float32)
+    for y in range(h - 1):
+        for x in range(w - 1):
+            a = parts[y, x]
+            right, below = table[a, parts[y, x + 1]], table[a, parts[y + 1, x]]
+            if right > 0:
+                out[y, x] = max(out[y, x], right)
+                out[y, x + 1] = max(out[y, x + 1], right)
+            if below > 0:
+                out[y, x] = max(out[y, x], below)
+                out[y + 1, x] = max(out[y + 1, x], below)
+    return out
+
+
+def part_lines(parts: np.ndarray, table: np.ndarray, width: float) -> np.ndarray:
+    """Lines (h, w) 0..1 between `parts` (h, w) uint8, as strong as `table` (k, k) says, some `width` pixels wide.
+
+    Hair is taken as one mass, so that single hairs get no outline."""
+    hair, empty = parts == Part.HAIR, parts == Part.BACKGROUND
+    near = blur(np.stack([hair, empty], 2).astype(np.float32), 2.0 * len(parts) / 256)
+    thin = np.where(near[..., 1] > 0.1, np.uint8(Part.BACKGROUND), np.uint8(Part.SKIN))
+    parts = np.where(hair | empty, np.where(near[..., 0] > 0.45, np.uint8(Part.HAIR), thin), parts)
+    parts[empty & (near[..., 0] <= 0.45)] = Part.BACKGROUND
+    lines = blur(_part_lines(parts, table), 0.45 * width)
+    return np.minimum(lines * 1.25, 1)
+
+
+def difference_lines(tone: np.ndarray, sigma: float, gain: float, threshold: float = 0.012) -> np.ndarray:
+    """Lines (h, w) 0..1 where `tone` (h, w) is darker than about it: difference of Gaussians (Winnemoeller 2011)."""
+    dark = blur(tone, 1.6 * sigma) - blur(tone, sigma)
+    return np.clip((dark - threshold) * gain, 0, 1)
+
+
+def streaks(size: int, angle: float, length: float, width: float, rng: np.random.Generator) -> np.ndarray:
+    """A field (size, size) 0..1, evenly distributed, of strokes `length` by `width` pixels at `angle` radians."""
+    n = int(size * 1.5) + 8
+    noise = rng.standard_normal((n, n)).astype(np.float32)
+    row = blur(noise, width)
+    k = max(1, int(length))
+    row = np.cumsum(np.pad(row, ((0, 0), (k, 0)), mode="wrap"), 1)
+    row = row[:, k:] - row[:, :-k]
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) - size / 2
+    c, s = math.cos(angle), math.sin(angle)
+    wave = 1.2 * np.sin(x / size * 5 + rng.uniform(0, 6)) + 1.2 * np.sin(y / size * 4 + rng.uniform(0, 6))
+    u, v = x * c + y * s + n / 2, -x * s + y * c + n / 2 + wave
+    field = row[v.astype(int).clip(0, n - 1), u.astype(int).clip(0, n - 1)]
+    order = np.empty(size * size, np.float32)
+    order[np.argsort(field, axis=None)] = np.linspace(0, 1, size * size, dtype=np.float32)
+    return order.reshape(size, size)
+
+
+def paper(size: int, grain: float, rng: np.random.Generator) -> np.ndarray:
+    """Tooth of paper or canvas (size, size) 0..1 with bumps of some `grain` pixels, evenly distributed."""
+    field = blur(rng.standard_normal((size, size)).astype(np.float32), grain)
+    field = field / field.std() + 0.5 * rng.standard_normal((size, size)).astype(np.float32)
+    order = np.empty(size * size, np.float32)
+    order[np.argsort(field, axis=None)] = np.linspace(0, 1, size * size, dtype=np.float32)
+    return order.reshape(size, size)
+
+
+def smooth_field(size: int, cells: float, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random field (size, size) with mean 0 and deviation 1 and `cells` bumps across."""
+    sigma = size / cells / 2.5
+    step = max(1, int(sigma / 2))
+    n = size // step + 2
+    field = blur(rng.standard_normal((n, n)).astype(np.float32), sigma / step)
+    at = np.arange(size) / step
+    i = at.astype(int)
+    t = (at - i).astype(np.float32)
+    field = field[i] * (1 - t)[:, None] + field[i + 1] * t[:, None]
+    field = field[:, i] * (1 - t) + field[:, i + 1] * t
+    return (field - field.mean()) / field.std()
