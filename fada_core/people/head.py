@@ -21,8 +21,10 @@ PIVOT = np.array([0.0, 6.05, 0.05], np.float32)  # where the head turns: the upp
 
 CHIN, CROWN = 5225, 881  # numbers in hm08
 
-# A smooth expression on top of which all units work: the base mesh's brows are low, and its lips do not quite meet.
-REST = {"mouthClose": 0.06}
+# The ring where closed lips touch, in the middle and to the left of it, in hm08.
+CONTACT_UPPER = (474, 7228, 7226)
+CONTACT_LOWER = (493, 7242, 7236)
+OVERLAP = 0.005  # of closed lips, in dm
 
 # What turns of the eyes, in radians, the units eyeLook... stand for: measured on the helper eyes of the base mesh.
 LOOK = {"Up": 0.19, "Down": 0.28, "In": 0.39, "Out": 0.38}
@@ -194,11 +196,17 @@ class Head:
             self.neutral[index] += np.float32(weight) * delta
         eyes = np.concatenate([data.helpers[k].base for k in ("left_eye", "right_eye")])
         self.neutral += data.vertices[eyes].mean(0) - self.neutral[eyes].mean(0)
-        for name, weight in REST.items():
-            self.neutral += np.float32(weight) * data.unit_deltas[unit_index(name)]
         row = {int(n): i for i, n in enumerate(data.hm08)}
+        self._close_lips([row[n] for n in CONTACT_UPPER], [row[n] for n in CONTACT_LOWER])
         chin, crown = self.neutral[row[CHIN], 1], self.neutral[row[CROWN], 1]
         self.height, self.middle = float(crown - chin), float(crown + chin) / 2
+
+    def _close_lips(self, upper: list[int], lower: list[int]) -> None:
+        """The base mesh's lips do not quite meet, and a person's features may part them further."""
+        close = assets.load().unit_deltas[unit_index("mouthClose")]
+        gap = self.neutral[upper, 1] - self.neutral[lower, 1] + OVERLAP
+        gain = close[lower, 1] - close[upper, 1]
+        self.neutral += np.float32((gap / gain).max().clip(0, 0.2)) * close
 
     @staticmethod
     def _weights(person: Shaped) -> list[tuple[str, float]]:

@@ -26,21 +26,28 @@ def project(points, view, focal, middle, out):
         out[i, 2] = inverse
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def noise(x, y, seed):
-    """A fixed pseudo-random number in 0..1 of two cell numbers."""
-    h = np.uint32(x) * np.uint32(374761393) + np.uint32(y) * np.uint32(668265263) + np.uint32(seed) * np.uint32(69069)
-    h = (h ^ (h >> np.uint32(13))) * np.uint32(1274126177)
-    return ((h ^ (h >> np.uint32(16))) & np.uint32(0xFFFF)) * np.float32(1 / 65536)
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def span(u, v, step_u, step_v, length):
+    """First and last of the steps 0..length along a row in which u, v and 1 - u - v are not negative."""
+    first, last = np.float32(0), np.float32(length)
+    for value, step in ((u, step_u), (v, step_v), (np.float32(1.0) - u - v, -step_u - step_v)):
+        if step > np.float32(1e-12):
+            first = max(first, -value / step)
+        elif step < np.float32(-1e-12):
+            last = min(last, -value / step)
+        elif value < 0:
+            last = np.float32(-1)
+    return int(math.ceil(first)), int(math.floor(last))
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def rasterise(screen, faces, mesh_of, flags, cells, uv, texels, texture, near, ids, lens):
+def rasterise(screen, faces, mesh_of, flags, uv, texels, texture, near, ids, lens):
     """Writes the nearest face of every sample.
 
-    `mesh_of` (F,): the face's mesh; per mesh `flags`, `texture` (m, 3) int64: start in `texels`, height, width, and
-    `cells` (m, 2): cells of the dither over u and v. A hole in a texture is decided by a dither that is fixed to the
-    surface. Clear faces go to `lens` (S, S) int32 where they are nearer than all opaque ones drawn before.
+    `mesh_of` (F,): the face's mesh; per mesh `flags` and `texture` (m, 3) int64: start in `texels`, height, width. A
+    face that is partly clear covers so many of a pixel's 2 x 2 samples; which of them is the face's own lot, so that
+    layers add up and nothing flickers. Clear faces go to `lens` (S, S) int32 where they are nearer than all opaque ones
+    drawn before.
     """
     size = near.shape[0]
     for t in range(len(faces)):
@@ -60,36 +67,43 @@ def rasterise(screen, faces, mesh_of, flags, cells, uv, texels, texture, near, i
             continue
         inverse = np.float32(1.0) / area
         step_u, step_v = (y1 - y2) * inverse, (y2 - y0) * inverse
+        step_w = -step_u - step_v
         zi, zj, zk = screen[i, 2], screen[j, 2], screen[k, 2]
+        step_z = step_u * zi + step_v * zj + step_w * zk
+        cut, clear = flags[m] & 2, flags[m] & 4
+        height, width, start = texture[m, 1], texture[m, 2], texture[m, 0]
+        lot = np.uint32(t * np.uint32(2654435761)) >> np.uint32(29)
+        px = np.float32(left + 0.5)
         for y in range(top, bottom + 1):
-            py, px = np.float32(y + 0.5), np.float32(left + 0.5)
+            py = np.float32(y + 0.5)
             u = ((x1 - px) * (y2 - py) - (x2 - px) * (y1 - py)) * inverse
             v = ((x2 - px) * (y0 - py) - (x0 - px) * (y2 - py)) * inverse
-            for x in range(left, right + 1):
-                w = np.float32(1.0) - u - v
-                if u >= 0 and v >= 0 and w >= 0:
-                    z = u * zi + v * zj + w * zk
-                    if z > near[y, x]:
-                        visible = True
-                        if flags[m] & 2:
-                            a = u * uv[i, 0] + v * uv[j, 0] + w * uv[k, 0]
-                            b = u * uv[i, 1] + v * uv[j, 1] + w * uv[k, 1]
-                            height, width = texture[m, 1], texture[m, 2]
-                            tx = min(width - 1, max(0, int(a * width)))
-                            ty = min(height - 1, max(0, int((1 - b) * height)))
-                            alpha = texels[texture[m, 0] + (ty * width + tx) * 4 + 3]
-                            if alpha < 250:
-                                visible = alpha > 8 and alpha > 255 * noise(
-                                    int(a * cells[m, 0] + 64), int(b * cells[m, 1] + 64), m
-                                )
-                        if visible:
-                            if flags[m] & 4:
-                                lens[y, x] = t
-                            else:
-                                near[y, x] = z
-                                ids[y, x] = t
+            first, last = span(u, v, step_u, step_v, right - left)
+            if first > last:
+                continue
+            u += first * step_u
+            v += first * step_v
+            z = u * zi + v * zj + (np.float32(1.0) - u - v) * zk
+            for x in range(left + first, left + last + 1):
+                if z > near[y, x]:
+                    visible = True
+                    if cut:
+                        w = np.float32(1.0) - u - v
+                        a = u * uv[i, 0] + v * uv[j, 0] + w * uv[k, 0]
+                        b = u * uv[i, 1] + v * uv[j, 1] + w * uv[k, 1]
+                        tx = min(width - 1, max(0, int(a * width)))
+                        ty = min(height - 1, max(0, int((1 - b) * height)))
+                        step = (lot + (x & 1) * 2 + ((x ^ y) & 1)) & 3
+                        visible = texels[start + (ty * width + tx) * 4 + 3] > 24 + step * 56 + ((lot & 4) << 2)
+                    if visible:
+                        if clear:
+                            lens[y, x] = t
+                        else:
+                            near[y, x] = z
+                            ids[y, x] = t
                 u += step_u
                 v += step_v
+                z += step_z
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -117,17 +131,18 @@ def depth_map(points, faces, mesh_of, skip, matrix, depth):
         top, bottom = max(0, int(math.ceil(min(y0, y1, y2)))), min(size - 1, int(math.floor(max(y0, y1, y2))))
         inverse = np.float32(1.0) / area
         step_u, step_v = (y1 - y2) * inverse, (y2 - y0) * inverse
+        zi, zj, zk = place[i, 2], place[j, 2], place[k, 2]
+        step_z = step_u * zi + step_v * zj - (step_u + step_v) * zk
         for y in range(top, bottom + 1):
             u = ((x1 - left) * (y2 - y) - (x2 - left) * (y1 - y)) * inverse
             v = ((x2 - left) * (y0 - y) - (x0 - left) * (y2 - y)) * inverse
-            for x in range(left, right + 1):
-                w = np.float32(1.0) - u - v
-                if u >= 0 and v >= 0 and w >= 0:
-                    z = u * place[i, 2] + v * place[j, 2] + w * place[k, 2]
-                    if z < depth[y, x]:
-                        depth[y, x] = z
-                u += step_u
-                v += step_v
+            first, last = span(u, v, step_u, step_v, right - left)
+            z = (u + first * step_u) * zi + (v + first * step_v) * zj
+            z += (np.float32(1.0) - u - v - first * (step_u + step_v)) * zk
+            for x in range(left + first, left + last + 1):
+                if z < depth[y, x]:
+                    depth[y, x] = z
+                z += step_z
 
 
 @njit(cache=True, nogil=True, fastmath=True)

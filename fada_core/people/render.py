@@ -80,9 +80,6 @@ class Renderer:
             np.float32,
         )  # fmt: skip
         view, focal = scene.camera.view(), np.float32(scene.camera.focal(side))
-        screen = np.empty_like(scene.points)
-        scene.pose(scene.head.pose(np.zeros(len(assets.UNITS))))
-        raster.project(scene.points, view, focal, np.float32(side / 2), screen)
         return {
             "lamp": lamp,
             "view": view,
@@ -90,9 +87,8 @@ class Renderer:
             "eye": np.array(scene.camera.eye, np.float32),
             "matrix": scene.light_matrix(np.array(light.key_direction), SHADOW_SIZE, SHADOW_SPAN),
             "exposure": np.full(3, EXPOSURE, np.float32),
-            "cells": _cells(scene, screen),
             "background": np.ascontiguousarray(scene.background, np.float32),
-            "screen": screen,
+            "screen": np.empty_like(scene.points),
         }
 
     def _draw(self, scene: Scene, posed: Posed, s: dict, picture: np.ndarray, parts: np.ndarray) -> None:
@@ -104,8 +100,8 @@ class Renderer:
         self._lens.fill(-1)
         self._depth.fill(1e9)
         raster.rasterise(
-            s["screen"], scene.faces, scene.mesh_of, scene.flags, s["cells"], scene.uv, scene.texels, scene.texture,
-            self._near, self._ids, self._lens,
+            s["screen"], scene.faces, scene.mesh_of, scene.flags, scene.uv, scene.texels, scene.texture, self._near,
+            self._ids, self._lens,
         )  # fmt: skip
         raster.depth_map(scene.points, scene.faces, scene.mesh_of, scene.no_shadow, s["matrix"], self._depth)
         metal = np.float32(scene.overrides.metal if scene.overrides else 0)
@@ -130,22 +126,6 @@ def mouth_frame(posed: Posed) -> np.ndarray:
     opened = float(np.linalg.norm(upper - lower))
     rates = (4.0 / (0.4 + 3.0 * opened), 1.6 / (0.5 + 2.0 * opened), 0.08)
     return np.stack([(upper + lower) / 2, posed.turn @ np.array([0, 0, 1], np.float32), rates]).astype(np.float32)
-
-
-def _cells(scene: Scene, screen: np.ndarray) -> np.ndarray:
-    """(m, 2) float32: cells of the dither over u and v, about a sample wide where the head is at rest."""
-    out = np.ones((len(scene.pieces), 2), np.float32)
-    for n in np.flatnonzero(scene.flags & raster.CUTOUT):
-        faces = scene.faces[scene.mesh_of == n]
-        uv = scene.uv[faces]
-        place = screen[faces, :2]
-        edges = np.linalg.norm(place[:, 1:] - place[:, :1], axis=2)
-        for k in (0, 1):
-            steps = np.abs(uv[:, 1:, k] - uv[:, :1, k])
-            used = steps > 1e-4
-            if used.any():
-                out[n, k] = np.median(edges[used] / steps[used]).clip(8, 4096)
-    return out
 
 
 _rows = {int(n): i for i, n in enumerate(assets.load().hm08)}

@@ -19,15 +19,32 @@ SHADOW_SIZE, SHADOW_SPAN = 176, 5.4  # texels and dm a side of the lamp's depth 
 OCCLUSION_DIRECTIONS, OCCLUSION_SIZE, OCCLUSION_SPAN = 40, 128, 5.6
 
 
-def slopes(surface: SkinMaps) -> np.ndarray:
-    """(S, S, 9) float32: slopes over u and v, in dm, of the height and of three creases, and the gloss."""
-    size = len(surface.height)
-    maps = np.concatenate([surface.height[..., None], surface.creases], 2).astype(np.float32) / 100
-    out = np.empty((size, size, 9), np.float32)
+def reduce(texture: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
+    """A texture (H, W, 4) uint8 averaged over cells of `factors` rows and columns, colours weighted by alpha."""
+    rows, columns = factors
+    height, width = texture.shape[0] // rows, texture.shape[1] // columns
+    if (rows, columns) == (1, 1):
+        return texture
+    cells = texture[: height * rows, : width * columns].reshape(height, rows, width, columns, 4).astype(np.float32)
+    alpha = cells[..., 3:]
+    color = (cells[..., :3] * (alpha + 0.5)).sum((1, 3)) / (alpha + 0.5).sum((1, 3))
+    return np.round(np.concatenate([color, alpha.mean((1, 3))], 2)).astype(np.uint8)
+
+
+def slopes(surface: SkinMaps, factors: tuple[int, int]) -> np.ndarray:
+    """(H, W, 9) float32: slopes over u and v, in dm, of the height and of three creases, and the gloss.
+
+    Maps are averaged over cells of `factors` rows and columns first.
+    """
+    maps = np.concatenate([surface.height[..., None], surface.creases, surface.gloss[..., None]], 2)
+    rows, columns = factors
+    height, width = len(maps) // rows, len(maps) // columns
+    maps = maps[: height * rows, : width * columns].reshape(height, rows, width, columns, 5).mean((1, 3))
+    out = np.empty((height, width, 9), np.float32)
     for n in range(4):
-        dy, dx = np.gradient(maps[..., n])
-        out[..., 2 * n], out[..., 2 * n + 1] = dx * size, -dy * size
-    out[..., 8] = surface.gloss
+        dy, dx = np.gradient(maps[..., n] / 100)
+        out[..., 2 * n], out[..., 2 * n + 1] = dx * width, -dy * height
+    out[..., 8] = maps[..., 4]
     return out
 
 
@@ -69,8 +86,6 @@ class Scene:
         self.faces = np.ascontiguousarray(np.concatenate(faces), np.int32)
         self.mesh_of = np.repeat(np.arange(len(pieces), dtype=np.int32), [len(m.faces) for m in pieces])
         self.uv = np.ascontiguousarray(np.concatenate([m.uv for m in pieces]), np.float32)
-        self.slopes = slopes(surface)
-        self._tables()
         n = self.starts[-1]
         self.points, self.normals = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
         self.tangents = np.zeros((n, 3), np.float32)
@@ -80,7 +95,9 @@ class Scene:
         self.attributes[:skin_end, 1] = data.region("lips")
         self.attributes[:skin_end, 2] = data.region("inside_mouth")
         self.pose(self.head.pose(np.zeros(len(assets.UNITS))))
+        self._tables()
         self.attributes[:, 0] = self._occlusion()
+        self.slopes = slopes(surface, self._density(0, len(surface.height), len(surface.height), 1))
 
     def _tables(self) -> None:
         """Per mesh: flags, kind, colour, gloss, texture's place; and all textures in one run of bytes."""
@@ -92,6 +109,7 @@ class Scene:
             if texture.shape[2] == 3:
                 texture = np.concatenate([texture, np.full((*texture.shape[:2], 1), 255, np.uint8)], 2)
             cut = raster.CUTOUT if (texture[..., 3] < 250).any() else 0
+            texture = reduce(texture, self._density(len(flags), *texture.shape[:2], 2 if cut else 1))
             clear = raster.LENS if m.material.kind == "glass" else 0
             flags.append(cut | clear | (0 if m.material.two_sided else raster.CULL))
             places.append((place, *texture.shape[:2]))
@@ -105,6 +123,32 @@ class Scene:
         self.two_sided = np.array([m.material.two_sided for m in self.pieces])
         self.part = np.array([int(m.part) for m in self.pieces], np.uint8)
         self.no_shadow = np.array([m.material.kind in ("eye", "teeth", "tongue", "glass") for m in self.pieces])
+
+    def _density(self, mesh: int, height: int, width: int, samples: int) -> tuple[int, int]:
+        """By how many rows and columns a texture of this size is finer than the picture with `samples` a pixel side."""
+        size = len(self.background)
+        screen = np.empty_like(self.points)
+        raster.project(
+            self.points, self.camera.view(), np.float32(self.camera.focal(size)), np.float32(size / 2), screen
+        )
+        faces = self.faces[self.mesh_of == mesh]
+        uv, place = self.uv[faces], screen[faces, :2]
+        along, pixels = uv[:, 1:] - uv[:, :1], place[:, 1:] - place[:, :1]
+        area = np.abs(pixels[:, 0, 0] * pixels[:, 1, 1] - pixels[:, 0, 1] * pixels[:, 1, 0])
+        used = area > 0.02
+        if not used.any():
+            return 1, 1
+        # Pixels that one unit of u and of v takes: the columns of the map from texture to picture.
+        determinant = along[:, 0, 0] * along[:, 1, 1] - along[:, 0, 1] * along[:, 1, 0]
+        used &= np.abs(determinant) > 1e-9
+        inverse = 1 / np.where(used, determinant, 1)[:, None]
+        over_u = (pixels[:, 0] * along[:, 1, 1:] - pixels[:, 1] * along[:, 0, 1:]) * inverse
+        over_v = (pixels[:, 1] * along[:, 0, :1] - pixels[:, 0] * along[:, 1, :1]) * inverse
+        factors = []
+        for texels, over in ((height, over_v), (width, over_u)):
+            ratio = texels / (samples * np.median(np.linalg.norm(over[used], axis=1)))
+            factors.append(int(np.clip(round(ratio), 1, max(1, texels // 4))))
+        return factors[0], factors[1]
 
     def _normals(self, mesh: Mesh) -> np.ndarray | None:
         """Of a mesh that only turns; None where normals follow from each frame's positions."""

@@ -1,0 +1,102 @@
+"""Truth about a rendered frame: 68 landmarks, inner lips, openness of the mouth, and boxes.
+
+Landmarks are vertices of the base mesh, picked by hand, in iBUG's order: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes,
+48-59 outer lips, 60-67 inner lips, each from the viewer's left. The inner lips are the ring where closed lips touch.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from ..errors import FadaError
+from . import assets
+from .head import Head, Posed
+from .light import Camera
+from .mesh import Part
+
+# Numbers in hm08 of the landmarks of the person's left half (the viewer's right) and of the middle.
+JAW = (11898, 7624, 7462, 7460, 7459, 7614, 12349, 12045)  # from the chin to the ear
+CHIN, BROW = 5296, (7006, 7003, 7002, 7004, 7005)
+BRIDGE, SEPTUM, NOSTRIL = (132, 131, 201, 297), 317, (7077, 7096)
+EYE = (7795, 7791, 7775, 7781, 7785, 7788)  # inner corner, upper lid, outer corner, lower lid
+LIP_TOP, LIP_UPPER, LIP_CORNER, LIP_LOWER, LIP_BOTTOM = 455, (7215, 7170), 10405, (7166, 7241), 492
+INNER_TOP, INNER_UPPER, INNER_CORNER, INNER_LOWER, INNER_BOTTOM = 474, 11964, 7191, 7236, 493
+FULLY_OPEN = 0.4  # gap of the lips over the width of the resting mouth that counts as 1
+
+
+@cache
+def vertices() -> np.ndarray:
+    """(68,) int: base vertices of the landmarks."""
+    data = assets.load()
+    row = {int(n): i for i, n in enumerate(data.hm08)}
+
+    def left(numbers: tuple[int, ...]) -> list[int]:
+        return [row[n] for n in numbers]
+
+    def right(numbers: tuple[int, ...]) -> list[int]:
+        return [int(data.mirror[row[n]]) for n in numbers]
+
+    points = right(JAW[::-1]) + left((CHIN,)) + left(JAW)
+    points += right(BROW[::-1]) + left(BROW)
+    points += left(BRIDGE) + right(NOSTRIL[::-1]) + left((SEPTUM,)) + left(NOSTRIL)
+    inner, upper_in, upper_out, outer, lower_out, lower_in = EYE
+    points += right((outer, upper_out, upper_in, inner, lower_in, lower_out)) + left(EYE)
+    points += right((LIP_CORNER, *LIP_UPPER[::-1])) + left((LIP_TOP, *LIP_UPPER, LIP_CORNER, *LIP_LOWER))
+    points += left((LIP_BOTTOM,)) + right(LIP_LOWER[::-1])
+    points += right((INNER_CORNER, INNER_UPPER)) + left((INNER_TOP, INNER_UPPER, INNER_CORNER, INNER_LOWER))
+    points += left((INNER_BOTTOM,)) + right((INNER_LOWER,))
+    return np.array(points)
+
+
+def project(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
+    """Points (n, 3) of the world in pixels (n, 2) of a picture of `size`: x to the right, y down, 0 at its edge."""
+    view = camera.view()
+    seen = points @ view[:, :3].T + view[:, 3]
+    return size / 2 + camera.focal(size) * np.stack([seen[:, 0], -seen[:, 1]], 1) / -seen[:, 2:]
+
+
+def landmarks(posed: Posed, camera: Camera, size: int) -> np.ndarray:
+    """(68, 2) float32 pixels."""
+    return project(posed.vertices[vertices()], camera, size).astype(np.float32)
+
+
+def openness(posed: Posed, head: Head) -> float:
+    """How far the lips are apart, 0 (they touch) .. 1: their middle gap over the width of the person's resting mouth,
+    where `FULLY_OPEN` of it is 1.
+
+    It is measured on the unturned head, so it depends on neither the camera nor the size of the head.
+    """
+    points = vertices()
+    top, bottom = posed.still[points[62]], posed.still[points[66]]
+    width = np.linalg.norm(head.neutral[points[60]] - head.neutral[points[64]])
+    return float(np.clip((top[1] - bottom[1]) / (FULLY_OPEN * width), 0, 1))
+
+
+BOXES = {
+    "face": (Part.SKIN, Part.LIPS, Part.MOUTH, Part.TEETH, Part.TONGUE, Part.EYES, Part.BROW, Part.LASH, Part.BEARD),
+    "mouth": (Part.LIPS, Part.MOUTH, Part.TEETH, Part.TONGUE),
+    "eyes": (Part.EYES, Part.LASH),
+}
+
+
+def mask(parts: np.ndarray, name: str) -> np.ndarray:
+    """Where a frame's parts (s, s) are of "face" (all skin that is seen), "mouth" or "eyes": (s, s) bool."""
+    if name not in BOXES:
+        raise FadaError(f"There is no mask {name!r}; choose face, mouth or eyes.")
+    return np.isin(parts, BOXES[name])
+
+
+def boxes(points: np.ndarray, margin: float = 0.0) -> dict[str, tuple[float, float, float, float]]:
+    """(left, top, right, bottom) in pixels of "face", "mouth" and "eyes" from landmarks (68, 2).
+
+    The face's reaches from the chin to half a nose's length above the brows. Each box is wider by `margin` of its size
+    on every side.
+    """
+    out = {}
+    for name, part in (("face", points), ("mouth", points[48:68]), ("eyes", points[36:48])):
+        low, high = part.min(0), part.max(0)
+        if name == "face":
+            low = low - [0, 0.5 * abs(points[33, 1] - points[27, 1])]
+        wide = (high - low) * margin
+        out[name] = tuple(float(x) for x in (*(low - wide), *(high + wide)))
+    return out
