@@ -17,6 +17,7 @@ from .phones import MISAKI, SAMPLE_RATE, STRESS, VOWELS, WEAK_STRESS, Phoneme
 
 DURATIONS = "/Cast_32_output_0"  # of hibari-tts 0.2.1's network: of every phoneme, in steps
 STEP_S = 0.025
+ONSET_S = 0.1
 SPACE_S = 0.09  # a longer space is a pause
 LATE_S = 0.06  # the boundaries lie so much after those of an aligner
 _PAUSES = frozenset(" .,;:!?-—…()\"'“”")
@@ -68,7 +69,7 @@ def _warp(spectrum: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _phonemes(symbols: str, ends: np.ndarray, audio: np.ndarray, rate: int) -> list[Phoneme]:
-    """Phonemes of misaki's letters; a stress mark gives its time to the vowel after it, a space to both neighbours."""
+    """Phonemes of misaki's letters; marks of stress and spaces between words give their time to both neighbours."""
     seconds = len(audio) / rate
     out: list[Phoneme] = []
     stress, start = "", 0.0
@@ -76,22 +77,27 @@ def _phonemes(symbols: str, ends: np.ndarray, audio: np.ndarray, rate: int) -> l
         end = float(np.clip(end, start, seconds))
         if letter in (STRESS, WEAK_STRESS):
             stress = letter
-        elif letter == " " and out and out[-1].symbol and end - start < SPACE_S:
+        between = letter == " " and end - start < SPACE_S or letter in (STRESS, WEAK_STRESS)
+        if between and out and out[-1].symbol:
             out[-1] = Phoneme(out[-1].start, start + 0.5 * (end - start), out[-1].symbol)
             start = out[-1].end
-        elif end > start:
+        elif end > start and letter not in (STRESS, WEAK_STRESS):
             symbol = "" if letter in _PAUSES else MISAKI.get(letter, letter)
             if set(symbol) & VOWELS:
                 symbol, stress = stress + symbol, ""
             out.append(Phoneme(start, end, symbol))
             start = end
-    # The network gives the quiet after a word to its last phoneme.
-    loud = np.abs(audio) > 0.03 * np.abs(audio).max(initial=0.0)
+    # The network gives the quiet after a word to its last phoneme, and the onset of the first to the quiet before.
+    level = np.abs(audio) / max(float(np.abs(audio).max(initial=0.0)), 1e-6)
     for i, p in enumerate(out):
         if p.symbol and (i + 1 == len(out) or not out[i + 1].symbol):
-            heard = np.flatnonzero(loud[int(p.start * rate) : int(p.end * rate)])
+            heard = np.flatnonzero(level[int(p.start * rate) : int(p.end * rate)] > 0.03)
             end = p.start + max(0.06, (heard[-1] + 1) / rate if len(heard) else 0.0)
-            out[i] = Phoneme(p.start, min(end, p.end), p.symbol)
+            out[i] = p = Phoneme(p.start, min(end, p.end), p.symbol)
+        if p.symbol and i and not out[i - 1].symbol and p.start - out[i - 1].start > 0.15:
+            heard = np.flatnonzero(level[int((p.start - ONSET_S) * rate) : int(p.start * rate)] > 0.012)
+            start = float(p.start - ONSET_S + heard[0] / rate) if len(heard) else p.start
+            out[i - 1], out[i] = Phoneme(out[i - 1].start, start, ""), Phoneme(start, p.end, p.symbol)
     return out
 
 
