@@ -13,7 +13,8 @@ from .head import FaceShape, Head, sample_shape
 from .light import sample_camera, sample_light
 from .mouth_texture import MouthTraits, sample_mouth_traits, teeth_texture, tongue_texture
 from .scene import Scene
-from .skin import SkinTraits, paint, sample_skin_traits
+from .scenery import background
+from .skin import SkinTraits, paint, sample_skin_traits, with_hair
 
 POOLS = ("high", "moderate")
 
@@ -47,13 +48,13 @@ def sample_person(rng: np.random.Generator, pool: str) -> Person:
     eyes = sample_eye_traits(rng, age, shares, pool)
     mouth = sample_mouth_traits(rng, age, skin.melanin, pool)
     hair = sample_hair_traits(rng, age, sex, ancestry, pool)
+    skin = with_hair(skin, hair, sex, rng)
     return Person(age, sex, ancestry, shape, skin, eyes, mouth, hair, sample_habits(rng))
 
 
 def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int) -> Scene:
     """The person before a camera, in a light and before a background that are drawn for the clip."""
     head = Head(person)
-    gray = rng.uniform(0.08, 0.5, 3)
     return Scene(
         head=head,
         surface=paint(person.skin, person.age, rng),
@@ -63,5 +64,5 @@ def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int) -
         light=sample_light(rng, pool),
         camera=sample_camera(rng, head, pool),
         meshes=grow(head, person.hair, rng),
-        background=np.broadcast_to(gray, (size, size, 3)).astype(np.float32),
+        background=background(rng, size),
     )

@@ -1,13 +1,15 @@
 """Skin painted from pigments: melanin and blood, pores, folds, stubble and make-up, as maps over the UV square."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .color import to_linear, to_srgb8
 from .creases import creases
+from .hair import HairTraits
 from .makeup import MakeUp, apply_makeup, sample_makeup
 from .noise import scattered, smooth_noise
+from .scalp import CENTRE, Line, capsule
 from .surface import Surface, ramp, spot, surface
 
 # Skin between hardly any and very much melanin, sRGB: our choice after published swatches of skin colours.
@@ -44,7 +46,10 @@ class SkinTraits:
     stubble: float  # of the shaved or short beard
     scalp: float  # of shaved or short hair, and the scalp between hair
     brows: float  # shade below the brows' hair
-    hair_color: tuple[float, float, float]  # linear RGB, of stubble and scalp
+    hair_color: tuple[float, float, float]  # linear RGB, of scalp and brows
+    beard_color: tuple[float, float, float]
+    recession: float  # of the hairline, and
+    thinning: float  # of the crown, as in `scalp.Line`
     makeup: MakeUp
 
 
@@ -64,8 +69,7 @@ def sample_skin_traits(
 ) -> SkinTraits:
     """Skin for `age` 0..1 (5 .. 85 years), `sex` 0..1 (female .. male), `ancestry` (3,) African, Asian, European.
 
-    The moderate pool has more of everything that stands out. Stubble, scalp and hair colour are the hair's to say
-    (`dataclasses.replace`)."""
+    The moderate pool has more of everything that stands out. There is no hair on it yet: see `with_hair`."""
     african, asian, european = np.asarray(ancestry, float) / np.sum(ancestry)
     rich = 1.4 if pool == "moderate" else 1.0
     # Each ancestry has its own wide range; the Asian and European ones take in all between Morocco and Indonesia.
@@ -93,7 +97,28 @@ def sample_skin_traits(
         scalp=0.0,
         brows=float(rng.uniform(0.1, 0.35)),
         hair_color=(0.02, 0.014, 0.01),
+        beard_color=(0.02, 0.014, 0.01),
+        recession=0.0,
+        thinning=0.0,
         makeup=sample_makeup(rng, age, sex, pool),
+    )
+
+
+def with_hair(traits: SkinTraits, hair: HairTraits, sex: float, rng: np.random.Generator) -> SkinTraits:
+    """The same skin below somebody's hair: scalp, brows and beard, or the shadow of a shaved one."""
+    grown = bool(hair.face.beard)
+    shaved = float(rng.beta(1, 1.8)) if sex > 0.5 else 0.0
+    gray = 0.35
+    beard = np.asarray(hair.face.color) * (1 - hair.face.beard_grey) + gray * hair.face.beard_grey
+    scalp = {"bald": 0.35 * float(rng.random()), "cropped": 0.75}.get(hair.style, 0.85)
+    return replace(
+        traits,
+        stubble=0.6 if grown else shaved * (hair.face.color[0] < 0.25),
+        scalp=scalp,
+        hair_color=tuple(float(c) for c in np.asarray(hair.color) * (1 - hair.grey) + gray * hair.grey),
+        beard_color=tuple(float(c) for c in beard),
+        recession=hair.recession,
+        thinning=hair.thinning,
     )
 
 
@@ -106,13 +131,11 @@ def _tone(melanin: np.ndarray) -> np.ndarray:
     return table[(np.clip(melanin, 0, 1) * 511).astype(np.int32)]
 
 
-def _scalp(canvas: Surface, noise: np.ndarray) -> np.ndarray:
-    """Where hair grows on the head (n,), 0..1, with a soft and uneven edge."""
-    z = canvas.points[:, 2]
-    line = np.interp(
-        z, (-1.2, 0.1, 0.32, 0.42, 0.62, 0.8, 1.0, 1.2, 1.5), (6.3, 6.45, 6.9, 7.0, 7.05, 7.42, 7.66, 7.8, 7.86)
-    )
-    return ramp(-0.06, 0.09, canvas.points[:, 1] - line + 0.07 * noise) * (1 - canvas.ears)
+def _scalp(canvas: Surface, traits: SkinTraits, rng: np.random.Generator) -> np.ndarray:
+    """Where hair grows on the head (n,), 0..1: within the hair's own line."""
+    azimuth, slope, _, _ = capsule(canvas.points, CENTRE, np.ones(3, np.float32))
+    line = Line(traits.recession, traits.thinning, rng.uniform(0, 2 * np.pi, 4))
+    return (line.density(azimuth, slope) * (1 - canvas.ears)).astype(np.float32)
 
 
 def _beard(canvas: Surface, noise: np.ndarray) -> np.ndarray:
@@ -156,7 +179,8 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
 
     # Melanin
     rough = 0.6 + 0.8 * traits.roughness
-    pigment = traits.melanin + rough * (0.022 * coarse + 0.03 * middle + 0.028 * fine + 0.02 * grain)
+    uneven = 0.6 + 0.7 * traits.blotches
+    pigment = traits.melanin + uneven * (0.014 * coarse + 0.018 * middle) + rough * (0.022 * fine + 0.02 * grain)
     pigment += traits.melanin * (1 - traits.melanin) * (0.22 * sockets + 0.18 * around_mouth) * rng.uniform(0, 1)
     pigment += 0.035 * ramp(7.4, 7.7, y) * ramp(0.9, 1.2, z) + 0.06 * traits.dark_circles * below_eye
     pigment -= 0.05 * ramp(6.2, 5.9, y)
@@ -198,15 +222,19 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
     color += (lip - color) * edge[:, None]
 
     # Stubble, scalp and the skin below the brows
-    beard, scalp = _beard(canvas, patches), _scalp(canvas, patches)
+    beard, scalp = _beard(canvas, patches), _scalp(canvas, traits, rng)
     brow = np.interp(canvas.side, (0.1, 0.2, 0.36, 0.5), (7.4, 7.42, 7.445, 7.39))
     brows = np.exp(-(((y - brow) / 0.035) ** 2)) * ramp(0.08, 0.14, canvas.side) * ramp(0.52, 0.44, canvas.side)
     distance, lot = scattered(points, 75, rng)
     dots = ramp(0.0065, 0.002, distance) * (0.3 + 0.7 * lot)
-    hair = np.asarray(traits.hair_color, np.float32)
-    under_skin = color * np.array([0.5, 0.56, 0.66], np.float32) + 0.35 * hair
-    areas = (traits.stubble * beard, 0.62), (traits.scalp * scalp, 0.85), (traits.brows * brows * (z > 1), 0.6)
-    for amount, dark in areas:
+    areas = (
+        (traits.stubble * beard, 0.62, traits.beard_color),
+        (traits.scalp * scalp, 0.85, traits.hair_color),
+        (traits.brows * brows * (z > 1), 0.6, traits.hair_color),
+    )
+    for amount, dark, tint in areas:
+        hair = np.asarray(tint, np.float32)
+        under_skin = color * np.array([0.5, 0.56, 0.66], np.float32) + 0.35 * hair
         cover = np.clip(amount * (dark + 0.25 * fine) + amount * 0.5 * dots, 0, 0.92)[:, None]
         shade = (1 - 0.6 * amount[:, None]) * under_skin + 0.6 * amount[:, None] * hair
         color += (np.minimum(shade, color) - color) * cover
