@@ -27,7 +27,7 @@ CHEEK = np.array(
         (92, 6.72),
     ]
 )
-THROAT = np.array([(0, 5.98), (20, 6.02), (45, 6.12), (70, 6.32), (84, 6.5), (92, 6.68)])
+THROAT = np.array([(0, 6.05), (20, 6.08), (45, 6.16), (70, 6.32), (84, 6.5), (92, 6.68)])
 LIPS = (15.0, 6.607, 0.128)  # half an ellipse's azimuth, its middle and half height, in which nothing grows
 
 

@@ -42,7 +42,7 @@ def paint(line: Line, color: np.ndarray, grey: float, strength: float, rng: np.r
     row = ((azimuth + 180) * 2 + 3 * np.sin(slope / 9)).astype(int) % 720
     streak = streaks[row, (slope / REACH * 40).astype(int).clip(0, 63)]
     density = line.density(azimuth, slope)
-    alpha = np.clip(density * (1 + 0.8) - 0.8 * streak, 0, 1) * smooth(density * 3) * strength
+    alpha = np.clip(1.5 * density - 0.75 * streak * (1.2 - density), 0, 1) * smooth(1.7 * density) * strength
     base_color = (color * (1 - grey) + WHITE * grey) * 0.55
     rgb = base_color * (0.6 + 0.8 * streak[..., None])
     return np.concatenate([encode(rgb), np.rint(255 * alpha[..., None]).astype(np.uint8)], -1)

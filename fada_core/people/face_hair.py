@@ -46,7 +46,7 @@ def brows(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
     """Two ribbons of painted hairs: upright at the inner end, lying down towards the outer one."""
     out = []
     color = np.array(traits.color, np.float32) * 0.8
-    columns, rows, h, w = 15, 4, 64, 224
+    columns, rows, h, w = 15, 4, 28, 96
     s = np.linspace(0, 1, columns)
     x, y, half = (np.interp(s, np.linspace(0, 1, len(BROW)), BROW[:, i]) for i in range(3))
     half = half * 1.8 * np.clip(traits.brow_thick, 0.4, 1.8)  # room for hairs beyond the roots
@@ -62,14 +62,14 @@ def brows(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
         points = skin + normal * 0.013
         uv = np.stack([np.repeat(s, rows), np.tile((across + 1) / 2, columns)], 1)
         tangent = unit(np.repeat(np.gradient(points.reshape(columns, rows, 3), axis=0)[:, :1], rows, 1)).reshape(-1, 3)
-        count = int(330 * (0.4 + traits.brow_dense))
+        count = int(190 * (0.4 + traits.brow_dense))
         root = rng.random(count) ** 0.9
         fill = rng.uniform(-0.52, 0.52, count) * smooth(root * 9 + 0.35) * smooth((1.06 - root) * 5)
         angle = np.radians(
             np.interp(root, (0, 0.12, 0.4, 0.75, 1), (80, 60, 32, 14, 4)) - fill * 34 + rng.normal(0, 7, count)
         )
-        length = np.interp(root, (0, 0.3, 1), (15, 21, 16)) * (0.7 + 0.5 * rng.random(count))
-        start = np.stack([root * (w - 22) + 4, h / 2 - fill * h / 2], 1)
+        length = np.interp(root, (0, 0.3, 1), (6.5, 9, 7)) * (0.7 + 0.5 * rng.random(count))
+        start = np.stack([root * (w - 10) + 2, h / 2 - fill * h / 2], 1)
         reach = np.stack([np.cos(angle), -np.sin(angle)], 1) * length[:, None] * [1.25, 0.85]
         tip = start + reach + np.stack([0.12 * length, 0.18 * length * (fill > 0)], 1)
         fade = (0.35 + 0.65 * smooth(root * 5)) * (0.55 + 0.6 * traits.brow_dense)
@@ -144,16 +144,16 @@ def lashes(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> li
             points = np.einsum("nc,ncx->nx", weight, skull.points[anchor])
             s = np.repeat(np.linspace(0, 1, columns), 5)
             uv = np.stack([s, np.tile(np.linspace(1, 0, 5), columns)], 1)
-            count, h, w = (70 if upper else 34), 64, 192
+            count, h, w = (46 if upper else 24), 26, 80
             root = (np.arange(count) + rng.random(count)) / count
-            reach = (h - 16) * (0.62 + 0.38 * rng.random(count)) * (0.55 + 0.45 * np.sin(np.pi * root) ** 0.5)
-            start = np.stack([root * (w - 8) + 4, np.full(count, 12.0)], 1)
-            spread = (root - 0.35) * 22 + rng.normal(0, 3, count)
+            reach = (h - 7) * (0.62 + 0.38 * rng.random(count)) * (0.55 + 0.45 * np.sin(np.pi * root) ** 0.5)
+            start = np.stack([root * (w - 4) + 2, np.full(count, 5.0)], 1)
+            spread = (root - 0.35) * 9 + rng.normal(0, 1.2, count)
             end = start + np.stack([spread, reach], 1)
             bend = start + np.stack([0.25 * spread, 0.6 * reach], 1)
-            texture = draw((h, w), start, bend, end, np.full(count, 2.3 if upper else 1.5), tints(color, 0, count, rng))
+            texture = draw((h, w), start, bend, end, np.full(count, 1.6 if upper else 0.9), tints(color, 0, count, rng))
             if upper:  # the line that the roots make
-                texture[10:17, 8 : w - 8, 3] = np.maximum(texture[10:17, 8 : w - 8, 3], 150)
+                texture[4:7, 3 : w - 3, 3] = np.maximum(texture[4:7, 3 : w - 3, 3], 150)
             away = np.gradient(points.reshape(columns, 5, 3), axis=1).reshape(-1, 3)
             out.append(
                 glued(

@@ -92,7 +92,8 @@ def combing(cut: Cut, skull: Skull, points: np.ndarray, roots: Roots, part: np.n
     if kind == "out":
         return unit(roots.points - skull.centre)
     slope = skull.coordinates(points)[1]  # fall
-    aside = np.stack([part, 0 * ones, -0.25 * ones], 1) * smooth((85 - slope) / 40)[:, None]
+    front = smooth((16 - roots.inside) / 10) * smooth((62 - np.abs(roots.azimuth)) / 20)  # off the forehead
+    aside = np.stack([part, 0.35 * front, -0.25 * ones - 0.5 * front], 1) * smooth((85 - slope) / 40)[:, None]
     behind = smooth((np.abs(roots.azimuth) - 95) / 40)[:, None]
     return aside * (1 - behind) + (away * smooth((80 - slope) / 30)[:, None]) * behind
 
@@ -138,7 +139,7 @@ def grow_lines(
                 smooth((slope - 135) / 30) * smooth((np.abs(azimuth) - 58) / 15) * smooth((150 - np.abs(azimuth)) / 15)
             )
             beside, shoulder = beside * ~fringe, shoulder * ~fringe
-            fall = fall * (1 - 0.6 * beside)
+            fall = fall * (1 - 0.9 * beside)
             pull = pull + east * (1.1 * beside + 0.45 * shoulder * np.where(forward, -1, 1))[:, None]
         pull[:, 1] -= np.where(fringe, np.maximum(fall, 0.5), fall)
         heading = unit(heading * inertia + pull)
@@ -153,11 +154,15 @@ def grow_lines(
         points = skull.push(points, room * 0.9, cut.covers and i > 3)
         track.append(points)
     lines = np.stack(track, 1)
+    for _ in range(3):  # no kinks where skull and gravity disagree
+        lines[:, 1:-1] = 0.25 * lines[:, :-2] + 0.5 * lines[:, 1:-1] + 0.25 * lines[:, 2:]
+    lines[:, 3:] = skull.push(lines[:, 3:], 0.6 * clearance[:, None], cut.covers)
     level = np.full(n, -9.0 if cut.level is None else cut.level)
     level = np.where(fringe, rng.normal(7.5, 0.06) + rng.normal(0, 0.04, n), level + rng.normal(0, 0.05, n))
     level = skull.scale[1] * level + skull.shift[1]
     lines = shorten(lines, level, cut.segments)
     lines = gather(lines, cut.lock, rng)
+    lines[:, 2:] = skull.push(lines[:, 2:], 0.3 * clearance[:, None])
     flat_lines = lines.reshape(-1, 3)
     outward = skull.coordinates(flat_lines)[2].reshape(lines.shape)
     return lines, outward

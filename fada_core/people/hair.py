@@ -9,8 +9,9 @@ from . import beard, face_hair, tied
 from . import cap as caps
 from .growth import Cut, Roots, curl, grow_lines, plant
 from .head import Head
+from .headwear import Rim
 from .mesh import Material, Mesh, Part
-from .scalp import Line, Skull, smooth
+from .scalp import Line, Skull, skull_of, smooth
 from .strands import COILED, CURLY, STRAIGHT, TONES, WAVY, Fibre, atlas, cards
 
 TIED = ("ponytail", "bun", "braids")
@@ -19,11 +20,11 @@ STYLES: dict[str, Cut] = {
     "short": Cut(1250, 3, 0.10, 0.6, 0.22, 0.26, "side", 24, 0.3, 0.9, 0.10, 0.45),
     "fringed": Cut(1250, 3, 0.10, 0.62, 0.32, 0.34, "forward", 20, 0.22, 0.9, 0.09, 0.45),
     "swept": Cut(1100, 4, 0.11, 0.85, 0.42, 0.5, "back", 26, 0.2, 0.9, 0.12, 0.4),
-    "quiff": Cut(1200, 3, 0.10, 0.55, 0.18, 0.2, "up", 34, 0.1, 0.9, 0.1, 0.5),
+    "quiff": Cut(1200, 3, 0.10, 0.55, 0.13, 0.16, "up", 34, 0.15, 0.9, 0.1, 0.5),
     "curly": Cut(1050, 4, 0.14, 0.62, 0.42, 0.45, "whorl", 50, 0.2, 0.9, 0.22, 0.3),
     "afro": Cut(1900, 2, 0.17, 0.5, 0.4, 0.42, "out", 85, 0.0, 1.0, 0.0, 0.05),
-    "bob": Cut(620, 7, 0.17, 3.4, 2.6, 2.4, "fall", 22, 1.2, 0.85, 0.17, 0.35, 6.3, True),
-    "long": Cut(460, 10, 0.2, 5.0, 4.2, 4.0, "fall", 20, 1.2, 0.85, 0.15, 0.4, 4.9, True),
+    "bob": Cut(620, 7, 0.17, 3.4, 2.6, 2.4, "fall", 22, 1.2, 0.85, 0.13, 0.35, 6.3, True),
+    "long": Cut(460, 10, 0.2, 5.0, 4.2, 4.0, "fall", 20, 1.2, 0.85, 0.11, 0.4, 4.9, True),
     "ponytail": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
     "bun": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
     "braids": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
@@ -37,7 +38,7 @@ class HairTraits:
     `style`: of `STYLES`, or "bald". `length` 0..1: within the style. `color` (3,) linear; `grey` 0..1: share of white
     hairs; `roots` 0..1: how much darker the roots are. `curl` 0..1. `volume` 0..1. `part` -1..1: parting from the
     right to the left. `fringe` 0..1: how much of the front falls over the forehead. `recession`, `thinning`: as in
-    `Line`.
+    `Line`. `pressed`: slopes of a hat's rim in front and behind, within which hair lies flat.
     """
 
     style: str
@@ -52,6 +53,7 @@ class HairTraits:
     fringe: float = 0.0
     recession: float = 0.0
     thinning: float = 0.0
+    pressed: tuple[float, float] | None = None
 
 
 def fibre_of(curl_: float) -> Fibre:
@@ -70,6 +72,14 @@ def hair_mesh(
     )
     material = Material("hair", texture=texture, gloss=0.35, two_sided=True)
     return Mesh(name, Part.HAIR, faces, uv, material, rest=points, neck=skull.neck(points), tangent=tangent)
+
+
+def press(skull: Skull, lines: np.ndarray, rim: Rim) -> np.ndarray:
+    """Strands drawn in to 0.035 dm off the skin where a hat is over them, and little by little just below its rim."""
+    azimuth, slope, out, radius = skull.coordinates(lines.reshape(-1, 3))
+    under = smooth((rim.slope(azimuth) + 40 - slope) / 30)
+    excess = np.maximum(radius - skull.radius(azimuth, slope, ears=False) - 0.035, 0)
+    return lines - (out * (excess * under)[:, None]).reshape(lines.shape).astype(np.float32)
 
 
 def lengths(cut: Cut, traits: HairTraits, roots: Roots, rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +106,7 @@ def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> li
     under = caps.paint(line, color, traits.grey, 1.0, rng)
     lift = {"afro": 0.3, "curly": 0.12}.get(traits.style, 0.35 * cut.volume) * volume
     meshes = [caps.cap(skull, line, cut, under, 0.0, "scalp")]
-    if lift > 0.03:
+    if lift > 0.03 and not traits.pressed:
         meshes.append(caps.cap(skull, line, cut, under, lift, "under hair"))
     roots = plant(skull, line, cut.count, rng)
     layer = rng.random(len(roots.points)).astype(np.float32)
@@ -105,13 +115,16 @@ def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> li
     if traits.style in TIED:
         return meshes + tied_hair(skull, traits, cut, roots, layer, width, texture, rng)
     length = lengths(cut, traits, roots, rng)
+    if cut.level is None:  # shorter, too, where it grows thinner
+        length = length * (0.35 + 0.65 * line.density(roots.azimuth, roots.slope))
     front = smooth((46 - np.abs(roots.azimuth)) / 14) * smooth((30 - roots.inside) / 6)
     fringe = rng.random(len(length)) < traits.fringe * front
     length = np.where(fringe, np.maximum(0.3, 0.045 * roots.inside + 0.75), length)
     lines, outward = grow_lines(cut, skull, roots, length, layer, traits.part * 0.45 * skull.scale[0], fringe, rng)
     if traits.curl > 0.3 and cut.segments > 2:
         lines = curl(lines, outward, 0.03 + 0.05 * traits.curl, 1.1 - 0.75 * traits.curl, rng)
-    meshes.append(hair_mesh(skull, lines, outward, width, layer, 0.5, texture, "hair", rng))
+    spread = 0.06 if traits.pressed else 0.3
+    meshes.append(hair_mesh(skull, lines, outward, width, layer, 0.5, texture, "hair", rng, spread))
     return meshes
 
 
@@ -125,6 +138,8 @@ def tied_hair(
     else:
         knots = tied.knot(skull, 180.0, 60.0 + 35 * traits.part, 0.1)[None]
     lines = tied.pull(skull, roots, knots, layer, cut.volume * (0.6 + traits.volume), cut.segments, rng)
+    if traits.pressed:
+        lines = press(skull, lines, Rim(*traits.pressed))
     outward = skull.coordinates(lines.reshape(-1, 3))[2].reshape(lines.shape)
     meshes = [hair_mesh(skull, lines, outward, width, layer, 0.55, texture, "hair", rng, 0.12)]
     for i, at in enumerate(knots):
@@ -151,7 +166,7 @@ def tied_hair(
 
 def grow(head: Head, traits: HairTraits, rng: np.random.Generator) -> list[Mesh]:
     """Everything that grows on the head."""
-    skull = Skull(head.neutral)
+    skull = skull_of(head)
     meshes = [] if traits.style == "bald" else scalp_hair(skull, traits, rng)
     for make in (face_hair.brows, face_hair.lashes, beard.beard):
         meshes += make(skull, traits.face, rng)

@@ -7,11 +7,12 @@ base mesh, so they follow every shape of head.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
 from . import assets
+from .head import Head
 
 CENTRE = np.array([0.0, 7.45, 0.55], np.float32)  # between the ears of the base mesh, in dm
 PER_DM = 60.0  # degrees of slope for a decimetre below the centre
@@ -130,18 +131,20 @@ class Skull:
                 normals[:, axis] += np.bincount(faces[:, corner], flat[:, axis], len(points)).astype(np.float32)
         self.normals = unit(normals)
         self.area = 0.5 * np.sqrt((flat * flat).sum(1))
-        bare = ~static["ear"][faces].any(1)
-        self.map = self._radii(faces)
-        self.bare_map = self._radii(faces[bare])
-
-    def _radii(self, faces: np.ndarray) -> np.ndarray:
-        """(ROWS, COLUMNS + 1): the largest distance of the surface in each cell; the last column repeats the first."""
-        samples = np.einsum("kc,fcx->fkx", LATTICE, self.points[faces]).reshape(-1, 3)
+        corners = points[faces].transpose(1, 0, 2).reshape(3, -1)
+        samples = (LATTICE @ corners).reshape(len(LATTICE), -1, 3)
         azimuth, slope, _, radius = capsule(samples, self.centre, self.scale)
         row = np.rint(slope / CELL).astype(int).clip(0, ROWS - 1)
         cell = row * COLUMNS + np.rint(azimuth / CELL).astype(int) % COLUMNS
+        bare = ~static["ear"][faces].any(1)
+        self.map = self._radii(cell, radius)
+        self.bare_map = self._radii(cell[:, bare], radius[:, bare])
+
+    @staticmethod
+    def _radii(cell: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        """(ROWS, COLUMNS + 1): the largest distance of the surface in each cell; the last column repeats the first."""
         out = np.zeros(ROWS * COLUMNS, np.float32)
-        np.maximum.at(out, cell, radius)
+        np.maximum.at(out, cell.ravel(), radius.ravel())
         out = out.reshape(ROWS, COLUMNS)
         out[0] = out[0].max()
         for _ in range(8):  # cells that no sample met take their neighbours' mean
@@ -167,7 +170,7 @@ class Skull:
     def radius(self, azimuth: np.ndarray, slope: np.ndarray, ears: bool = True) -> np.ndarray:
         """Distance of the surface from centre or axis, bilinear in the map, in dm."""
         table = self.map if ears else self.bare_map
-        x = (azimuth / CELL) % COLUMNS
+        x = np.minimum((azimuth / CELL) % COLUMNS, COLUMNS - 1e-3)
         y = np.clip(slope / CELL, 0, ROWS - 1.001)
         i, j = x.astype(int), y.astype(int)
         x, y = x - i, y - j
@@ -207,3 +210,9 @@ class Skull:
         """(n,) float32: how far hair or cloth at these points turns with the skull; as `HeadData.neck` for the skin."""
         y, z = ((points - self.shift) / self.scale)[:, 1:].T
         return smooth(y + 0.45 * (z - 0.3).clip(0, 1) - 5.25).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def skull_of(head: Head) -> Skull:
+    """The skull of a head, kept for whoever asks next: hair and clothes of a person are made one after the other."""
+    return Skull(head.neutral)

@@ -6,8 +6,8 @@ import numpy as np
 
 from .scalp import unit
 
-TILE = 64  # texels across one column of the atlas
-LENGTH = 256  # texels from root to tip
+TILE = 32  # texels across one column of the atlas
+LENGTH = 128  # texels from root to tip
 TONES = (0.5, 0.66, 0.8, 0.9, 1.0, 1.05, 1.12, 1.2)  # brightness of the atlas' columns; dark ones lie deeper
 
 # Natural colours, linear RGB, from black to fair. Our choice, by eye.
@@ -40,18 +40,17 @@ class Fibre:
     """How strands run in their texture. `wave`: texels to either side; `turns`: waves over the length; `thick`: texels;
     `many`: strands a column; `ragged` 0..1: how early the first ones end."""
 
-    wave: float = 1.5
+    wave: float = 0.8
     turns: float = 1.5
-    thick: float = 2.6
-    many: int = 30
+    thick: float = 2.5
+    many: int = 15
     ragged: float = 0.5
 
 
 STRAIGHT = Fibre()
-WAVY = Fibre(wave=3.0, turns=3.0)
-CURLY = Fibre(wave=8.0, turns=3.5, thick=2.6, many=30, ragged=0.6)
-COILED = Fibre(wave=13.0, turns=4.0, thick=3.2, many=24, ragged=0.5)
-SINGLE = Fibre(wave=1.0, turns=1.0, thick=2.2, many=5, ragged=0.7)
+WAVY = Fibre(wave=1.6, turns=3.0)
+CURLY = Fibre(wave=4.0, turns=3.5, thick=2.6, many=14, ragged=0.6)
+COILED = Fibre(wave=6.0, turns=4.0, thick=2.8, many=13, ragged=0.5)
 
 
 def atlas(fibre: Fibre, color: np.ndarray, grey: float, roots: float, rng: np.random.Generator) -> np.ndarray:
@@ -71,9 +70,9 @@ def atlas(fibre: Fibre, color: np.ndarray, grey: float, roots: float, rng: np.ra
     bleached = np.clip(grey + rng.normal(0, 0.3 * np.sqrt(grey * (1 - grey)) * 2, (fibre.many, columns)), 0, 1)
     phase = rng.random((fibre.many, columns)) * 0.7 + rng.random(columns) * 6  # neighbours wave alike
     for i in range(fibre.many):
-        place = 3 + (TILE - 6) * ((i + rng.random(columns)) / fibre.many)
+        place = 2 + (TILE - 4) * ((i + rng.random(columns)) / fibre.many)
         end = 1 - fibre.ragged * rng.random(columns) ** 1.5
-        lean = rng.normal(0, 3.0, columns)
+        lean = rng.normal(0, 1.5, columns)
         wave = fibre.wave * (0.6 + 0.8 * rng.random(columns))
         x = place + lean * v + wave * np.minimum(1, 3 * v) * np.sin(2 * np.pi * fibre.turns * v + 6.28 * phase[i])
         tip = np.clip(1 - v / end, 0, 1)

@@ -35,7 +35,7 @@ def test_scalp_hair_stays_outside_the_head_and_off_the_face(style):
             assert mesh.uv.min() >= 0 and mesh.uv.max() <= 1 and mesh.material.texture.shape[2] == 4
             azimuth, slope, _, radius = skull.coordinates(mesh.rest)
             sunk = skull.radius(azimuth, slope, ears=False) - radius
-            assert np.quantile(sunk[slope < 150], 0.99) < 0.06, mesh.name
+            assert np.quantile(sunk[slope < 150], 0.99) < 0.08, mesh.name
             before_the_face = (np.abs(azimuth) < 30) & (slope > 85) & (slope < 150)
             assert before_the_face.mean() < 0.002, mesh.name
             assert mesh.neck.min() >= 0 and mesh.neck.max() <= 1
