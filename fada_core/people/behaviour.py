@@ -14,10 +14,10 @@ from .assets import UNITS, unit_index, units
 #: Moods at full strength. They leave the lips to speech, which closes them through `articulation.seal`.
 MOODS = {
     "neutral": units(),
-    "smile": units(mouthSmile=0.5, cheekSquint=0.4, eyeSquint=0.25, mouthDimple=0.15, mouthUpperUp=0.08),
-    "sad": units(browInnerUp=0.6, browDown=0.12, mouthFrown=0.4, mouthShrugLower=0.15, eyeSquint=0.1, eyeBlink=0.1),
-    "angry": units(browDown=0.75, noseSneer=0.3, eyeSquint=0.3, mouthFrown=0.15, mouthStretch=0.1),
-    "surprised": units(browInnerUp=0.6, browOuterUp=0.65, eyeWide=0.5, jawOpen=0.04),
+    "smile": units(mouthSmile=0.6, cheekSquint=0.5, eyeSquint=0.25, mouthDimple=0.15, mouthUpperUp=0.08),
+    "sad": units(browInnerUp=0.75, browDown=0.15, mouthFrown=0.4, mouthShrugLower=0.15, eyeSquint=0.1, eyeBlink=0.1),
+    "angry": units(browDown=0.95, noseSneer=0.35, eyeSquint=0.3, mouthFrown=0.15, mouthStretch=0.1),
+    "surprised": units(browInnerUp=0.8, browOuterUp=0.85, eyeWide=0.5, jawOpen=0.04),
 }
 _MOOD_SHARES = (0.42, 0.3, 0.09, 0.09, 0.1)
 #: Share of portraits whose mouth is not closed.
@@ -198,10 +198,10 @@ def portrait_units(rng: np.random.Generator, mood: Mood | None = None) -> tuple[
     face = mood.units.copy()
     if rng.random() >= OPEN_PORTRAITS:
         return face, True
-    strength = float(rng.uniform(0.5, 1.0))
+    strength = float(rng.uniform(0.7, 1.1))
     pictures = (
-        units(jawOpen=0.1, mouthUpperUp=0.2, mouthLowerDown=0.15),
-        units(mouthSmile=0.55, mouthUpperUp=0.5, mouthLowerDown=0.3, cheekSquint=0.45, eyeSquint=0.25, jawOpen=0.06),
+        units(jawOpen=0.15, mouthUpperUp=0.25, mouthLowerDown=0.2),
+        units(mouthSmile=0.6, mouthUpperUp=0.55, mouthLowerDown=0.6, cheekSquint=0.5, eyeSquint=0.25, jawOpen=0.13),
         units(jawOpen=0.32, mouthUpperUp=0.35, mouthLowerDown=0.2),
         units(jawOpen=0.12, mouthFunnel=0.35, mouthPucker=0.4),
     )
