@@ -49,6 +49,7 @@ RAMPS: dict[str, Ramp] = {
     "dark": Ramp(0.0, 1.0, 0.7),
     "blur": Ramp(0.0, 1.0, 0.4),
     "compressed": Ramp(0.0, 1.0, 0.6),
+    "lowres": Ramp(0.0, 1.0, 0.5),
     "noise": Ramp(0.0, 1.0, 0.5),
     "audio_noise_db": Ramp(25.0, 5.0, 0.7),
 }

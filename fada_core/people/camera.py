@@ -1,0 +1,135 @@
+"""What a camera does to a photograph: exposure, white balance, tone curve, lens and sensor, JPEG.
+
+`sample_camera_look` draws the camera of a clip, `develop` puts its frames through it. Grain alone changes from frame to
+frame. (Where the camera stands is `light.sample_camera`'s to say.)
+"""
+
+import io
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from PIL import Image
+
+from ..errors import FadaError
+from .filters import blur, luminance
+
+TILE = 96  # pixels by which the tile of grain exceeds a frame, so that it can be moved about
+
+
+@dataclass(frozen=True)
+class CameraLook:
+    """Lengths are in 256ths of the picture's side. `grain` and `color_grain`: deviations 0..1 in middle grey."""
+
+    exposure: float = 0.0  # stops
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    contrast: float = 1.0
+    black: float = 0.0  # haze: what black becomes, 0..1
+    saturation: float = 1.0
+    vignette: float = 0.0  # darkening of the corners, 0..1
+    softness: float = 0.0  # deviation of the lens's blur
+    color_blur: float = 0.0  # of colours alone, as by cheap lenses and chroma subsampling
+    sharpening: float = 0.0  # by the camera's software
+    grain: float = 0.0
+    color_grain: float = 0.0
+    grain_size: float = 0.5
+    jpeg: int = 0  # quality 1..95; 0: none
+
+
+def sample_camera_look(rng: np.random.Generator, pool: str) -> CameraLook:
+    """The camera of one clip: good and well set in the high pool, anything from a studio's to an old phone's in the
+    moderate one."""
+    if pool not in ("high", "moderate"):
+        raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
+    wide = 1.0 if pool == "moderate" else 0.55
+    warm, tint = rng.normal(0, 0.07 * wide), rng.normal(0, 0.025 * wide)
+    old = rng.random() < 0.3 * wide
+    grain = rng.gamma(1.4, 0.006) * wide
+    return CameraLook(
+        exposure=float(np.clip(rng.normal(0.05, 0.32 * wide), -1, 0.8)),
+        balance=(float(np.exp(warm)), float(np.exp(tint)), float(np.exp(-warm))),
+        contrast=float(np.clip(rng.normal(1.12, 0.14), 0.75, 1.5)),
+        black=float(rng.uniform(0, 0.08 * wide)) if rng.random() < 0.35 else 0.0,
+        saturation=float(np.clip(rng.normal(1.0, 0.16 * wide), 0.5, 1.5)),
+        vignette=float(rng.beta(1.2, 4) * 0.8),
+        softness=float(rng.gamma(1.5, 0.22 * wide)),
+        color_blur=float(rng.uniform(0.4, 1.8)) if rng.random() < 0.5 * wide else 0.0,
+        sharpening=float(rng.uniform(0.2, 1.0)) if rng.random() < 0.4 else 0.0,
+        grain=float(grain),
+        color_grain=float(grain * rng.uniform(0.1, 0.9)),
+        grain_size=float(rng.uniform(0.3, 1.0 if old else 0.6)),
+        jpeg=int(rng.integers(55 if old else 78, 96)) if rng.random() < 0.55 else 0,
+    )
+
+
+def _curve(look: CameraLook) -> np.ndarray:
+    """(3, 256) float32: what each uint8 sRGB value becomes, 0..1 sRGB, by exposure, balance, contrast and haze."""
+    value = np.arange(256) / 255
+    light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    gain = np.array(look.balance)[:, None] * 2.0**look.exposure
+    light = light[None] * gain
+    over = np.maximum(gain, 1)  # what would be burnt out bends into a shoulder that ends at white
+    light = np.where(light > 0.6, 0.6 + (light - 0.6) * 0.4 / (over - 0.6), light)
+    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
+    shown = shown + (look.contrast - 1) * 1.6 * (shown * shown * (3 - 2 * shown) - shown)
+    return np.clip(look.black + (1 - look.black) * shown, 0, 1).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _expose(frame, curve, saturation, out):
+    h, w, _ = frame.shape
+    for y in range(h):
+        for x in range(w):
+            r, g, b = curve[0, frame[y, x, 0]], curve[1, frame[y, x, 1]], curve[2, frame[y, x, 2]]
+            grey = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+            out[y, x, 0] = grey + saturation * (r - grey)
+            out[y, x, 1] = grey + saturation * (g - grey)
+            out[y, x, 2] = grey + saturation * (b - grey)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _finish(picture, vignette, tile, y0, x0, grain, color_grain, out):
+    """Vignette and grain (most in the darker middle tones), then uint8."""
+    h, w, _ = picture.shape
+    for y in range(h):
+        for x in range(w):
+            v = vignette[y, x]
+            shared = tile[y0 + y, x0 + x, 0] * grain
+            for c in range(3):
+                value = picture[y, x, c] * v
+                amount = np.float32(0.5) + np.float32(2.0) * max(value, np.float32(0)) * (1 - min(value, np.float32(1)))
+                value += (shared + tile[y0 + y, x0 + x, 1 + c] * color_grain) * amount
+                out[y, x, c] = np.uint8(min(max(value * 255 + np.float32(0.5), np.float32(0)), np.float32(255)))
+
+
+def _jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+def develop(look: CameraLook, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Frames (n, s, s, 3) uint8 sRGB as this camera takes them, as uint8."""
+    _, h, w, _ = frames.shape
+    unit = h / 256
+    curve = _curve(look)
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    radius = ((x / (w - 1) - 0.5) ** 2 + (y / (h - 1) - 0.5) ** 2) * 2  # 1 in the corners
+    vignette = (1 - look.vignette * radius).astype(np.float32)
+    tile = rng.standard_normal((h + TILE, w + TILE, 4)).astype(np.float32)
+    tile = blur(tile, look.grain_size * unit)
+    tile /= tile.std()
+    picture, out = np.empty((h, w, 3), np.float32), np.empty_like(frames)
+    for i, frame in enumerate(frames):
+        _expose(frame, curve, np.float32(look.saturation), picture)
+        taken = blur(picture, look.softness * unit)
+        if look.color_blur:
+            grey = luminance(taken)[..., None]
+            taken = grey + blur(taken - grey, look.color_blur * unit)
+        if look.sharpening:
+            taken = taken + look.sharpening * (taken - blur(taken, 0.9 * unit))
+        y0, x0 = rng.integers(0, TILE, 2)
+        _finish(taken, vignette, tile, y0, x0, np.float32(look.grain), np.float32(look.color_grain), out[i])
+        if look.jpeg:
+            out[i] = _jpeg(out[i], look.jpeg)
+    return out
