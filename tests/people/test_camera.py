@@ -40,10 +40,15 @@ def test_settings_do_what_they_say():
     assert ratio[0, 32, 50].mean() > 0.9 > 0.6 > ratio[0, 0, 63].mean()
     edge = np.abs(np.diff(plain[0, 32, :, 0])).max()
     assert np.abs(np.diff(shot(softness=4.0)[0, 32, :, 0])).max() < 0.7 * edge
-    soft = shot(softness=1.0)[0, 32, :, 0]
-    assert np.abs(np.diff(shot(softness=1.0, sharpening=1.0)[0, 32, :, 0])).max() > 1.2 * np.abs(np.diff(soft)).max()
-    fringe = shot(color_blur=2.0)[0, 32, 17:20].astype(float)
-    assert np.ptp(fringe, axis=1).max() > 10  # colour of the square leaks over its edge
+
+
+def test_sharpening_and_coloured_fringes():
+    frames = np.repeat(np.repeat(scene(1), 4, 1), 4, 2)  # 256 pixels, the unit of lengths
+    soft = shot(frames, softness=1.0)[0, 128, :, 0]
+    sharp = shot(frames, softness=1.0, sharpening=1.0)[0, 128, :, 0]
+    assert np.abs(np.diff(sharp)).max() > 1.2 * np.abs(np.diff(soft)).max()
+    assert np.ptp(shot(frames)[0, 128, 76:79], axis=1).max() == 0
+    assert np.ptp(shot(frames, color_blur=2.0)[0, 128, 76:79], axis=1).max() > 10
 
 
 def test_exposure_burns_nothing_out_that_was_not_white():
