@@ -137,7 +137,9 @@ def _efforts(phonemes: list[Phoneme], waveform: np.ndarray) -> list[float]:
         part = waveform[max(0, int(p.start * SAMPLE_RATE)) : int(p.end * SAMPLE_RATE) + 1]
         levels.append(10 * np.log10(float(np.mean(part**2)) + 1e-9) if len(part) else -90.0)
     top = np.percentile(levels, 90) if levels else 0.0
-    stresses = [1.08 if STRESS in p.symbol else 0.98 if WEAK_STRESS in p.symbol else 0.88 for p in phonemes]
+    marked = any(STRESS in p.symbol for p in phonemes)  # an aligner knows no stress
+    plain = 0.88 if marked else 1.0
+    stresses = [1.08 if STRESS in p.symbol else 0.98 if WEAK_STRESS in p.symbol else plain for p in phonemes]
     return [s * float(np.clip(1 + (v - top) / 60, 0.75, 1.1)) for s, v in zip(stresses, levels, strict=True)]
 
 

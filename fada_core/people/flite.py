@@ -8,10 +8,11 @@ import numpy as np
 import soxr
 
 from ..errors import FadaError
-from .phones import ARPABET, SAMPLE_RATE, Phoneme
+from .phones import ARPABET, SAMPLE_RATE, STRESS, VOWELS, Phoneme
 
 FEMALE = ("slt",)
 MALE = ("rms", "awb", "kal16")
+STRESSED = b"R:SylStructure.parent.stress"  # of the syllable that a phone is in
 FIXED = ("rms",)  # their pitch is a model's that takes no wishes
 #: Pitch of the voices' models in hertz: mean and deviation, measured on their own speech.
 PITCH = {"slt": (170.0, 25.0), "awb": (133.0, 23.0), "kal16": (95.0, 11.0)}
@@ -62,6 +63,7 @@ def _library() -> ctypes.CDLL:
         "relation_head": (pointer, [pointer]),
         "item_next": (pointer, [pointer]),
         "item_feat_float": (ctypes.c_float, [pointer, ctypes.c_char_p]),
+        "flite_ffeature_string": (ctypes.c_char_p, [pointer, ctypes.c_char_p]),
         "item_feat_string": (ctypes.c_char_p, [pointer, ctypes.c_char_p]),
         "delete_utterance": (None, [pointer]),
     }
@@ -113,7 +115,10 @@ def speak(
             end = min(float(library.item_feat_float(item, b"end")), seconds)
             name = library.item_feat_string(item, b"name").decode().upper()
             if end > start:
-                phonemes.append(Phoneme(start, end, ARPABET.get(name, "")))
+                symbol = ARPABET.get(name, "")
+                if set(symbol) & VOWELS and library.flite_ffeature_string(item, STRESSED) == b"1":
+                    symbol = STRESS + symbol
+                phonemes.append(Phoneme(start, end, symbol))
                 start = end
             item = library.item_next(item)
     finally:
