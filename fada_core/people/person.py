@@ -15,6 +15,7 @@ from .mouth_texture import MouthTraits, sample_mouth_traits, teeth_texture, tong
 from .scene import Scene
 from .scenery import background
 from .skin import SkinTraits, paint, sample_skin_traits, with_hair
+from .wardrobe import WardrobeTraits, dress, fit, sample_wardrobe_traits
 
 POOLS = ("high", "moderate")
 
@@ -31,6 +32,7 @@ class Person:
     eyes: EyeTraits
     mouth: MouthTraits
     hair: HairTraits
+    wardrobe: WardrobeTraits
     habits: Habits
 
 
@@ -47,9 +49,10 @@ def sample_person(rng: np.random.Generator, pool: str) -> Person:
     skin = sample_skin_traits(rng, age, sex, shares, pool)
     eyes = sample_eye_traits(rng, age, shares, pool)
     mouth = sample_mouth_traits(rng, age, skin.melanin, pool)
-    hair = sample_hair_traits(rng, age, sex, ancestry, pool)
+    wardrobe = sample_wardrobe_traits(rng, age, sex, ancestry, pool)
+    hair = fit(sample_hair_traits(rng, age, sex, ancestry, pool), wardrobe)
     skin = with_hair(skin, hair, sex, rng)
-    return Person(age, sex, ancestry, shape, skin, eyes, mouth, hair, sample_habits(rng))
+    return Person(age, sex, ancestry, shape, skin, eyes, mouth, hair, wardrobe, sample_habits(rng))
 
 
 def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int) -> Scene:
@@ -63,6 +66,6 @@ def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int) -
         tongue_texture=tongue_texture(person.mouth, rng),
         light=sample_light(rng, pool),
         camera=sample_camera(rng, head, pool),
-        meshes=grow(head, person.hair, rng),
+        meshes=dress(head, person.wardrobe, rng) + grow(head, person.hair, rng),
         background=background(rng, size),
     )
