@@ -24,7 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.generate import video
 from fada_core.generate.__main__ import main
-from fada_core.media.audio import listen, load_audio
+from fada_core.media.audio import load_audio
+from fada_core.media.listen import listen
 from fada_core.media.video import probe
 from fada_core.models.networks import Networks
 from tests.small import SMALL
@@ -217,7 +218,7 @@ def test_no_audio_file(run: Run) -> None:
 
 
 def test_no_audio_stream(run: Run, folder: Path) -> None:
-    refused(run(audio=folder / "portrait.png"), "portrait.png", "no sound")
+    refused(run(audio=folder / "portrait.png"), "portrait.png", "sound")
 
 
 def test_empty_audio(run: Run, tmp_path: Path) -> None:

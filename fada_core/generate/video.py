@@ -22,8 +22,9 @@ from ..face.detect import installed_detector, load_detector
 from ..face.identity import identity_embedding
 from ..face.paste import PasteBack
 from ..face.region import FaceRegion, crop, find_face
-from ..media.audio import SAMPLE_RATE, listen, load_audio
+from ..media.audio import SAMPLE_RATE, load_audio
 from ..media.image import load_image, to_bytes, to_uint8
+from ..media.listen import listen
 from ..media.video import VideoWriter
 from ..pipeline import LiveFrames, Pipeline, load
 from ..speed.overlap import Behind, decode_ahead

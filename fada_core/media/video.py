@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import FadaError
+from .containers import decoded, existing_file, opened, packets
 from .image import to_uint8
 from .sinks import STDOUT, SUFFIXES, ContainerSink, FolderSink, Sink
 
@@ -168,12 +169,20 @@ class VideoFacts:
 
 
 def probe(path: str | Path) -> VideoFacts:
-    """Facts about a video, counted from its packets rather than its header, so that unfinished files work too."""
-    with _opened(path) as container:
+    """Facts about a video, counted from its packets rather than its header, so that unfinished files work too.
+
+    Raises:
+        FadaError: no such file, no video of a known format, or one beyond the limits of `containers`.
+    """
+    path = existing_file(path, "a video")
+    with opened(path, f"'{path.name}'", "video") as container:
         video, sound = container.streams.video[0], next(iter(container.streams.audio), None)
+        if not video.average_rate:
+            raise FadaError(f"'{path.name}' does not say how many frames a second has; convert it to MP4.")
         frames, ends = 0, {video.index: 0.0, **({sound.index: 0.0} if sound else {})}
-        for packet in container.demux(*(stream for stream in (video, sound) if stream)):
-            if packet.pts is None or packet.is_corrupt:  # the flushing packet after the last one; one that was cut off
+        for packet in packets(container, *(stream for stream in (video, sound) if stream)):
+            # An error, the flushing packet after the last one, one that was cut off
+            if isinstance(packet, av.FFmpegError) or packet.pts is None or packet.is_corrupt:
                 continue
             frames += packet.stream is video
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -190,26 +199,16 @@ def probe(path: str | Path) -> VideoFacts:
 
 
 def read_video(path: str | Path) -> Iterator[np.ndarray]:
-    """The frames of a video one after the other, (h, w, 3) uint8 RGB; of an unfinished file those that are whole."""
-    with _opened(path) as container:
-        for packet in container.demux(video=0):
-            if not packet.is_corrupt:
-                for frame in packet.decode():
-                    yield frame.to_ndarray(format="rgb24")
+    """The frames of a video one after the other, (h, w, 3) uint8 RGB; of an unfinished file those that are whole.
 
-
-def _opened(path: str | Path) -> av.container.InputContainer:
-    path = Path(path)
-    if not path.is_file():
-        raise FadaError(f"There is no file '{path}'; give the path of a video.")
-    try:
-        container = av.open(str(path))
-    except av.FFmpegError as error:
-        raise FadaError(f"'{path.name}' cannot be read as a video ({error.strerror}); give another file.") from error
-    if not container.streams.video:
-        container.close()
-        raise FadaError(f"'{path.name}' has no picture; give a video file.")
-    return container
+    Raises:
+        FadaError: as `probe`.
+    """
+    path = existing_file(path, "a video")
+    name = f"'{path.name}'"
+    with opened(path, name, "video") as container:
+        for frame in decoded(container, "video", name):
+            yield frame.to_ndarray(format="rgb24")
 
 
 def contact_sheet(frames: Sequence[np.ndarray] | np.ndarray | Tensor, columns: int, path: str | Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, from_numpy
 from ..errors import FadaError
 from ..face.detect import Detector, Face
 from ..media.audio import SAMPLE_RATE, load_audio
+from ..media.containers import decoded, existing_file, opened
 
 CUT_DIFFERENCE = 0.08  #: mean change of a thumbnail's values (0..1) from which a frame may begin a shot
 CUT_RATIO = 4.0  #: and by how much it has to stand out from the changes before it: a moving camera is no cut
@@ -31,30 +32,27 @@ def frames_at(path: Path, fps: float) -> Iterator[np.ndarray]:
     Raises:
         FadaError: not a readable video.
     """
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise FadaError(f"'{path.name}' has no picture; give a video file.")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            rate = float(stream.average_rate or fps)
-            tick, before, first = 0, None, 0.0
-            shown, time = None, 0.0
-            for count, frame in enumerate(container.decode(stream)):
-                now = count / rate if frame.time is None else frame.time
-                first = now if before is None else first
-                time = now - first
-                pixels = _upright(frame)
-                while tick / fps <= time + 1e-6:
-                    nearer = before is None or time - tick / fps <= tick / fps - before
-                    yield pixels if nearer else shown  # type: ignore[misc] - set with `before`
-                    tick += 1
-                shown, before = pixels, time
-            while shown is not None and tick / fps < time + 1 / rate - 1e-6:  # the last frame lasts as long as others
-                yield shown
+    path = existing_file(path, "a video")
+    name = f"'{path.name}'"
+    with opened(path, name, "video") as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        rate = float(stream.average_rate or fps)
+        tick, before, first = 0, None, 0.0
+        shown, time = None, 0.0
+        for count, frame in enumerate(decoded(container, "video", name)):
+            now = count / rate if frame.time is None else frame.time
+            first = now if before is None else first
+            time = now - first
+            pixels = _upright(frame)
+            while tick / fps <= time + 1e-6:
+                nearer = before is None or time - tick / fps <= tick / fps - before
+                yield pixels if nearer else shown  # type: ignore[misc] - set with `before`
                 tick += 1
-    except av.FFmpegError as error:
-        raise FadaError(f"'{path.name}' cannot be read as a video ({error.strerror}); give another file.") from error
+            shown, before = pixels, time
+        while shown is not None and tick / fps < time + 1 / rate - 1e-6:  # the last frame lasts as long as others
+            yield shown
+            tick += 1
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
@@ -68,14 +66,12 @@ def sound_of(path: Path) -> Tensor:
     Raises:
         FadaError: no sound, or nothing readable.
     """
-    try:
-        with av.open(str(path)) as container:
-            seen = next((frame.time for frame in container.decode(video=0)), None) if container.streams.video else None
-        waveform = load_audio(path)
-        with av.open(str(path)) as container:
-            heard = next(container.decode(audio=0)).time
-    except av.FFmpegError as error:
-        raise FadaError(f"'{path.name}' cannot be read as a video ({error.strerror}); give another file.") from error
+    waveform = load_audio(path)
+    name = f"'{path.name}'"
+    with opened(path, name, "sound") as container:
+        heard = next((frame.time for frame in decoded(container, "sound", name, tell=False)), None)
+    with opened(path, name, "video") as container:
+        seen = next((frame.time for frame in decoded(container, "video", name, tell=False)), None)
     late = round(((heard or 0.0) - (seen or 0.0)) * SAMPLE_RATE)
     return F.pad(waveform, (late, 0))  # a negative number cuts off
 
