@@ -23,6 +23,7 @@ from .cases import POOLS, SILENCE, AvatarCases, EvaluationSet, held_out_words
 from .footage import FootageConfig, footage_set
 from .frechet import clip_features, frame_features
 from .lips import load_regressor
+from .portraits import PortraitsConfig, portrait_sets
 from .report import markdown, to_json
 from .runs import Run, Summary, evaluate
 from .sweep import sweep
@@ -71,6 +72,7 @@ class EvaluateConfig:
     sweep: Path | None = None
     """Instead: folder for sweep.json and plots of quality over the audio scale (at ref_cfg) and over the ref scale (at
     audio_cfg), the paper's figures 3 and 4, for the modes teacher and fast."""
+    pictures: Annotated[PortraitsConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=PortraitsConfig)
     footage: Annotated[FootageConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=FootageConfig)
 
 
@@ -125,6 +127,9 @@ def plan(config: EvaluateConfig, pipes: dict[str, Pipeline]) -> list[Run]:
 def build_sets(config: EvaluateConfig, pipe: Pipeline) -> Iterator[EvaluationSet]:
     """The sets that `config` asks for, for videos as `pipe` makes them."""
     model, device = pipe.config, pipe.networks.device
+    if config.pictures.portraits is not None or config.pictures.peers is not None:
+        yield from portrait_sets(config.pictures, config.seconds, model.size, model.fps, model.clip_frames)
+        return
     if config.footage.manifest is not None:
         for name in config.sets:
             videos, seconds = config.videos, config.seconds

@@ -36,6 +36,7 @@ class Case:
     region: FaceRegion | None = None  #: where the face is, for models that are told
     identity: Tensor | None = None  #: face embedding, (1, identity_dim), for models that take one
     truth: Truth | None = None  #: of a rendering: what the renderer knows
+    name: str = ""  #: of a case that results are shown for by itself
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ from .runs import Summary
 
 _ORDER = (
     "nfe_per_clip", "seconds_per_video", "lips_r", "lips_r_other_audio", "lips_offset", "lips_error", "lips_spread",
-    "openness_at_rest", "psnr_first_clip", "psnr_last_clip", "flicker", "frechet_frames", "frechet_clips", "fid",
-    "fvd", "sync_c", "sync_d", "sync_offset",
+    "lips_reach", "openness_at_rest", "mouth_sharpness", "psnr_first_clip", "psnr_last_clip", "flicker",
+    "frechet_frames", "frechet_clips", "fid", "fvd", "sync_c", "sync_d", "sync_offset",
 )  # fmt: skip
 
 

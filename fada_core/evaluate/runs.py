@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import time
@@ -17,6 +18,8 @@ from ..media.video import VideoWriter
 from ..pipeline import Pipeline
 from .cases import Case, EvaluationSet
 from .frechet import Features, distance_over_videos
+
+log = logging.getLogger("fada.evaluate")
 
 Summary = dict[str, dict[str, float]]
 """{metric: {mean, ci95, n}}; NaN where nothing could be measured."""
@@ -73,7 +76,10 @@ def collect(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path |
         videos = [case.frames]
         for run in runs:
             frames, effort = generate(run, case, seed + index)
-            tallies[run.name].add(frames, case.measure(frames) | effort, data.features)
+            row = case.measure(frames) | effort
+            tallies[run.name].add(frames, row, data.features)
+            if case.name:
+                log.info("%s, %s: %s", case.name, run.name, ", ".join(f"{k} {v:.3f}" for k, v in row.items()))
             if out is not None:
                 videos.append(frames)
         if out is not None:

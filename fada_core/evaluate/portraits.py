@@ -1,0 +1,194 @@
+"""Evaluation on pictures of faces, of which no true video exists: does this portrait speak, and does it stay itself?
+
+Every portrait says the same words of a rendered person, whose mouth's openness is known; lips are read by `mesh`.
+Folders with another system's video of a portrait and a recording can be compared with, its lips being the truth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import avatars
+from ..data.avatars import HELD_OUT_SEED
+from ..errors import FadaError
+from ..face.detect import LIPS, Detector, load_detector
+from ..face.region import FaceRegion, crop, find_face
+from ..media.audio import SAMPLE_RATE, load_audio
+from ..media.image import load_image
+from ..media.video import probe, read_video
+from .cases import Case, EvaluationSet
+from .lips import correlation
+from .mesh import FaceMesh, openness, still_mask
+from .metrics import RESTING, flicker, masked_psnr
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+RECORDINGS, VIDEOS = (".mp3", ".wav", ".flac", ".m4a"), (".mp4", ".webm", ".mkv")
+
+
+@dataclass(frozen=True)
+class PortraitsConfig:
+    """Pictures of faces instead of avatars."""
+
+    portraits: Path | None = None
+    """A folder of pictures, each of which says the same words."""
+    peers: Path | None = None
+    """A folder of folders, each with a picture, a recording, and another system's video of the two."""
+    mesh: Path | None = None
+    """mediapipe's face_landmark.tflite (npm package @mediapipe/face_mesh), which reads the lips."""
+    face_model: Path | None = None
+    """A face detector as `fada_core.generate` takes it."""
+    words: int = 0
+    """Which words are said."""
+
+
+@dataclass(frozen=True, eq=False)
+class PortraitCases:
+    """A video of each picture, with the true openness of the words, (n,)."""
+
+    paths: list[Path]
+    waveform: Tensor
+    openness: Tensor
+    size: int
+    clip_frames: int
+    mesh: FaceMesh
+    detector: Detector | None
+
+    def __iter__(self) -> Iterator[Case]:
+        for path in self.paths:
+            picture = load_image(path)
+            region = find_face(picture, detector=self.detector, required=False)
+            square = crop(picture, region, self.size)
+            judge = partial(
+                measure, portrait=square, truth=self.openness, mesh=self.mesh, region=region, clip=self.clip_frames
+            )
+            still = square.expand(len(self.openness), -1, -1, -1)
+            yield Case(picture[0], self.waveform, still, judge, region=region, name=path.name)
+
+
+@dataclass(frozen=True, eq=False)
+class PeerCases:
+    """A video of each folder's picture and recording, against the lips in its video."""
+
+    folders: list[tuple[Path, Path, Path]]  #: picture, recording, video
+    seconds: float
+    size: int
+    fps: float
+    clip_frames: int
+    mesh: FaceMesh
+    detector: Detector | None
+
+    def __iter__(self) -> Iterator[Case]:
+        for picture_path, recording, video in self.folders:
+            picture, waveform = load_image(picture_path), load_audio(recording, 0.0, self.seconds)
+            region = find_face(picture, detector=self.detector, required=False)
+            square = crop(picture, region, self.size)
+            frames = _frames(video, self.fps, math.ceil(len(waveform) * self.fps / SAMPLE_RATE))
+            where = find_face(frames[:1], detector=self.detector, required=False)
+            theirs = torch.cat([crop(frame[None], where, self.size) for frame in frames])
+            truth = openness(self.mesh(theirs, where))
+            judge = partial(
+                measure, portrait=square, truth=truth, mesh=self.mesh, region=region, clip=self.clip_frames
+            )
+            samples = int(len(theirs) / self.fps * SAMPLE_RATE)
+            yield Case(picture[0], waveform[:samples], theirs, judge, region=region, name=picture_path.parent.name)
+
+
+def portrait_sets(config: PortraitsConfig, seconds: float, size: int, fps: float, clip: int) -> Iterator[EvaluationSet]:
+    """The sets `portraits` and `peers`, of those that `config` names.
+
+    Args:
+        seconds: of each video.
+        size, fps, clip: picture side, frame rate and frames of a clip of the models.
+
+    Raises:
+        FadaError: a folder without pictures, no mesh, or a file that cannot be read.
+    """
+    if config.mesh is None:
+        raise FadaError("Lips of portraits are read by a network of others; give its file with --mesh.")
+    mesh = FaceMesh(config.mesh)
+    detector = None if config.face_model is None else load_detector(config.face_model)
+    if config.portraits is not None:
+        paths = _files(config.portraits, PICTURES)
+        if not paths:
+            raise FadaError(f"There is no picture in '{config.portraits}'; give a folder of portraits.")
+        said = avatars.sample(HELD_OUT_SEED + config.words, "high", seconds, size=size, fps=fps)
+        cases = PortraitCases(paths, said.waveform, said.truth["openness"], size, clip, mesh, detector)
+        yield EvaluationSet("portraits", len(paths), cases, {})
+    if config.peers is not None:
+        folders = [
+            tuple(found[0] for found in kinds)
+            for folder in sorted(path for path in config.peers.iterdir() if path.is_dir())
+            if all(kinds := [_files(folder, kind) for kind in (PICTURES, RECORDINGS, VIDEOS)])
+        ]
+        if not folders:
+            raise FadaError(f"No folder in '{config.peers}' has a picture, a recording and a video; correct --peers.")
+        cases = PeerCases(folders, seconds, size, fps, clip, mesh, detector)
+        yield EvaluationSet("peers", len(folders), cases, {})
+
+
+def measure(
+    frames: Tensor, *, portrait: Tensor, truth: Tensor, mesh: FaceMesh, region: FaceRegion, clip: int
+) -> dict[str, float]:
+    """What a portrait's video is worth.
+
+    Args:
+        frames: (n, 3, s, s) in -1..1.
+        portrait: the square that was to speak, (1, 3, s, s).
+        truth: openness of the lips, (n,).
+        region: the face's place in the picture that the square was cut from.
+        clip: frames of a clip; the first and last so many are compared with the portrait for drift.
+
+    Returns:
+        lips_r: correlation of the openness that `mesh` reads with the true one.
+        lips_reach: 95th minus 5th percentile of the openness, a gap over the mouth's width.
+        openness_at_rest: its mean while the true mouth is closed.
+        psnr_first_clip, psnr_last_clip: of what does not speak against the portrait, in dB.
+        flicker: of the same part, see `metrics.flicker`.
+        mouth_sharpness: mean slope of the mouth's pixels as a part of the portrait's own.
+    """
+    landmarks = mesh(frames, region)
+    opened = openness(landmarks)
+    low, high = np.percentile(opened.numpy(), (5, 95))
+    mask = still_mask(landmarks, frames.shape[-1])
+    lips = landmarks[:, list(LIPS)]
+    box = torch.cat([lips.amin((0, 1)), lips.amax((0, 1))]).round().long().clamp(0, frames.shape[-1] - 2)
+    mouth = slice(None), slice(None), slice(int(box[1]), int(box[3]) + 2), slice(int(box[0]), int(box[2]) + 2)
+    values = {
+        "lips_r": correlation(opened, truth),
+        "lips_reach": float(high - low),
+        "psnr_first_clip": masked_psnr(frames[:clip], portrait, mask),
+        "psnr_last_clip": masked_psnr(frames[-clip:], portrait, mask),
+        "flicker": flicker(frames, mask),
+        "mouth_sharpness": _slope(frames[mouth]) / max(_slope(portrait[mouth]), 1e-6),
+    }
+    resting = truth < RESTING
+    if resting.any():
+        values["openness_at_rest"] = float(opened[resting].mean())
+    return values
+
+
+def _slope(pictures: Tensor) -> float:
+    return float(pictures.diff(dim=-1).abs().mean() + pictures.diff(dim=-2).abs().mean())
+
+
+def _frames(path: Path, fps: float, count: int) -> Tensor:
+    """(n, 3, h, w) in -1..1: at most `count` frames of a video, those nearest in time at another rate."""
+    step = probe(path).fps / fps
+    wanted = [round(i * step) for i in range(count)]
+    frames = [frame for i, frame in enumerate(islice(read_video(path), wanted[-1] + 1)) if i in set(wanted)]
+    return torch.from_numpy(np.stack(frames)).movedim(-1, 1).float() / 127.5 - 1
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        raise FadaError(f"There is no folder '{folder}'; correct its name.")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
