@@ -15,6 +15,8 @@ from .mouth_texture import MouthTraits, sample_mouth_traits, teeth_texture, tong
 from .scene import Scene
 from .scenery import background
 from .skin import SkinTraits, paint, sample_skin_traits, with_hair
+from .statue import material
+from .styles import STATUES, STYLES
 from .wardrobe import WardrobeTraits, dress, fit, sample_wardrobe_traits
 
 POOLS = ("high", "moderate")
@@ -55,8 +57,11 @@ def sample_person(rng: np.random.Generator, pool: str) -> Person:
     return Person(age, sex, ancestry, shape, skin, eyes, mouth, hair, wardrobe, sample_habits(rng))
 
 
-def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int) -> Scene:
-    """The person before a camera, in a light and before a background that are drawn for the clip."""
+def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int, style: str = STYLES[0]) -> Scene:
+    """The person before a camera, in a light and before a background that are drawn for the clip.
+
+    `style`: one of `styles.STYLES`; a statue's turns the whole person into its material.
+    """
     head = Head(person)
     return Scene(
         head=head,
@@ -68,4 +73,5 @@ def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int) -
         camera=sample_camera(rng, head, pool),
         meshes=dress(head, person.wardrobe, rng) + grow(head, person.hair, rng),
         background=background(rng, size),
+        overrides=material(style, rng) if style in STATUES else None,
     )
