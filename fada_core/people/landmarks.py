@@ -21,7 +21,7 @@ BRIDGE, SEPTUM, NOSTRIL = (132, 131, 201, 297), 317, (7077, 7096)
 EYE = (7795, 7791, 7775, 7781, 7785, 7788)  # inner corner, upper lid, outer corner, lower lid
 LIP_TOP, LIP_UPPER, LIP_CORNER, LIP_LOWER, LIP_BOTTOM = 455, (7215, 7170), 10405, (7166, 7241), 492
 INNER_TOP, INNER_UPPER, INNER_CORNER, INNER_LOWER, INNER_BOTTOM = 474, 11964, 7191, 7236, 493
-FULLY_OPEN = 0.4  # gap of the lips over the width of the resting mouth that counts as 1
+FULLY_OPEN = 0.6  # gap of the lips over the width of the resting mouth that counts as 1
 
 
 @cache

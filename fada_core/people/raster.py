@@ -26,7 +26,7 @@ def project(points, view, focal, middle, out):
         out[i, 2] = inverse
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def span(u, v, step_u, step_v, length):
     """First and last of the steps 0..length along a row in which u, v and 1 - u - v are not negative."""
     first, last = np.float32(0), np.float32(length)
@@ -81,8 +81,8 @@ def rasterise(screen, faces, mesh_of, flags, uv, texels, texture, near, ids, len
             first, last = span(u, v, step_u, step_v, right - left)
             if first > last:
                 continue
-            u += first * step_u
-            v += first * step_v
+            u += np.float32(first) * step_u
+            v += np.float32(first) * step_v
             z = u * zi + v * zj + (np.float32(1.0) - u - v) * zk
             for x in range(left + first, left + last + 1):
                 if z > near[y, x]:
@@ -92,7 +92,7 @@ def rasterise(screen, faces, mesh_of, flags, uv, texels, texture, near, ids, len
                         a = u * uv[i, 0] + v * uv[j, 0] + w * uv[k, 0]
                         b = u * uv[i, 1] + v * uv[j, 1] + w * uv[k, 1]
                         tx = min(width - 1, max(0, int(a * width)))
-                        ty = min(height - 1, max(0, int((1 - b) * height)))
+                        ty = min(height - 1, max(0, int((np.float32(1.0) - b) * height)))
                         step = (lot + (x & 1) * 2 + ((x ^ y) & 1)) & 3
                         visible = texels[start + (ty * width + tx) * 4 + 3] > 24 + step * 56 + ((lot & 4) << 2)
                     if visible:
@@ -133,12 +133,15 @@ def depth_map(points, faces, mesh_of, skip, matrix, depth):
         step_u, step_v = (y1 - y2) * inverse, (y2 - y0) * inverse
         zi, zj, zk = place[i, 2], place[j, 2], place[k, 2]
         step_z = step_u * zi + step_v * zj - (step_u + step_v) * zk
+        px = np.float32(left)
         for y in range(top, bottom + 1):
-            u = ((x1 - left) * (y2 - y) - (x2 - left) * (y1 - y)) * inverse
-            v = ((x2 - left) * (y0 - y) - (x0 - left) * (y2 - y)) * inverse
+            py = np.float32(y)
+            u = ((x1 - px) * (y2 - py) - (x2 - px) * (y1 - py)) * inverse
+            v = ((x2 - px) * (y0 - py) - (x0 - px) * (y2 - py)) * inverse
             first, last = span(u, v, step_u, step_v, right - left)
-            z = (u + first * step_u) * zi + (v + first * step_v) * zj
-            z += (np.float32(1.0) - u - v - first * (step_u + step_v)) * zk
+            u += np.float32(first) * step_u
+            v += np.float32(first) * step_v
+            z = u * zi + v * zj + (np.float32(1.0) - u - v) * zk
             for x in range(left + first, left + last + 1):
                 if z < depth[y, x]:
                     depth[y, x] = z

@@ -110,7 +110,7 @@ class Renderer:
             scene.part, scene.faces, scene.mesh_of, scene.kind, scene.color, scene.gloss, scene.two_sided,
             scene.texture, scene.texels, scene.uv, scene.points, scene.normals, scene.tangents, scene.attributes,
             scene.slopes, scene.crease_weights(posed), s["eye"], s["lamp"], s["matrix"], self._depth,
-            np.float32(1.2 + scene.light.softness * 1.5), mouth_frame(posed), metal, picture, parts,
+            np.float32(1.05 + scene.light.softness * 1.1), mouth_frame(posed), metal, picture, parts,
         )  # fmt: skip
 
 

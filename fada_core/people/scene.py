@@ -15,7 +15,7 @@ from .mesh import Material, Mesh, Overrides, Part
 from .shade import KINDS
 from .skin import SkinMaps
 
-SHADOW_SIZE, SHADOW_SPAN = 176, 5.4  # texels and dm a side of the lamp's depth map
+SHADOW_SIZE, SHADOW_SPAN = 144, 5.4  # texels and dm a side of the lamp's depth map
 OCCLUSION_DIRECTIONS, OCCLUSION_SIZE, OCCLUSION_SPAN = 40, 128, 5.6
 
 
@@ -97,7 +97,14 @@ class Scene:
         self.pose(self.head.pose(np.zeros(len(assets.UNITS))))
         self._tables()
         self.attributes[:, 0] = self._occlusion()
+        self._sort()
         self.slopes = slopes(surface, self._density(0, len(surface.height), len(surface.height), 1))
+
+    def _sort(self) -> None:
+        """Puts the faces of every mesh nearest first, as the camera sees the head at rest: most of the later ones of
+        a mesh with many layers, such as hair, are then hidden before their texture is read."""
+        distance = np.linalg.norm(self.points[self.faces].mean(1) - np.array(self.camera.eye), axis=1)
+        self.faces = np.ascontiguousarray(self.faces[np.lexsort((distance, self.mesh_of))])
 
     def _tables(self) -> None:
         """Per mesh: flags, kind, colour, gloss, texture's place; and all textures in one run of bytes."""

@@ -16,34 +16,36 @@ KINDS = {"skin": 0, "eye": 1, "teeth": 2, "tongue": 3, "hair": 4, "cloth": 5, "p
 ENCODE = np.linspace(0, 1, 4097)
 ENCODE = np.where(ENCODE <= 0.0031308, 12.92 * ENCODE, 1.055 * ENCODE ** (1 / 2.4) - 0.055)
 ENCODE = np.round(ENCODE * 255).astype(np.uint8)
+# Numba widens float32 with a plain integer to float64.
+ZERO, ONE, TWO, THREE, EPS = np.float32(0), np.float32(1), np.float32(2), np.float32(3), np.float32(1e-9)
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def linear(x):
     """sRGB 0..1 to linear: a cubic fit, within 0.002."""
     return x * (x * (x * np.float32(0.305306011) + np.float32(0.682171111)) + np.float32(0.012522878))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def shadow(depth, x, y, distance, radius):
     """Share of the lamp that is seen from texel place x, y: a tent of `radius` texels, 1 .. 3."""
     size = depth.shape[0]
     left, right = int(math.ceil(x - radius)), int(math.floor(x + radius))
     top, bottom = int(math.ceil(y - radius)), int(math.floor(y + radius))
     if left < 0 or top < 0 or right >= size or bottom >= size:
-        return np.float32(1)
-    total = weight = np.float32(0)
+        return ONE
+    total = weight = ZERO
     for ty in range(top, bottom + 1):
-        wy = radius - abs(ty - y)
+        wy = radius - abs(np.float32(ty) - y)
         for tx in range(left, right + 1):
-            w = wy * (radius - abs(tx - x))
+            w = wy * (radius - abs(np.float32(tx) - x))
             weight += w
-            gap = np.float32(1) + (depth[ty, tx] - distance) * np.float32(20)
-            total += w * min(np.float32(1), max(np.float32(0), gap))
+            gap = ONE + (depth[ty, tx] - distance) * np.float32(20)
+            total += w * min(ONE, max(ZERO, gap))
     return total / weight
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def surface(
     t, u, v, faces, mesh_of, kind, color, gloss_of, two_sided, texture, texels, uv, points, normals, tangents,
     attributes, slopes, weights, eye, lamp, matrix, depth, radius, mouth, metal, out,
@@ -51,7 +53,7 @@ def surface(
     """Linear colour of one face at barycentrics u, v, into `out` (3,); returns the part's correction: 0 as the mesh
     says, 2 lips, 3 inside of the mouth."""
     i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
-    w = np.float32(1) - u - v
+    w = ONE - u - v
     m = mesh_of[t]
     what = kind[m]
     px = u * points[i, 0] + v * points[j, 0] + w * points[k, 0]
@@ -60,10 +62,10 @@ def surface(
     nx = u * normals[i, 0] + v * normals[j, 0] + w * normals[k, 0]
     ny = u * normals[i, 1] + v * normals[j, 1] + w * normals[k, 1]
     nz = u * normals[i, 2] + v * normals[j, 2] + w * normals[k, 2]
-    s = np.float32(1) / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
+    s = ONE / math.sqrt(nx * nx + ny * ny + nz * nz + EPS)
     nx, ny, nz = nx * s, ny * s, nz * s
     vx, vy, vz = eye[0] - px, eye[1] - py, eye[2] - pz
-    s = np.float32(1) / math.sqrt(vx * vx + vy * vy + vz * vz)
+    s = ONE / math.sqrt(vx * vx + vy * vy + vz * vz)
     vx, vy, vz = vx * s, vy * s, vz * s
     if two_sided[m] and nx * vx + ny * vy + nz * vz < 0:
         nx, ny, nz = -nx, -ny, -nz
@@ -75,14 +77,14 @@ def surface(
     a = u * uv[i, 0] + v * uv[j, 0] + w * uv[k, 0]
     b = u * uv[i, 1] + v * uv[j, 1] + w * uv[k, 1]
     height, width, start = texture[m, 1], texture[m, 2], texture[m, 0]
-    tx = min(np.float32(width - 1.001), max(np.float32(0), a * width - np.float32(0.5)))
-    ty = min(np.float32(height - 1.001), max(np.float32(0), (1 - b) * height - np.float32(0.5)))
+    tx = min(np.float32(width - 1.001), max(ZERO, a * np.float32(width) - np.float32(0.5)))
+    ty = min(np.float32(height - 1.001), max(ZERO, (ONE - b) * np.float32(height) - np.float32(0.5)))
     cx, cy = int(tx), int(ty)
-    fx, fy = tx - cx, ty - cy
+    fx, fy = tx - np.float32(cx), ty - np.float32(cy)
     right = 4 if width > 1 else 0
     below = 4 * width if height > 1 else 0
     p = start + (cy * width + cx) * 4
-    w00, w01, w10, w11 = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
+    w00, w01, w10, w11 = (ONE - fx) * (ONE - fy), fx * (ONE - fy), (ONE - fx) * fy, fx * fy
     c = np.float32(1 / 255)
     q = p + below
     red = linear((texels[p] * w00 + texels[p + right] * w01 + texels[q] * w10 + texels[q + right] * w11) * c)
@@ -99,7 +101,7 @@ def surface(
     bx, by, bz = nx, ny, nz
     if what == 0 and slopes.shape[0] > 1:
         sx = min(slopes.shape[1] - 1, max(0, int(a * slopes.shape[1])))
-        sy = min(slopes.shape[0] - 1, max(0, int((1 - b) * slopes.shape[0])))
+        sy = min(slopes.shape[0] - 1, max(0, int((ONE - b) * slopes.shape[0])))
         du, dv = np.float32(slopes[sy, sx, 0]), np.float32(slopes[sy, sx, 1])
         for n in range(3):
             if weights[n] > 0:
@@ -112,16 +114,16 @@ def surface(
             u2, v2 = uv[k, 0] - uv[i, 0], uv[k, 1] - uv[i, 1]
             # Gradients of u and v on the face: cross products of the edges with the normal, over the doubled area.
             gx, gy, gz = e1y * e2z - e1z * e2y, e1z * e2x - e1x * e2z, e1x * e2y - e1y * e2x
-            area = np.float32(1) / max(np.float32(1e-9), gx * gx + gy * gy + gz * gz)
+            area = ONE / max(np.float32(EPS), gx * gx + gy * gy + gz * gz)
             # grad of barycentric v is (n x e2) flipped, of w is (e1 x n) flipped; f = u1 * bary_j + u2 * bary_k
             jx, jy, jz = e2y * gz - e2z * gy, e2z * gx - e2x * gz, e2x * gy - e2y * gx
             kx, ky, kz = gy * e1z - gz * e1y, gz * e1x - gx * e1z, gx * e1y - gy * e1x
             f, g = (du * u1 + dv * v1) * area, (du * u2 + dv * v2) * area
             dx, dy, dz = f * jx + g * kx, f * jy + g * ky, f * jz + g * kz
             steep = math.sqrt(dx * dx + dy * dy + dz * dz)
-            s = np.float32(1) / (1 + steep * np.float32(0.6))
+            s = ONE / (ONE + steep * np.float32(0.6))
             bx, by, bz = nx - dx * s, ny - dy * s, nz - dz * s
-            s = np.float32(1) / math.sqrt(bx * bx + by * by + bz * bz)
+            s = ONE / math.sqrt(bx * bx + by * by + bz * bz)
             bx, by, bz = bx * s, by * s, bz * s
         gloss *= np.float32(slopes[sy, sx, 8])
 
@@ -137,15 +139,15 @@ def surface(
         radius,
     )
     # Depth inside the mouth: little light comes past the lips.
-    buried = np.float32(1)
+    buried = ONE
     if what == 2 or what == 3 or inside > np.float32(0.02):
         behind = (mouth[0, 0] - px) * mouth[1, 0] + (mouth[0, 1] - py) * mouth[1, 1] + (mouth[0, 2] - pz) * mouth[1, 2]
         rate = mouth[2, 1] if what == 2 else mouth[2, 0]
-        buried = math.exp(-rate * max(np.float32(0), behind - mouth[2, 2]))
+        buried = math.exp(-rate * max(ZERO, behind - mouth[2, 2]))
         if what == 0:
-            buried = 1 + (buried - 1) * inside
+            buried = ONE + (buried - ONE) * inside
             seen *= buried
-            open_ = open_ + (1 - open_) * inside  # occlusion was measured with the mouth closed
+            open_ = open_ + (ONE - open_) * inside  # occlusion was measured with the mouth closed
     wr, wg, wb = np.float32(0.1), np.float32(0.1), np.float32(0.1)
     if what == 0:
         wr, wg, wb = np.float32(0.34), np.float32(0.18), np.float32(0.12)
@@ -159,54 +161,54 @@ def surface(
     elif what == 4:
         wr, wg, wb = np.float32(0.35), np.float32(0.35), np.float32(0.35)
     if metal > 0:
-        wr = wg = wb = np.float32(0)
+        wr = wg = wb = ZERO
     flat = nx * lx + ny * ly + nz * lz
     bumped = bx * lx + by * ly + bz * lz
     half = np.float32(0.5)
     nl = flat * half + bumped * half
-    dr = max(np.float32(0), (nl + wr) / ((1 + wr) * (1 + wr)))
-    dg = max(np.float32(0), (bumped + wg) / ((1 + wg) * (1 + wg)))
-    db = max(np.float32(0), (bumped + wb) / ((1 + wb) * (1 + wb)))
+    dr = max(ZERO, (nl + wr) / ((ONE + wr) * (ONE + wr)))
+    dg = max(ZERO, (bumped + wg) / ((ONE + wg) * (ONE + wg)))
+    db = max(ZERO, (bumped + wb) / ((ONE + wb) * (ONE + wb)))
     sr, sg, sb = seen, seen, seen
     if what == 0 and metal == 0:
         sr = half * (seen + math.sqrt(seen))
         sb = seen * (np.float32(0.75) + np.float32(0.25) * seen)
     upward = by * half + half
-    rim = max(np.float32(0), (bx * lamp[4, 0] + by * lamp[4, 1] + bz * lamp[4, 2] + np.float32(0.1)) / np.float32(1.1))
+    rim = max(ZERO, (bx * lamp[4, 0] + by * lamp[4, 1] + bz * lamp[4, 2] + np.float32(0.1)) / np.float32(1.1))
     rim *= open_
     ar = lamp[3, 0] + (lamp[2, 0] - lamp[3, 0]) * upward
     ag = lamp[3, 1] + (lamp[2, 1] - lamp[3, 1]) * upward
     ab = lamp[3, 2] + (lamp[2, 2] - lamp[3, 2]) * upward
     # Light between near surfaces takes on their colour: red goes on where blue has been swallowed.
-    occlusion = open_ * open_ * (3 - 2 * open_) * half + open_ * half
-    shade = 1 - occlusion
-    kr = 1 - shade * (1 - half * min(np.float32(1), red))
-    kg = 1 - shade * (1 - half * min(np.float32(1), green))
-    kb = 1 - shade * (1 - half * min(np.float32(1), blue))
-    reflect = 2 * (bx * vx + by * vy + bz * vz)
+    occlusion = open_ * open_ * (THREE - TWO * open_) * half + open_ * half
+    shade = ONE - occlusion
+    kr = ONE - shade * (ONE - half * min(ONE, red))
+    kg = ONE - shade * (ONE - half * min(ONE, green))
+    kb = ONE - shade * (ONE - half * min(ONE, blue))
+    reflect = TWO * (bx * vx + by * vy + bz * vz)
     rx, ry, rz = bx * reflect - vx, by * reflect - vy, bz * reflect - vz
-    facing = max(np.float32(0), min(np.float32(1), bx * vx + by * vy + bz * vz))
-    f = 1 - facing
+    facing = max(ZERO, min(ONE, bx * vx + by * vy + bz * vz))
+    f = ONE - facing
     fresnel = f * f * f * f * f
     sky = ry * half + half
     er = lamp[3, 0] + (lamp[2, 0] - lamp[3, 0]) * sky
     eg = lamp[3, 1] + (lamp[2, 1] - lamp[3, 1]) * sky
     eb = lamp[3, 2] + (lamp[2, 2] - lamp[3, 2]) * sky
     hx, hy, hz = lx + vx, ly + vy, lz + vz
-    s = np.float32(1) / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-9)
+    s = ONE / math.sqrt(hx * hx + hy * hy + hz * hz + EPS)
     hx, hy, hz = hx * s, hy * s, hz * s
-    nh = max(np.float32(0), bx * hx + by * hy + bz * hz)
+    nh = max(ZERO, bx * hx + by * hy + bz * hz)
     cr = red * (lamp[1, 0] * dr * sr + ar * kr + lamp[5, 0] * rim)
     cg = green * (lamp[1, 1] * dg * sg + ag * kg + lamp[5, 1] * rim)
     cb = blue * (lamp[1, 2] * db * sb + ab * kb + lamp[5, 2] * rim)
     if metal > 0 and what != 2 and what != 3:
         # A statue: coloured reflections of lamp and surroundings over a dimmed body.
-        body = 1 - metal
+        body = ONE - metal
         spread = np.float32(12) + gloss * np.float32(60)
-        behind = max(np.float32(0), rx * lamp[4, 0] + ry * lamp[4, 1] + rz * lamp[4, 2])
+        behind = max(ZERO, rx * lamp[4, 0] + ry * lamp[4, 1] + rz * lamp[4, 2])
         lobe = seen * nh**spread * gloss * np.float32(2.2) + behind**8
         mirror = (np.float32(0.25) + gloss * half + fresnel) * occlusion
-        mr, mg, mb = red * 2, green * 2, blue * 2
+        mr, mg, mb = red * TWO, green * TWO, blue * TWO
         cr = cr * body + metal * mr * (lamp[1, 0] * lobe + er * mirror)
         cg = cg * body + metal * mg * (lamp[1, 1] * lobe + eg * mirror)
         cb = cb * body + metal * mb * (lamp[1, 2] * lobe + eb * mirror)
@@ -216,20 +218,20 @@ def surface(
         gx = u * tangents[i, 0] + v * tangents[j, 0] + w * tangents[k, 0]
         gy = u * tangents[i, 1] + v * tangents[j, 1] + w * tangents[k, 1]
         gz = u * tangents[i, 2] + v * tangents[j, 2] + w * tangents[k, 2]
-        s = np.float32(1) / math.sqrt(gx * gx + gy * gy + gz * gz + 1e-9)
+        s = ONE / math.sqrt(gx * gx + gy * gy + gz * gz + EPS)
         along = (gx * hx + gy * hy + gz * hz) * s
         shift = (red + green + blue) * np.float32(0.1)
         first, second = along + np.float32(0.06), along - np.float32(0.1) - shift
-        one = math.sqrt(max(np.float32(0), 1 - first * first)) ** 70
-        two = math.sqrt(max(np.float32(0), 1 - second * second)) ** 18
-        lit = seen * max(np.float32(0), flat * half + half) * gloss
+        one = math.sqrt(max(ZERO, ONE - first * first)) ** 70
+        two = math.sqrt(max(ZERO, ONE - second * second)) ** 18
+        lit = seen * max(ZERO, flat * half + half) * gloss
         cr += lit * lamp[1, 0] * (np.float32(0.16) * one + np.float32(0.9) * two * red)
         cg += lit * lamp[1, 1] * (np.float32(0.16) * one + np.float32(0.9) * two * green)
         cb += lit * lamp[1, 2] * (np.float32(0.16) * one + np.float32(0.9) * two * blue)
     elif what == 1:
         # A wet eye: the lamp's disc in the cornea, and the surroundings at a grazing look.
-        disc = (rx * lamp[7, 0] + ry * lamp[7, 1] + rz * lamp[7, 2] - lamp[6, 0]) / ((1 - lamp[6, 0]) * half)
-        disc = min(np.float32(1), max(np.float32(0), disc)) * (half + half * seen) * gloss * np.float32(1.6)
+        disc = (rx * lamp[7, 0] + ry * lamp[7, 1] + rz * lamp[7, 2] - lamp[6, 0]) / ((ONE - lamp[6, 0]) * half)
+        disc = min(ONE, max(ZERO, disc)) * (half + half * seen) * gloss * np.float32(1.6)
         glaze = (np.float32(0.03) + np.float32(0.35) * fresnel) * occlusion
         cr += lamp[1, 0] * disc + er * glaze
         cg += lamp[1, 1] * disc + eg * glaze
@@ -241,7 +243,7 @@ def surface(
         broad, tight = nh**14, nh ** (np.float32(24) + wet * np.float32(110))
         lobe = np.float32(0.09) * broad + wet * np.float32(0.6) * tight
         lobe *= (1 - np.float32(0.7) * facing) * (np.float32(0.4) + wet)
-        lobe *= seen * max(np.float32(0), min(np.float32(1), flat * 4))
+        lobe *= seen * max(ZERO, min(ONE, flat * np.float32(4)))
         if what == 5:
             lobe *= np.float32(0.25)
         glaze = (np.float32(0.012) + np.float32(0.3) * fresnel) * (np.float32(0.3) + wet) * occlusion * buried
@@ -259,10 +261,10 @@ def surface(
     return 0
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def tone(x):
     """Exposed linear light to display light: straight in the shadows, with a soft shoulder."""
-    return x * (1 + x * np.float32(0.11)) / (1 + x * np.float32(0.5)) * np.float32(1.18)
+    return x * (ONE + x * np.float32(0.11)) / (ONE + x * np.float32(0.5)) * np.float32(1.18)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -273,7 +275,7 @@ def picture(
 ):  # fmt: skip
     """Fills `frame` (s, s, 3) uint8 sRGB and `parts` (s, s) uint8 from buffers of s * factor samples a side.
 
-    A pixel's samples are gathered into surfaces: of one mesh, and within 4 mm of depth of the first.
+    A pixel's samples are gathered into surfaces: of one mesh, and, but for hair, within 4 mm of depth of the first.
     """
     size = frame.shape[0]
     count = factor * factor
@@ -282,7 +284,7 @@ def picture(
     share = np.float32(1.0 / count)
     for y in range(size):
         for x in range(size):
-            r = g = b = np.float32(0)
+            r = g = b = ZERO
             best, part = 0, 0
             for n in range(count):
                 done[n] = False
@@ -300,11 +302,11 @@ def picture(
                     other = ids[oy, ox]
                     same = other == t
                     if not same and other >= 0 and t >= 0 and mesh_of[other] == mesh_of[t]:
-                        same = abs(1 / near[oy, ox] - 1 / z) < np.float32(0.04)
+                        same = kind[mesh_of[t]] == 4 or abs(ONE / near[oy, ox] - ONE / z) < np.float32(0.04)
                     if same:
                         done[o] = True
                         hits += 1
-                w = hits * share
+                w = np.float32(hits) * share
                 if t < 0:
                     r += w * background[y, x, 0]
                     g += w * background[y, x, 1]
@@ -315,7 +317,7 @@ def picture(
                 i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
                 x0, y0, x1, y1 = screen[i, 0], screen[i, 1], screen[j, 0], screen[j, 1]
                 x2, y2 = screen[k, 0], screen[k, 1]
-                inverse = np.float32(1) / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
+                inverse = ONE / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
                 ax, ay = sx + np.float32(0.5), sy + np.float32(0.5)
                 p = ((x1 - ax) * (y2 - ay) - (x2 - ax) * (y1 - ay)) * inverse * screen[i, 2]
                 q = ((x2 - ax) * (y0 - ay) - (x0 - ax) * (y2 - ay)) * inverse * screen[j, 2]
@@ -331,6 +333,6 @@ def picture(
                     best = hits
                     part = found if found > 0 else part_of[mesh_of[t]]
             parts[y, x] = part
-            frame[y, x, 0] = encode[int(min(np.float32(1), max(np.float32(0), r)) * 4096)]
-            frame[y, x, 1] = encode[int(min(np.float32(1), max(np.float32(0), g)) * 4096)]
-            frame[y, x, 2] = encode[int(min(np.float32(1), max(np.float32(0), b)) * 4096)]
+            frame[y, x, 0] = encode[int(min(ONE, max(ZERO, r)) * 4096)]
+            frame[y, x, 1] = encode[int(min(ONE, max(ZERO, g)) * 4096)]
+            frame[y, x, 2] = encode[int(min(ONE, max(ZERO, b)) * 4096)]
