@@ -9,7 +9,7 @@ from .surface import Surface, ramp
 # Lines as front views (x, y) in decimetres on the base head, drawn on both sides of the face; then their half width in
 # decimetres and their depth in millimetres. The numbers are our choice, read off the base head.
 SMILE = (
-    (((0.185, 6.93), (0.235, 6.86), (0.285, 6.76), (0.325, 6.65), (0.345, 6.55)), 0.016, 0.75),  # nasolabial fold
+    (((0.185, 6.93), (0.235, 6.86), (0.285, 6.76), (0.325, 6.65), (0.345, 6.55)), 0.018, 0.95),  # nasolabial fold
     (((0.36, 6.72), (0.385, 6.62), (0.375, 6.52)), 0.012, 0.3),  # dimple beside the mouth
     (((0.452, 7.275), (0.51, 7.29), (0.575, 7.315)), 0.007, 0.3),  # crow's feet
     (((0.455, 7.262), (0.52, 7.25), (0.585, 7.25)), 0.007, 0.32),
@@ -84,7 +84,7 @@ def creases(canvas: Surface, wrinkles: float, rng: np.random.Generator) -> tuple
     warp = np.stack([smooth_noise(canvas.points, 5, rng, 2), smooth_noise(canvas.points, 5, rng, 2)], 1) * 0.012
     points = np.stack([np.abs(canvas.points[:, 0] + warp[:, 0]), canvas.points[:, 1] + warp[:, 1]], 1)
     front = ramp(0.75, 1.0, canvas.points[:, 2])
-    vigour = 0.55 + 0.65 * wrinkles
+    vigour = 0.9 + 0.7 * wrinkles
     smile = _draw(points, SMILE, rng) * front
     brows = _draw(points, _forehead(rng), rng) * front
     frown = _draw(points, FROWN, rng) * front

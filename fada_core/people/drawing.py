@@ -3,6 +3,7 @@ paper, hatching and thresholds are fixed for a clip, so that nothing but the per
 
 import math
 
+import numba
 import numpy as np
 
 from .filters import blur, difference_lines, kuwahara, luminance, paper, part_lines, smooth_field, streaks
@@ -10,13 +11,28 @@ from .mesh import Part
 from .painting import fine_area, line_table
 from .surface import ramp
 
+FACE = (Part.SKIN, Part.LIPS, Part.EYES)
 
-def levels(tone: np.ndarray, parts: np.ndarray) -> tuple[float, float]:
-    """Black and white of the figure: its 3rd and 97th percentile, at least a quarter apart."""
-    figure = tone[parts != Part.BACKGROUND]
-    low, high = (float(level) for level in np.percentile(figure if figure.size else tone, (3, 97)))
-    middle = (low + high) / 2
-    return min(low, middle - 0.125), max(high, middle + 0.125)
+
+class Levels:
+    """Tones of the figure from black 0 to white 1, by its 3rd and 97th percentile in the first frame.
+
+    A dark face is lifted, as one draws it: its middle is not below `face`, so that eyes and mouth can be seen."""
+
+    def __init__(self, picture: np.ndarray, parts: np.ndarray, face: float = 0.0):
+        tone = luminance(picture)
+        figure, skin = tone[parts != Part.BACKGROUND], tone[np.isin(parts, FACE)]
+        low, high = np.percentile(figure if figure.size else tone, (3, 97))
+        middle = (low + high) / 2
+        self.low, self.high = float(min(low, middle - 0.125)), float(max(high, middle + 0.125))
+        self.gamma = 1.0
+        if face and skin.size:
+            now = np.clip((np.median(skin) - self.low) / (self.high - self.low), 0.02, 0.98)
+            self.gamma = float(np.clip(math.log(face) / math.log(now), 0.3, 1))
+
+    def __call__(self, tone: np.ndarray) -> np.ndarray:
+        scaled = np.clip((tone - self.low) / (self.high - self.low), 0, 1)
+        return scaled if self.gamma == 1 else scaled**self.gamma
 
 
 class Pencil:
@@ -25,7 +41,7 @@ class Pencil:
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
         self.unit = size / 256
-        self.low, self.high = levels(luminance(picture), parts)
+        self.levels = Levels(picture, parts, 0.55)
         first = rng.uniform(0.5, 1.1) * rng.choice([-1, 1])
         hatch = streaks(size, first, 16 * self.unit, 0.5 * self.unit, rng)
         cross = streaks(size, first + rng.uniform(0.5, 1.2), 12 * self.unit, 0.5 * self.unit, rng)
@@ -49,7 +65,7 @@ class Pencil:
     def frame(self, picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
         tone = luminance(picture)
         soft = blur(tone, 0.8 * self.unit)
-        dark = 1 - np.clip((soft - self.low) / (self.high - self.low), 0, 1)
+        dark = 1 - self.levels(soft)
         place = np.where(parts == Part.BACKGROUND, self.background * self.fade, 1).astype(np.float32)
         dark = dark * place * self.strength
         # Graphite fills the tooth of the paper from its peaks: a stroke is there where the tone passes the field.
@@ -74,7 +90,7 @@ class Ink:
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
         self.unit = size / 256
-        self.low, self.high = levels(luminance(picture), parts)
+        self.levels = Levels(picture, parts, 0.62)
         y, x = np.mgrid[0:size, 0:size].astype(np.float32)
         spacing, turn = rng.uniform(3.2, 4.6) * self.unit, rng.uniform(0.4, 1.2) * rng.choice([-1, 1])
         self.screens = []
@@ -95,7 +111,7 @@ class Ink:
 
     def frame(self, picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
         tone = luminance(picture)
-        soft = np.clip((blur(tone, 1.0 * self.unit) - self.low) / (self.high - self.low), 0, 1)
+        soft = self.levels(blur(tone, 1.0 * self.unit))
         place = np.where(parts == Part.BACKGROUND, self.background, 1).astype(np.float32)
         cover = ramp(self.black + 0.06, self.black - 0.06, soft) * place
         if self.hatching:
@@ -108,18 +124,74 @@ class Ink:
         return ground + (self.ink - ground) * cover[..., None]
 
 
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _posterise(flat, picture, fine, levels, steps, saturation, dots, paper, out) -> None:
+    """Colours (h, w, 3) in `steps` tones between `levels` (low, high), with `dots` (h, w) 0..1 in the shadows."""
+    h, w, _ = flat.shape
+    low, span = levels[0], levels[1] - levels[0]
+    for y in range(h):
+        for x in range(w):
+            t = np.float32(0.75) * fine[y, x]
+            r = flat[y, x, 0] + t * (picture[y, x, 0] - flat[y, x, 0])
+            g = flat[y, x, 1] + t * (picture[y, x, 1] - flat[y, x, 1])
+            b = flat[y, x, 2] + t * (picture[y, x, 2] - flat[y, x, 2])
+            grey = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+            scaled = min(max((grey - low) / span, np.float32(0)), np.float32(1)) * steps
+            whole = min(math.floor(scaled), steps - 1)
+            s = min(max((scaled - whole - np.float32(0.42)) / np.float32(0.16), np.float32(0)), np.float32(1))
+            step = whole + s * s * (3 - 2 * s)
+            target = (step + np.float32(0.3)) / (steps + np.float32(0.3)) * span + low
+            target = target * np.float32(0.92) + np.float32(0.1)
+            shadow = min(max((np.float32(0.62) - scaled / steps) / np.float32(0.42), np.float32(0)), np.float32(1))
+            shadow = shadow * shadow * (3 - 2 * shadow) * np.float32(0.85)
+            dot = min(max((shadow - 1 + dots[y, x]) * 4, np.float32(0)), np.float32(1)) * (1 - fine[y, x])
+            gain = target / max(grey, np.float32(0.02))
+            cover = 1 - np.float32(0.4) * dot
+            out[y, x, 0] = (target + saturation * (r * gain - target)) * cover * paper[0]
+            out[y, x, 1] = (target + saturation * (g * gain - target)) * cover * paper[1]
+            out[y, x, 2] = (target + saturation * (b * gain - target)) * cover * paper[2]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _cel(flat, picture, fine, parts, border, lit, shade, color, out) -> None:
+    """Each part's colour in full light (h, w, 3), times `shade` (3,) below its `border`; the `fine` area as it is."""
+    h, w, _ = flat.shape
+    one, none = np.float32(1), np.float32(0)
+    for y in range(h):
+        for x in range(w):
+            part = parts[y, x]
+            r, g, b = flat[y, x, 0], flat[y, x, 1], flat[y, x, 2]
+            if part > 0:
+                grey = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+                light = min(max((grey - border[part]) * 25 + np.float32(0.5), none), one)
+                gain = lit[part] / max(grey, np.float32(0.03))
+                gain = min(max(gain, np.float32(0.3)), np.float32(3)) * np.float32(0.82)
+                keep = np.float32(0.18)
+                r = r * (gain * (shade[0] + (1 - shade[0]) * light) + keep)
+                g = g * (gain * (shade[1] + (1 - shade[1]) * light) + keep)
+                b = b * (gain * (shade[2] + (1 - shade[2]) * light) + keep)
+            t = np.float32(0.8) * fine[y, x]
+            r += t * (picture[y, x, 0] * np.float32(1.12) - np.float32(0.03) - r)
+            g += t * (picture[y, x, 1] * np.float32(1.12) - np.float32(0.03) - g)
+            b += t * (picture[y, x, 2] * np.float32(1.12) - np.float32(0.03) - b)
+            grey = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+            out[y, x, 0] = min(max((grey + color[0] * (r - grey)) * color[1], none), one)
+            out[y, x, 1] = min(max((grey + color[0] * (g - grey)) * color[1], none), one)
+            out[y, x, 2] = min(max((grey + color[0] * (b - grey)) * color[1], none), one)
+
+
 class Comic:
     """Flat bright colours in a few tones, black lines, a screen of dots in the shadows."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
         self.unit = size / 256
-        self.low, self.high = levels(luminance(picture), parts)
+        self.levels = Levels(picture, parts)
         self.steps = int(rng.integers(3, 5))
-        self.saturation = rng.uniform(1.25, 1.7)
+        self.saturation = rng.uniform(1.1, 1.5)
         self.width = rng.uniform(1.2, 1.9) * self.unit
         self.table = line_table(skin=0.8, background=1.0)
-        self.dots = None
+        self.dots = np.zeros((size, size), np.float32)
         if rng.random() < 0.6:
             y, x = np.mgrid[0:size, 0:size].astype(np.float32)
             step, angle = rng.uniform(3.6, 5.0) * self.unit, rng.uniform(0.3, 1.2)
@@ -129,25 +201,14 @@ class Comic:
 
     def frame(self, picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
         tone = luminance(picture)
-        fine = fine_area(parts, 2 * self.unit)[..., None]
+        fine = fine_area(parts, 2 * self.unit)
         flat = kuwahara(picture, max(2, round(3 * self.unit)))
-        flat = flat + 0.75 * fine * (picture - flat)
-        grey = luminance(flat)
-        scaled = np.clip((grey - self.low) / (self.high - self.low), 0.0, 1.0) * self.steps
-        whole = np.minimum(np.floor(scaled), self.steps - 1)
-        step = whole + ramp(0.42, 0.58, scaled - whole)
-        target = (step + 0.3) / (self.steps + 0.3) * (self.high - self.low) + self.low
-        target = target * 0.92 + 0.1
-        color = flat * (target / np.maximum(grey, 0.02))[..., None]
-        middle = luminance(color)[..., None]
-        color = np.clip(middle + self.saturation * (color - middle), 0, 1)
-        if self.dots is not None:
-            shadow = ramp(0.62, 0.2, scaled / self.steps) * 0.85
-            screen = np.clip((shadow - 1 + self.dots) * 4, 0, 1) * (1 - fine[..., 0])
-            color = color * (1 - 0.4 * screen)[..., None]
+        levels = np.float32(self.levels.low), np.float32(self.levels.high)
+        color = np.empty_like(flat)
+        _posterise(flat, picture, fine, levels, self.steps, np.float32(self.saturation), self.dots, self.paper, color)
         lines = ramp(0.15, 0.6, part_lines(parts, self.table, self.width))
         lines = np.maximum(lines, difference_lines(tone, 1.0 * self.unit, 14.0, 0.014))
-        return color * self.paper * (1 - 0.95 * lines)[..., None]
+        return color * (1 - 0.95 * lines)[..., None]
 
 
 class Anime:
@@ -167,29 +228,19 @@ class Anime:
         for part in (Part.LIPS, Part.MOUTH, Part.TEETH, Part.TONGUE, Part.EYES):
             self.border[part] = min(self.border[part], self.border[skin])
         self.shade = np.array([0.8, 0.7, 0.78], np.float32) ** rng.uniform(0.6, 1.3)
-        self.bright = rng.uniform(1.02, 1.18)
-        self.saturation = rng.uniform(1.1, 1.45)
+        self.color = np.array([rng.uniform(1.0, 1.3), rng.uniform(1.02, 1.18)], np.float32)  # saturation, brightness
         self.width = rng.uniform(0.9, 1.3) * self.unit
         self.table = line_table(skin=0.7, background=0.85)
         self.glow = rng.uniform(0.0, 0.25)
 
     def frame(self, picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
         flat = kuwahara(picture, max(2, round(4 * self.unit)), 1500)
-        tone = luminance(flat)
-        border, lit = self.border[parts], self.lit[parts]
-        light = ramp(-0.02, 0.02, tone - border)[..., None]
-        base = flat * (lit / np.maximum(tone, 0.03))[..., None].clip(0.3, 3.0)  # the part's colour in full light
-        cel = base * (self.shade + (1 - self.shade) * light)
-        figure = (parts != Part.BACKGROUND)[..., None]
-        cel = np.where(figure, 0.82 * cel + 0.18 * flat, flat)
-        area = fine_area(parts, 1.2 * self.unit)[..., None]
-        detail = np.clip((picture - 0.5) * 1.12 + 0.53, 0, 1)
-        cel = cel + 0.8 * area * (detail - cel)
-        grey = luminance(cel)[..., None]
-        cel = np.clip((grey + self.saturation * (cel - grey)) * self.bright, 0, 1)
+        area = fine_area(parts, 1.2 * self.unit)
+        cel = np.empty_like(flat)
+        _cel(flat, picture, area, parts, self.border, self.lit, self.shade, self.color, cel)
         if self.glow:
             cel = 1 - (1 - cel) * (1 - self.glow * blur(luminance(cel) ** 2, 5 * self.unit))[..., None]
-        lines = 0.8 * difference_lines(luminance(picture), 1.0 * self.unit, 11.0, 0.018) * figure[..., 0]
+        lines = 0.8 * difference_lines(luminance(picture), 1.0 * self.unit, 11.0, 0.018) * (parts != Part.BACKGROUND)
         lines = np.maximum(lines, ramp(0.2, 0.75, part_lines(parts, self.table, self.width)))[..., None]
         ink = cel * np.array([0.3, 0.17, 0.19], np.float32)
         return cel + (ink - cel) * 0.95 * lines

@@ -125,7 +125,7 @@ def with_hair(traits: SkinTraits, hair: HairTraits, sex: float, rng: np.random.G
 def _tone(melanin: np.ndarray) -> np.ndarray:
     """Linear colour (n, 3) of skin with so much melanin (n,)."""
     anchors = np.log(to_linear(np.array(TONES) / 255))
-    at = np.linspace(0, 1, len(TONES))
+    at = (0, 0.13, 0.26, 0.39, 0.52, 0.65, 0.82, 1)
     grid = np.linspace(0, 1, 512)
     table = np.exp(np.stack([np.interp(grid, at, anchors[:, c]) for c in range(3)], 1)).astype(np.float32)
     return table[(np.clip(melanin, 0, 1) * 511).astype(np.int32)]
@@ -234,7 +234,7 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
     )
     for amount, dark, tint in areas:
         hair = np.asarray(tint, np.float32)
-        under_skin = color * np.array([0.5, 0.56, 0.66], np.float32) + 0.35 * hair
+        under_skin = color * np.array([0.56, 0.56, 0.62], np.float32) + 0.35 * hair
         cover = np.clip(amount * (dark + 0.25 * fine) + amount * 0.5 * dots, 0, 0.92)[:, None]
         shade = (1 - 0.6 * amount[:, None]) * under_skin + 0.6 * amount[:, None] * hair
         color += (np.minimum(shade, color) - color) * cover

@@ -11,7 +11,7 @@ from .surface import ramp, surface
 _COLORS = {
     "marble": ((226, 222, 214), (214, 208, 200), (222, 206, 188), (206, 206, 204)),
     "stone": ((176, 164, 144), (150, 146, 140), (188, 160, 122), (128, 124, 118), (196, 190, 178), (172, 132, 104)),
-    "bronze": ((112, 78, 42), (86, 58, 34), (138, 100, 50), (70, 60, 48)),
+    "bronze": ((140, 98, 54), (112, 76, 46), (164, 122, 64), (96, 84, 66)),
 }
 
 
@@ -27,7 +27,8 @@ def material(name: str, rng: np.random.Generator, size: int = 512) -> Overrides:
     coarse, fine = smooth_noise(points, 1.4, rng, 3), smooth_noise(points, 14, rng, 3)
     # Dirt stays in hollows that rain does not reach: below brows and chin, in ears and nostrils, at the mouth.
     sheltered = np.exp(-(((canvas.points[:, 1] - 7.36) / 0.1) ** 2)) * ramp(0.6, 0.3, canvas.side)
-    sheltered += ramp(6.15, 5.95, points[:, 1]) + 0.8 * canvas.ears + np.exp(-(((points[:, 1] - 6.61) / 0.02) ** 2))
+    sheltered += 0.8 * ramp(6.15, 5.95, points[:, 1]) + 0.8 * canvas.ears
+    sheltered += np.exp(-(((points[:, 1] - 6.61) / 0.02) ** 2)) * ramp(0.3, 0.22, canvas.side)
     metal, gloss = 0.0, 0.3
     match name:
         case "marble":
@@ -47,7 +48,7 @@ def material(name: str, rng: np.random.Generator, size: int = 512) -> Overrides:
             gloss = rng.uniform(0.0, 0.12)
         case "bronze":
             runs = smooth_noise(points * [1, 0.18, 1], 9, rng, 3)
-            patina = rng.uniform(0.0, 0.9) * ramp(0.05, 0.6, 0.5 * runs + 0.5 * coarse + 0.35 * sheltered)
+            patina = rng.uniform(0.0, 0.7) * ramp(0.05, 0.6, 0.5 * runs + 0.5 * coarse + 0.35 * sheltered)
             color *= 1 + 0.15 * fine[:, None] + 0.15 * coarse[:, None]
             color += (to_linear(np.array([96, 142, 126]) / 255) - color) * (0.7 * patina)[:, None]
             metal, gloss = rng.uniform(0.7, 1.0), rng.uniform(0.3, 0.8)
