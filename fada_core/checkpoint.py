@@ -9,7 +9,6 @@ inside, `fada.vae` and `fada.audio_encoder`: names of files or folders next to t
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +19,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import ModelConfig, config_from_dict
+from .atomic import whole_file
+from .config import ModelConfig
+from .config_json import config_from_dict
 from .errors import FadaError
+from .finite import all_finite
 from .models.audio import audio_encoder_weights
 from .models.networks import Networks
 from .models.vae import vae_weights
+from .records import OBJECT, Kind, RecordError, check, number, parse_json, several, shortened, shown
 
 WEIGHTS = Path(__file__).parent / "weights"
 _SIDE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -53,9 +56,14 @@ def shipped_models() -> dict[str, Path]:
 def resolve(name_or_path: str | Path) -> Path:
     """A shipped model's name or a path, as the path of an existing file."""
     path = shipped_models().get(str(name_or_path), Path(name_or_path))
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError:  # a name too long for the disk
+        found = False
+    if not found:
         names = ", ".join(shipped_models()) or "none"
-        raise FadaError(f"There is no model '{name_or_path}'; give a .safetensors file or a shipped model ({names}).")
+        given = shortened(str(name_or_path), 300)
+        raise FadaError(f"There is no model '{given}'; give a .safetensors file or a shipped model ({names}).")
     return path
 
 
@@ -67,9 +75,8 @@ def save_checkpoint(
         name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous().cpu()
         for name, value in networks.state_dict().items()
     }
-    partial = Path(path).with_suffix(".partial")
-    save_file(tensors, partial, checkpoint_metadata(networks.config, info))
-    os.replace(partial, path)
+    with whole_file(Path(path), sum(value.nbytes for value in tensors.values())) as partial:
+        save_file(tensors, partial, checkpoint_metadata(networks.config, info))
 
 
 def checkpoint_metadata(config: ModelConfig, info: CheckpointInfo) -> dict[str, str]:
@@ -100,19 +107,29 @@ def load_checkpoint(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     operations: Any = nn,
+    folder: Path | None = None,
 ) -> tuple[Networks, CheckpointInfo]:
     """Networks and facts of a checkpoint, on `device`, in `dtype` (default: as stored, half precision as float32).
 
-    Raises FadaError naming the file, the key and what to do for anything that is not a whole FADA checkpoint.
+    Args:
+        folder: where the networks are that the metadata names; default: where the checkpoint is.
+
+    Raises:
+        FadaError: anything that is not a whole FADA checkpoint, naming the file, the key and what to do.
     """
     path = resolve(name_or_path)
     metadata = _open_metadata(path)
     config, info = _config(path, metadata), _info(path, metadata)
-    with init_empty_weights(include_buffers=False):
-        networks = Networks(config, operations=operations)
+    try:
+        with init_empty_weights(include_buffers=False):
+            networks = Networks(config, operations=operations)
+    except FadaError as error:
+        raise FadaError(f"The config of {path.name} does not hold: {error}") from error
     tensors = _read_tensors(path)
-    vae = vae_weights(config.vae, _side_tensors(path, metadata, "fada.vae"))
-    encoder = audio_encoder_weights(config.audio, _side_tensors(path, metadata, "fada.audio_encoder"))
+    vae = vae_weights(config.vae, _side_tensors(path, folder or path.parent, metadata, "fada.vae"))
+    encoder = audio_encoder_weights(
+        config.audio, _side_tensors(path, folder or path.parent, metadata, "fada.audio_encoder")
+    )
     tensors |= {f"vae.{name}": value for name, value in vae.items()}
     tensors |= {f"audio_encoder.model.{name}": value for name, value in encoder.items()}
     wanted = networks.state_dict()
@@ -160,35 +177,48 @@ def _open_metadata(path: Path) -> dict[str, str]:
 
 def _config(path: Path, metadata: dict[str, str]) -> ModelConfig:
     try:
-        return config_from_dict(json.loads(metadata["fada.config"]))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise FadaError(f"'fada.config' in {path.name} cannot be read ({error}); the file is damaged.") from error
+        return config_from_dict(parse_json(metadata["fada.config"]))
+    except RecordError as error:
+        raise FadaError(f"'fada.config' in {path.name} cannot be used: {error}; the file is damaged.") from error
+    except FadaError as error:
+        raise FadaError(f"The config of {path.name} does not hold: {error}") from error
+
+
+_FACTS: dict[str, Kind] = {
+    "fada.steps": number(1, 10_000, whole=True),
+    "fada.ref_cfg": number(0, 1000),
+    "fada.audio_cfg": number(0, 1000),
+    "fada.scale_ranges": several(several(number(0, 1000), 2, 2), 2, 2),
+    "fada.training": OBJECT,
+}
+"""What the entries of the metadata are that are JSON."""
 
 
 def _info(path: Path, metadata: dict[str, str]) -> CheckpointInfo:
     role = metadata.get("fada.role")
     if role not in ("teacher", "student"):
-        raise FadaError(f"'fada.role' in {path.name} is '{role}', not teacher or student; the file is damaged.")
-    try:
-        return CheckpointInfo(
-            role=role,
-            steps=int(metadata["fada.steps"]),
-            ref_cfg=float(metadata["fada.ref_cfg"]),
-            audio_cfg=float(metadata["fada.audio_cfg"]),
-            scale_ranges=_ranges(metadata.get("fada.scale_ranges")),
-            license=metadata.get("fada.license", ""),
-            source=metadata.get("fada.source", ""),
-            training=json.loads(metadata.get("fada.training", "{}")),
+        raise FadaError(
+            f"'fada.role' in {path.name} is '{shortened(str(role))}', not teacher or student; the file is damaged."
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FadaError(f"The metadata of {path.name} cannot be read ({error}); the file is damaged.") from error
-
-
-def _ranges(entry: str | None) -> tuple[tuple[float, float], tuple[float, float]]:
-    if entry is None:
-        return CheckpointInfo.scale_ranges
-    (ref_low, ref_high), (audio_low, audio_high) = json.loads(entry)
-    return (float(ref_low), float(ref_high)), (float(audio_low), float(audio_high))
+    try:
+        facts = {name: parse_json(metadata[name]) for name in _FACTS if name in metadata}
+        check(facts, _FACTS, ("fada.steps", "fada.ref_cfg", "fada.audio_cfg"))
+        ranges = facts.get("fada.scale_ranges", CheckpointInfo.scale_ranges)
+        if any(low > high for low, high in ranges):
+            raise RecordError(f"its fada.scale_ranges are {shown(ranges)}, not lowest and highest")
+    except RecordError as error:
+        raise FadaError(f"The metadata of {path.name} cannot be used: {error}; the file is damaged.") from error
+    (ref_low, ref_high), (audio_low, audio_high) = ranges
+    return CheckpointInfo(
+        role=role,
+        steps=facts["fada.steps"],
+        ref_cfg=float(facts["fada.ref_cfg"]),
+        audio_cfg=float(facts["fada.audio_cfg"]),
+        scale_ranges=((float(ref_low), float(ref_high)), (float(audio_low), float(audio_high))),
+        license=metadata.get("fada.license", ""),
+        source=metadata.get("fada.source", ""),
+        training=facts.get("fada.training", {}),
+    )
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -199,18 +229,22 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise FadaError(f"{path.name} is not a whole safetensors file ({error}); download or copy it again.") from error
 
 
-def _side_tensors(path: Path, metadata: dict[str, str], entry: str) -> dict[str, Tensor]:
+def _side_tensors(path: Path, folder: Path, metadata: dict[str, str], entry: str) -> dict[str, Tensor]:
     """Weights of a network that lies next to the checkpoint as a file or a folder; none where it is inside."""
     if entry not in metadata:
         return {}
-    folder = path.parent.resolve()
-    side = (folder / metadata[entry]).resolve()
+    folder = folder.resolve()
+    try:
+        side = (folder / metadata[entry]).resolve()
+        side.exists()
+    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+        raise FadaError(f"'{entry}' in {path.name} is no name of a file; the file is damaged.") from error
     if not side.is_relative_to(folder):
         raise FadaError(f"'{entry}' in {path.name} points outside the checkpoint's folder; put the file next to it.")
     if side.is_dir():
         side = next((side / name for name in _SIDE_FILES if (side / name).is_file()), side / _SIDE_FILES[0])
     if not side.is_file():
-        raise FadaError(f"{path.name} needs '{metadata[entry]}' in the same folder; put it there.")
+        raise FadaError(f"{path.name} needs '{shortened(metadata[entry], 300)}' in the same folder; put it there.")
     return _read_tensors(side)
 
 
@@ -222,11 +256,20 @@ def _check(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> N
         )
     if unknown:
         raise FadaError(
-            f"{path.name} has the unknown key '{unknown[0]}' ({len(unknown)} in all); it does not fit its own config."
+            f"{path.name} has the unknown key '{shortened(unknown[0], 120)}' ({len(unknown)} in all); it does not fit "
+            "its own config."
         )
     for name, value in found.items():
         if value.shape != wanted[name].shape:
             raise FadaError(
                 f"'{name}' in {path.name} has the shape {tuple(value.shape)}, not {tuple(wanted[name].shape)}; "
                 "it does not fit its own config."
+            )
+        floating = wanted[name].is_floating_point()
+        if value.is_floating_point() != floating or value.is_complex():
+            raise FadaError(f"'{name}' in {path.name} holds {value.dtype}, which is no kind of weights; get it again.")
+        if floating and not all_finite(value):
+            raise FadaError(
+                f"'{name}' in {path.name} has values that are not finite; the file is damaged or its training failed: "
+                "get it again, or an earlier one."
             )

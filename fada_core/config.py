@@ -6,8 +6,8 @@ metadata (`fada.config`). Facts about the `sd15` preset are those of Hallo (arXi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from .errors import FadaError
 
@@ -161,29 +161,6 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def _build(cls: type, values: dict[str, Any], path: str) -> Any:
-    known = {f.name for f in fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise FadaError(
-            f"The config has an unknown entry '{path}{unknown[0]}'; the file needs a newer version of FADA."
-        )
-    hints = get_type_hints(cls)
-    built = {}
-    for key, value in values.items():
-        if is_dataclass(hints[key]):
-            value = _build(hints[key], value, f"{path}{key}.")
-        elif isinstance(value, list):
-            value = tuple(value)
-        built[key] = value
-    return cls(**built)
-
-
-def config_from_dict(values: dict[str, Any]) -> ModelConfig:
-    """Inverse of `ModelConfig.to_dict`; unknown entries are refused with their name."""
-    return _build(ModelConfig, values, "")
 
 
 SD15 = ModelConfig()

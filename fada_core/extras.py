@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
 from .errors import FadaError
+from .pickles import PickleError, load_pickle
 
 _PACKAGES = {"torch_fidelity": "torch-fidelity", "cdfvd.fvd": "cd-fvd", "syncnet_python": "syncnet-python"}
 
@@ -39,8 +37,8 @@ def check_weights(path: Path, source: str) -> None:
     if not path.is_file():
         raise FadaError(f"There is no file '{path}'; give the path of the weights ({source}).")
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        load_pickle(path)
+    except PickleError as error:
         raise FadaError(
             f"'{path.name}' holds no weights that can be read safely; get the original ({source})."
         ) from error

@@ -69,6 +69,7 @@ def choice(*options: str) -> Kind:
 
 
 FLAG = Kind("true or false", lambda v: isinstance(v, bool))
+OBJECT = Kind("an object", lambda v: isinstance(v, dict))
 
 
 def several(kind: Kind, least: int, most: int) -> Kind:
@@ -111,8 +112,9 @@ def shown(value: Any) -> str:
 
 
 def shortened(value: str, most: int = 60) -> str:
-    """Text of at most `most` characters; of longer ones the beginning, and an ellipsis."""
-    return value if len(value) <= most else f"{value[: most - 4]} ..."
+    """Text of at most `most` characters, of longer ones the beginning; what cannot be printed is a question mark."""
+    cut = value if len(value) <= most else f"{value[: most - 4]} ..."
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else "?" for c in cut)
 
 
 def parse_json(content: str | bytes, longest: int = MAX_LINE) -> Any:

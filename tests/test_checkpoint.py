@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fada_core.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
+from fada_core.checkpoint import CheckpointInfo, checkpoint_metadata, load_checkpoint, read_info, save_checkpoint
 from fada_core.errors import FadaError
 from fada_core.models.networks import Networks
 from tests.test_sampling import SMALL, make_networks
@@ -146,3 +149,96 @@ def test_damaged_role(checkpoint: Path) -> None:
 
     with pytest.raises(FadaError, match="'headmaster', not teacher or student"):
         load_checkpoint(rewritten(checkpoint, change))
+
+
+def entries(config: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The places of all values in a config that are no objects."""
+    for name, value in config.items():
+        yield from entries(value, (*path, name)) if isinstance(value, dict) else [(*path, name)]
+
+
+@pytest.mark.parametrize("place", list(entries(SMALL.to_dict())), ids=".".join)
+def test_no_config_entry_is_built_beyond_its_range(
+    place: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of any size, and other types, end in a sentence with the file's name, before anything is allocated."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the networks are built")
+
+    monkeypatch.setattr("fada_core.checkpoint.Networks", forbidden)
+    path, metadata = tmp_path / "small.safetensors", checkpoint_metadata(SMALL, CheckpointInfo("teacher"))
+    for value in (10**9, -(10**9), 1e9, 1e999, "x" * 300, None, [], [10**9] * 3, [1] * 99, {"a": 1}, 10**30):
+        config = part = SMALL.to_dict()
+        for name in place[:-1]:
+            part = part[name]
+        part[place[-1]] = value
+        save_file({}, path, metadata | {"fada.config": json.dumps(config)})
+        with pytest.raises(FadaError, match="small.safetensors"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "7", "[" * 9999, '{"unet": 5}', '{"size": 32, "size": 64}', '{"name": "\\ud800"}',
+     '{"vae": {"kind": "tiny", "latent_channels": 12}}', '{"unet": {"norm_groups": 7}}',
+     '{"schedule": {"prediction": "epsilon"}}', "x" * 2**21],
+)  # fmt: skip
+def test_a_broken_config_is_a_sentence(checkpoint: Path, content: str) -> None:
+    rewritten(checkpoint, lambda _, metadata: metadata.update({"fada.config": content}))
+    for read in (load_checkpoint, read_info):
+        with pytest.raises(FadaError, match=r"(fada.config' in|config of) small.safetensors"):
+            read(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("fada.steps", "0"), ("fada.steps", "7.5"), ("fada.steps", "1" + "0" * 5000), ("fada.steps", ""),
+        ("fada.ref_cfg", "NaN"), ("fada.audio_cfg", "1e999"), ("fada.audio_cfg", "two"),
+        ("fada.scale_ranges", "[[1, 2]]"), ("fada.scale_ranges", "[[3, 1], [1, 2]]"), ("fada.scale_ranges", "5"),
+        ("fada.training", "[]"), ("fada.training", "{"),
+    ],
+)  # fmt: skip
+def test_broken_facts_are_a_sentence(checkpoint: Path, name: str, content: str) -> None:
+    rewritten(checkpoint, lambda _, metadata: metadata.update({name: content}))
+    with pytest.raises(FadaError, match="metadata of small.safetensors cannot be used: it.*damaged"):
+        read_info(checkpoint)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(checkpoint: Path, bad: float) -> None:
+    """Whose video would be black."""
+
+    def change(tensors: Tensors, metadata: Metadata) -> None:
+        tensors["denoising_unet.conv_in.bias"][3] = bad
+
+    with pytest.raises(FadaError, match=r"'denoising_unet.conv_in.bias' in small.safetensors has values .* not finite"):
+        load_checkpoint(rewritten(checkpoint, change))
+
+
+def test_weights_of_another_type_are_refused(checkpoint: Path) -> None:
+    def change(tensors: Tensors, metadata: Metadata) -> None:
+        tensors["denoising_unet.conv_in.bias"] = torch.zeros(32, dtype=torch.int64)
+
+    with pytest.raises(FadaError, match=r"conv_in.bias' in small.safetensors holds torch.int64"):
+        load_checkpoint(rewritten(checkpoint, change))
+
+
+def test_names_that_no_file_can_have(checkpoint: Path) -> None:
+    for name in ("x" * 300, "vae\0"):
+        with pytest.raises(FadaError, match="small.safetensors (is|needs)|in small.safetensors is no name"):
+            load_checkpoint(rewritten(checkpoint, lambda _, metadata, name=name: metadata.update({"fada.vae": name})))
+        with pytest.raises(FadaError, match="There is no model"):
+            load_checkpoint(name)
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(path, networks, CheckpointInfo("teacher"))
+    before = path.read_bytes()
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(FadaError, match="small.safetensors' needs .* GB and the disk has 0.00 GB left; make room"):
+        save_checkpoint(path, networks, CheckpointInfo("student"))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

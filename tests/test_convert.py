@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
 import shutil
+import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -178,7 +181,7 @@ def test_other_models_are_named(tmp_path: Path, file: str, names: list[str], wha
 def test_another_model_under_hallos_name(tmp_path: Path) -> None:
     """It is named before anything is asked for that only a real conversion needs."""
     write_foreign(tmp_path / "net.safetensors", ["lora_unet_mid_block.lora_up.weight"])
-    with pytest.raises(FadaError, match="This is a LoRA, not Hallo"):
+    with pytest.raises(FadaError, match="is a LoRA, not Hallo"):
         convert(ConvertConfig(tmp_path, tmp_path / "out.safetensors"))
 
 
@@ -218,6 +221,112 @@ def test_other_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "pose_guider.pth").touch()
     with pytest.raises(FadaError, match="AniPortrait or AnimateAnyone, which FADA cannot run; expected"):
         convert(ConvertConfig(tmp_path, out))
+
+
+class Made:
+    """Pickled as a call of `function`."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.called = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.called
+
+
+def nested(depth: int) -> bytes:
+    """A pickle of a dictionary whose name is a tuple of 2 ** depth entries: its hash takes as long as that."""
+    doubled = b"".join(b"q%ch%c\x86" % (i, i) for i in range(depth))  # put aside, get again, two as one
+    return b"\x80\x02})" + doubled + b"Ns."
+
+
+def archived(index: bytes) -> bytes:
+    """An archive of torch's with this pickle and no tensors."""
+    with zipfile.ZipFile(out := io.BytesIO(), "w") as archive:
+        archive.writestr("archive/data.pkl", index)
+        archive.writestr("archive/version", b"3\n")
+    return out.getvalue()
+
+
+def deflated(content: dict[str, Any]) -> bytes:
+    """A file of torch's with its records compressed: a thousandth of what it holds."""
+    torch.save(content, plain := io.BytesIO())
+    with zipfile.ZipFile(plain) as archive, zipfile.ZipFile(out := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as other:
+        for record in archive.infolist():
+            other.writestr(record.filename, archive.read(record))
+    return out.getvalue()
+
+
+def saved(content: Any, old: bool) -> bytes:
+    torch.save(content, out := io.BytesIO(), _use_new_zipfile_serialization=not old)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({"a": Made(bytearray, 10**11)}, "code besides weights"),
+        ({"a": Made(os.system, "touch /tmp/owned")}, "code besides weights"),
+        ({"a": Made(torch.zeros, 10**11)}, "code besides weights"),
+        ({"a": torch.zeros(1).expand(10**11)}, "'a', which repeats a few values"),
+        ({"a": [[]] * 10}, "'a', which is no tensor"),
+        ({7: torch.zeros(1)}, "named by a int, which is no tensor"),
+        ({"a\x1b[2J" * 99: 1}, r"'a\?\[2Ja.* \.\.\.', which is no tensor"),
+        ([torch.zeros(1)], "holds no weights"),
+    ],
+)
+def test_pickles_that_ask_for_more_than_they_are_worth(content: Any, match: str, old: bool, tmp_path: Path) -> None:
+    """Nothing of them is built: a few milliseconds, and no memory."""
+    path = tmp_path / "net.pth"
+    path.write_bytes(saved(content, old))
+    assert path.stat().st_size < 10_000
+    started = time.monotonic()
+    with pytest.raises(FadaError, match=f"'net.pth' .*{match}.*; expected weights: "):
+        read_tensors(path, "weights")
+    assert time.monotonic() - started < 10
+    assert not Path("/tmp/owned").exists()  # noqa: S108
+
+
+def test_archives_that_are_larger_than_their_files(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    for content in (nested(40), archived(nested(40))):
+        path.write_bytes(content)
+        with pytest.raises(FadaError, match="'net.pth' holds more than weights; expected weights: get them as safe"):
+            read_tensors(path, "weights")
+    path.write_bytes(deflated({"a": torch.zeros(10**6)}))
+    with pytest.raises(FadaError, match="'net.pth' is compressed, as torch writes no weights; expected weights: get"):
+        read_tensors(path, "weights")
+    whole = saved({"a": torch.zeros(10**4)}, old=False)
+    start = whole.rindex(b"PK\x01\x02", 0, whole.rindex(b"data/0"))  # its record in the archive's index
+    for name, place in (("size", 24), ("packed size", 20)):
+        damaged = bytearray(whole)
+        damaged[start + place : start + place + 4] = (2**31).to_bytes(4, "little")
+        path.write_bytes(damaged)
+        with pytest.raises(FadaError, match="'net.pth' (claims more than it holds|is not a whole file)"):
+            read_tensors(path, "weights")
+        assert name
+
+
+def test_no_input_is_an_output(hallo: Download, tmp_path: Path) -> None:
+    path = tmp_path / "hallo.safetensors"
+    save_file(hallo.tensors, path)
+    before = path.read_bytes()
+    sides = {"vae": hallo.folder / "sd-vae-ft-mse", "audio_encoder": hallo.folder / "wav2vec/wav2vec2-base-960h"}
+    with pytest.raises(FadaError, match="hallo.safetensors' is one of the files to convert; give --out another name"):
+        replace(hallo, folder=path).convert(path, **sides)
+    assert path.read_bytes() == before
+
+
+def test_descriptions_that_are_none(hallo: Download, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_bytes(b"[" * 9999)
+    with pytest.raises(FadaError, match="model_index.json' cannot be used: it is nested more than"):
+        convert(ConvertConfig(tmp_path, tmp_path / "out.safetensors"))
+    vae = save_vae(tmp_path / "vae")
+    for content in (b"[]", b"\xff\xfe", b'{"scaling_factor": []}'):
+        (vae / "config.json").write_bytes(content)
+        # TAESD is known by its keys; the description counts for the others, and is read before.
+        with pytest.raises(FadaError, match="vae(/config.json)?' (cannot be used|has the scale)"):
+            hallo.convert(tmp_path / "out.safetensors", vae=vae)
 
 
 class Code:
@@ -350,7 +459,7 @@ def test_streamed_file_equals_a_saved_one(tmp_path: Path) -> None:
     dtypes = {"a": torch.bfloat16, "b": torch.float32, "c": torch.float16, "d": torch.float32}
     expected = {name: value.to(dtypes[name]) for name, value in tensors.items()}
     sizes: list[int] = []
-    write_tensors(tmp_path / "x.safetensors", tensors, dtypes, {"note": "x"}, sizes.append)
+    write_tensors(tmp_path / "x.safetensors", tensors, dtypes, {"note": "x"}, tmp_path, sizes.append)
     assert not tensors and sum(sizes) == 6 + 24 + 2
     for name, value in load_file(tmp_path / "x.safetensors").items():
         torch.testing.assert_close(value, expected.pop(name), rtol=0, atol=0)

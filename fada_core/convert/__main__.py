@@ -6,8 +6,6 @@ python -m fada_core.convert --src pretrained_models/hallo --out models/fada/hall
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from accelerate import init_empty_weights
 from torch import Tensor
 from tqdm import tqdm
 
+from ..atomic import whole_file
 from ..checkpoint import as_linear, checkpoint_metadata, load_checkpoint
 from ..command import Stop, run_command
 from ..config import ModelConfig
@@ -75,14 +74,18 @@ def convert(config: ConvertConfig, model: ModelConfig | None = None) -> Path:
     family = FAMILIES[name]
     model = family.model if model is None else model
     files = networks_files(config.src, folder, family)
+    for source in (config.vae, config.audio_encoder, *files):
+        if source is not None and source.resolve() == config.out.resolve():
+            raise FadaError(f"'{config.out}' is one of the files to convert; give --out another name.")
     log.info("%s in %s", family.title, folder)
     with tqdm(total=len(files) + len(_SIDES), desc="reading", unit=" files", file=sys.stderr) as bar:
-        tensors = _networks(files, family, model, bar.update)
+        tensors = _networks(config.src, files, family, model, bar.update)
         metadata: dict[str, str] = {}
         model, sides = _sides(config, folder, family, model, metadata, bar.update)
     wanted = _wanted(model)
-    for start, (title, found) in sides.items():
-        check(found, {key: v for key, v in wanted.items() if key.startswith(start)}, f"this model's {title}")
+    for start, (title, source, found) in sides.items():
+        own = {key: value for key, value in wanted.items() if key.startswith(start)}
+        check(found, own, f"This model's {title}", source)
         if not config.refer:
             tensors |= found
     sides.clear()  # the writer lets go of what it has written
@@ -109,7 +112,7 @@ def _wanted(model: ModelConfig) -> dict[str, Tensor]:
 
 
 def _networks(
-    files: dict[Path, str], family: Family, model: ModelConfig, advance: Callable[[int], object]
+    src: Path, files: dict[Path, str], family: Family, model: ModelConfig, advance: Callable[[int], object]
 ) -> dict[str, Tensor]:
     """The networks' tensors under their names here, if they are all that is wanted and nothing else."""
     wanted = {key: value for key, value in _wanted(model).items() if not key.startswith(_SIDES)}
@@ -121,7 +124,7 @@ def _networks(
         tensors |= {f"{prefix}{key}": value for key, value in read.items()}
         advance(1)
     tensors = as_linear(without_dead(tensors, model), wanted)
-    check(tensors, wanted, family.title)
+    check(tensors, wanted, family.title, src)
     return tensors
 
 
@@ -132,8 +135,11 @@ def _sides(
     model: ModelConfig,
     metadata: dict[str, str],
     advance: Callable[[int], object],
-) -> tuple[ModelConfig, dict[str, tuple[str, dict[str, Tensor]]]]:
-    """The model with its autoencoder's config; prefix -> title and tensors of both. `refer`: where, to `metadata`."""
+) -> tuple[ModelConfig, dict[str, tuple[str, Path, dict[str, Tensor]]]]:
+    """The model with its autoencoder's config; prefix -> title, place and tensors of both.
+
+    With `refer`, `metadata` gets their places.
+    """
     vae = config.vae or first_existing(folder, family.vae)
     audio_encoder = config.audio_encoder or first_existing(folder, family.audio_encoder)
     for path, option, places in (
@@ -150,7 +156,7 @@ def _sides(
     if config.refer:
         metadata["fada.vae"] = _beside(vae, config.out)
         metadata["fada.audio_encoder"] = _beside(audio_encoder, config.out)
-    found = ("autoencoder", vae_tensors), ("audio encoder", audio_tensors)
+    found = ("autoencoder", vae, vae_tensors), ("audio encoder", audio_encoder, audio_tensors)
     return replace(model, vae=vae_config), dict(zip(_SIDES, found, strict=True))
 
 
@@ -166,29 +172,15 @@ def _write(config: ConvertConfig, tensors: dict[str, Tensor], metadata: dict[str
     half = DTYPES[config.dtype]
     dtypes = {name: torch.float32 if name.startswith("audio_encoder.") else half for name in tensors}
     size = sum(value.numel() * dtypes[name].itemsize for name, value in tensors.items())
-    partial = config.out.with_suffix(".partial")
-    try:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(config.out.parent).free
-        if free < 1.01 * size:
-            raise FadaError(
-                f"'{config.out}' needs {size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; make room or "
-                "choose another place."
-            )
+    with whole_file(config.out, round(1.01 * size)) as partial:
         with tqdm(total=size, desc="writing", unit="B", unit_scale=True, file=sys.stderr) as bar:
-            written = write_tensors(partial, tensors, dtypes, metadata, bar.update)
-        _verify(partial, half, written)
-        os.replace(partial, config.out)
-    except OSError as error:
-        raise FadaError(f"'{config.out}' cannot be written ({error.strerror}); choose another place.") from error
-    finally:
-        if partial.exists():
-            partial.unlink()
+            written = write_tensors(partial, tensors, dtypes, metadata, config.src, bar.update)
+        _verify(partial, config.out.parent, half, written)
 
 
-def _verify(path: Path, dtype: torch.dtype, written: dict[str, int]) -> None:
-    """Load the checkpoint; its tensors have to be those that were written, by their checksums."""
-    state = load_checkpoint(path, dtype=dtype)[0].state_dict()
+def _verify(path: Path, folder: Path, dtype: torch.dtype, written: dict[str, int]) -> None:
+    """Load the checkpoint as one in `folder`; its tensors have to be those that were written, by their checksums."""
+    state = load_checkpoint(path, dtype=dtype, folder=folder)[0].state_dict()
     size = sum(state[name].nbytes for name in written)
     with tqdm(total=size, desc="checking", unit="B", unit_scale=True, file=sys.stderr) as bar:
         for name, expected in written.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..checkpoint import CheckpointInfo
 from ..config import ECHOMIMIC, SD15, ModelConfig
 from ..errors import FadaError
+from ..records import read_json, shortened
 from .files import SEVERAL, SUFFIXES, UNFINISHED, find, identify, read_tensors, weight_files
 
 log = logging.getLogger("fada.convert")
@@ -145,7 +145,9 @@ def _without_weights(folder: Path) -> str:
     """What a folder is that has no weight file of its own."""
     described = folder / "model_index.json"
     if described.is_file():
-        return f"is a {json.loads(described.read_text()).get('_class_name')} of diffusers"
+        settings = read_json(described, "the pipeline's description")
+        name = settings.get("_class_name") if isinstance(settings, dict) else None
+        return f"is a {shortened(str(name or 'pipeline'))} of diffusers"
     # Browsers leave unfinished files in the folder itself, Hugging Face's downloader in one of its own.
     places = folder.glob("*"), (folder / ".cache" / "huggingface" / "download").rglob("*")
     unfinished = [path.name for place in places for path in sorted(place) if path.suffix in UNFINISHED]
@@ -166,29 +168,37 @@ def without_dead(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Te
     return {name: value for name, value in tensors.items() if not name.startswith(tuple(prefixes))}
 
 
-def check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], title: str) -> None:
-    """Raise FadaError unless names and shapes are those that are wanted; every name not understood is logged."""
+def check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], title: str, source: Path) -> None:
+    """Raise FadaError unless names and shapes are those that are wanted; every name not understood is logged.
+
+    Args:
+        source: the file or folder that the tensors come from, for errors.
+    """
     unknown = sorted(set(tensors) - set(wanted))
     missing = sorted(set(wanted) - set(tensors))
     if not set(tensors) & set(wanted):
-        raise FadaError(f"This is {identify(tensors)}, not {title}; check the path.")
+        raise FadaError(f"'{source}' is {identify(tensors)}, not {title}; check the path.")
     if unknown:
         for name in unknown:
-            log.error("not understood: %s", name)
+            log.error("not understood: %s", shortened(name, 300))
         raise FadaError(
-            f"{title} has no '{unknown[0]}' ({len(unknown)} such tensors, all named above); these weights are of "
-            "another version and would not do what they should, use the published ones."
+            f"{title} has no '{shortened(unknown[0], 120)}' ({len(unknown)} such tensors in '{source}', all named "
+            "above); these weights are of another version and would not do what they should, use the published ones."
         )
     if missing:
         raise FadaError(
-            f"{title} needs '{missing[0]}' ({len(missing)} tensors in all), which the files lack; "
-            "check that all of them are there and of the same version."
+            f"{title} needs '{missing[0]}' ({len(missing)} tensors in all), which '{source}' lacks; "
+            "check that all files are there and of the same version."
         )
     for name, value in tensors.items():
         if value.shape != wanted[name].shape:
             raise FadaError(
-                f"'{name}' has the shape {tuple(value.shape)}, not {title}'s {tuple(wanted[name].shape)}; "
-                "check that it is the right file."
+                f"'{name}' in '{source}' has the shape {tuple(value.shape)}, not {title}'s "
+                f"{tuple(wanted[name].shape)}; check that it is the right file."
+            )
+        if value.is_floating_point() != wanted[name].is_floating_point() or value.is_complex():
+            raise FadaError(
+                f"'{name}' in '{source}' holds {value.dtype}, which is no kind of weights; get the original."
             )
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import FadaError
+from ..pickles import PickleError, TornError, load_pickle, occupies_its_size
+from ..records import shortened
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 UNFINISHED = (".part", ".crdownload", ".download", ".incomplete")  #: what browsers and downloaders append meanwhile
-_DAMAGED = (  # what unpickling damaged bytes was seen to raise, besides its own error
-    RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error
-)  # fmt: skip
 _WRAPPERS = ("state_dict", "model_state_dict", "params_ema", "params")  # entries that trainers put weights under
 
 
@@ -64,15 +60,9 @@ def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
     if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise wrong("is neither a safetensors file nor a pickle of torch", "download it again")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK"))
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise wrong("holds code besides weights, which is not executed", "get them as safetensors") from error
-        raise torn from error
-    except _DAMAGED as error:
-        if "TorchScript" in str(error):
-            raise wrong("is a program (TorchScript)", "get the weights themselves") from error
-        raise torn from error
+        content = load_pickle(path)
+    except PickleError as error:
+        raise (torn if isinstance(error, TornError) else wrong(str(error), error.advice)) from error
     return _unwrapped(content, wrong)
 
 
@@ -103,8 +93,11 @@ def _unwrapped(content: Any, wrong: Callable[[str, str], FadaError]) -> dict[str
     if not isinstance(content, dict) or not content:
         raise wrong("holds no weights", "check that it is the right file")
     for name, value in content.items():
-        if not isinstance(value, Tensor):
-            raise wrong(f"holds '{name}', which is no tensor", "check that it is the right file")
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            entry = f"'{shortened(name)}'" if isinstance(name, str) else f"an entry named by a {type(name).__name__}"
+            raise wrong(f"holds {entry}, which is no tensor", "check that it is the right file")
+        if not occupies_its_size(value):
+            raise wrong(f"holds '{shortened(name)}', which repeats a few values", "get the original")
     if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): value for name, value in content.items()}
     return content
@@ -131,4 +124,4 @@ def identify(names: Iterable[str]) -> str:
     for parts, title in _FOREIGN:
         if any(part in name for name in names for part in parts):
             return title
-    return f"a file with tensors like '{names[0]}'"
+    return f"a file with tensors like '{shortened(names[0], 120)}'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from ..config import AudioEncoderConfig, VAEConfig
 from ..errors import FadaError
 from ..models.audio import audio_encoder_weights
 from ..models.vae import vae_weights
+from ..records import read_json, shown
 from .files import find, read_tensors
 
 _VAE_STEMS = ("diffusion_pytorch_model", "sd-vae-ft-mse", "vae-ft-mse-840000-ema-pruned")
@@ -64,9 +64,10 @@ def _check_scale(path: Path, config: VAEConfig) -> None:
     # SDXL's autoencoder has the same shapes; only diffusers' config tells the two apart.
     described = path / "config.json"
     if described.is_file():
-        scale = json.loads(described.read_text()).get("scaling_factor", config.scaling_factor)
+        settings = read_json(described, "the autoencoder's description")
+        scale = settings.get("scaling_factor", config.scaling_factor) if isinstance(settings, dict) else None
         if scale not in (config.scaling_factor, 1.0):
             raise FadaError(
-                f"The autoencoder in '{path}' has the scale {scale}, not {config.scaling_factor}; it is made for "
-                "another model, give sd-vae-ft-mse."
+                f"The autoencoder in '{path}' has the scale {shown(scale)}, not {config.scaling_factor}; it is made "
+                "for another model, give sd-vae-ft-mse."
             )

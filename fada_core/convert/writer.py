@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FadaError
+from ..finite import all_finite
 
 _CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -20,12 +21,14 @@ def write_tensors(
     tensors: dict[str, Tensor],
     dtypes: dict[str, torch.dtype],
     metadata: dict[str, str],
+    source: Path,
     advance: Callable[[int], None],
 ) -> dict[str, int]:
     """Write `tensors`, each as its dtype, and take each out of the dict when it is written: files that are mapped into
     memory are let go on the way. Returns their checksums, as `checksum` gives them.
 
     Args:
+        source: where the tensors come from, for errors.
         advance: called with the number of bytes after each tensor.
 
     Raises:
@@ -48,11 +51,11 @@ def write_tensors(
         for name in order:
             value = tensors.pop(name)
             written = value.to(dtypes[name]).contiguous()
-            if not _finite(written):
+            if not all_finite(written):
                 reason = "has values beyond fp16's range; use --dtype bf16"
-                if not _finite(value):
+                if not all_finite(value):
                     reason = "has values that are not finite; the file is damaged, download it again"
-                raise FadaError(f"'{name}' {reason}.")
+                raise FadaError(f"'{name}' in '{source}' {reason}.")
             checksums[name] = checksum(written)
             advance(file.write(_bytes(written)))
     return checksums
@@ -61,11 +64,6 @@ def write_tensors(
 def checksum(tensor: Tensor) -> int:
     """Of the bytes of a tensor on the CPU."""
     return zlib.crc32(_bytes(tensor.contiguous()))
-
-
-def _finite(tensor: Tensor) -> bool:
-    # Both ends are NaN if anything is; this reads 20 times faster than a test of every value.
-    return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 def _bytes(tensor: Tensor) -> memoryview:

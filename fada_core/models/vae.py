@@ -206,7 +206,7 @@ def vae_weights(config: VAEConfig, tensors: dict[str, Tensor]) -> dict[str, Tens
 
 
 def _taesd_name(name: str) -> str:
-    found = re.fullmatch(r"taesd_(en|de)coder\.(\d+)\.(.*)", name)
+    found = re.fullmatch(r"taesd_(en|de)coder\.(\d{1,4})\.(.*)", name)
     if found is None:
         return name
     # The decoder's own file counts the clamp before its layers.
