@@ -1,16 +1,21 @@
-"""Files that are there whole or not at all, however the writing ends."""
+"""Files that are there whole or not at all, however the writing ends, and files that one process has for itself."""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
 from .errors import FadaError
+
+log = logging.getLogger("fada.files")
 
 LEFTOVER = ".partial"  #: how the folder ends that a file is written in; after a kill it stays
 
@@ -58,6 +63,29 @@ def remove_leftovers(folder: Path) -> int:
     for path in found:
         shutil.rmtree(path, ignore_errors=True)
     return size
+
+
+def lock(file: IO[Any] | int) -> bool:
+    """Whether an open file could be locked for this process, which lasts until it is closed, however the process ends.
+
+    Disks that know no locks count as free, and that is logged.
+    """
+    number = file if isinstance(file, int) else file.fileno()
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            os.lseek(number, 2**20, os.SEEK_SET)  # what is locked cannot be read, and the beginning says who holds it
+            msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            return False
+        log.warning("locks do not work here (%s); let only one process write at a time", error.strerror)
+    return True
 
 
 def _gigabytes(size: int) -> str:

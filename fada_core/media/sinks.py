@@ -5,12 +5,13 @@ Both leave, at any time, something on the disk that opens and holds all but the 
 
 from __future__ import annotations
 
+import logging
 import sys
 import wave
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -19,16 +20,16 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..atomic import whole_file
 from ..errors import FadaError
+from .outputs import UNFINISHED, Format, check_folder
 
-STDOUT = "-"  #: as a path: MP4 to the standard output
-SUFFIXES = (".mp4", ".webm", ".gif")
+log = logging.getLogger("fada.media")
+
 _SOUND_RATE = 48000  # the one rate that Opus and every AAC decoder takes
 # delay_moov: the header then knows of AAC's 1024 samples of lead-in, without which everything comes 21 ms late.
-_PIPED_MP4_FLAGS = _MP4_FLAGS = "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags"
-if av.library_versions["libavformat"] >= (62, 12):  # FFmpeg 7 and 8.0 end such files with a wrong index
-    _MP4_FLAGS += "+hybrid_fragmented"
-_SOUND_CODECS = {".mp4": "aac", ".webm": "libopus"}
+_FRAGMENTS = "delay_moov+default_base_moof+use_metadata_tags"
+_SOUND_CODECS = {"mp4": "aac", "webm": "libopus"}
 
 
 class Sink(Protocol):
@@ -38,20 +39,24 @@ class Sink(Protocol):
     def sound(self, samples: np.ndarray) -> None:
         """The next samples, (samples, channels) float32; dropped by a format that has no sound."""
 
-    def close(self) -> None: ...
+    def close(self, whole: bool) -> None:
+        """No more comes; `whole`: because it is all there."""
 
 
 class ContainerSink:
     """MP4 (H.264, AAC), WebM (VP9, Opus) or GIF (a palette for each frame, endless; no sound, no metadata).
 
-    Encoders look at no future frame, and half a second is closed on its own: that much may be lost when the process is
-    killed. MP4 is written in fragments and, from FFmpeg 8.1 on, turned into a plain file by `close`: of such a file,
-    players show the length at once.
+    Encoders look at no future frame. MP4 is written in fragments, those of a file so short that little is lost when
+    the process is killed; `close` makes a plain file of it, whose index comes first.
+
+    Args:
+        path: of the file; None: the standard output.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
+        format: Format,
         width: int,
         height: int,
         fps: Fraction,
@@ -60,36 +65,38 @@ class ContainerSink:
         sound: tuple[int, int] | None,
         metadata: Mapping[str, str],
     ) -> None:
-        piped = str(path) == STDOUT
-        suffix = ".mp4" if piped else path.suffix.lower()
+        self._path, self._format = path, format
         self._count = 0
         self._time_base = 1 / fps
         self._sound = None
         options = {
-            ".mp4": {"movflags": _PIPED_MP4_FLAGS if piped else _MP4_FLAGS},
-            ".webm": {"cluster_time_limit": "500"},
-            ".gif": {"loop": "0"},
-        }[suffix]
-        # PyAV only writes to the stream; it is ours to leave open.
-        target = {"file": sys.stdout.buffer, "format": "mp4"} if piped else {"file": str(path)}
-        self._container = av.open(**target, mode="w", options={"flush_packets": "1", **options})
+            # Of a frame or two, at some hundred bytes each: only while it is made, not for what is sent on.
+            "mp4": {"movflags": _FRAGMENTS, "frag_duration": "40000"},
+            "webm": {"cluster_time_limit": "40"},
+            "gif": {"loop": "0"},
+        }[format]
+        # PyAV only writes to the stream; it is ours to leave open. A colon in a name would be taken for a protocol.
+        if path is None:
+            options = {"movflags": f"{_FRAGMENTS}+frag_keyframe"}
+        file: Any = sys.stdout.buffer if path is None else f"file:{path.absolute()}"
+        self._container = av.open(file, mode="w", format=format, options={"flush_packets": "1", **options})
         group = str(max(1, round(fps / 2)))
         codec, pixels, settings = {
-            ".mp4": ("libx264", "yuv420p", {"crf": str(crf), "tune": "zerolatency"}),
+            "mp4": ("libx264", "yuv420p", {"crf": str(crf), "tune": "zerolatency"}),
             # VP9 counts its quality to 63 where H.264 counts to 51.
-            ".webm": (
+            "webm": (
                 "libvpx-vp9",
                 "yuv420p",
                 {"crf": str(round(crf * 63 / 51)), "b": "0", "cpu-used": "5", "row-mt": "1", "lag-in-frames": "0"},
             ),
             # Without flags: the encoder's savings compare palette indices, but each frame has its own palette.
-            ".gif": ("gif", "pal8", {"gifflags": "0"}),
-        }[suffix]
+            "gif": ("gif", "pal8", {"gifflags": "0"}),
+        }[format]
         self._stream = self._container.add_stream(codec, rate=fps, options={"g": group, **settings})
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixels
         self._stream.time_base = self._time_base
         self._reformatter = VideoReformatter()  # kept, as making one takes longer than a small frame
-        if suffix != ".gif":
+        if format != "gif":
             self._container.metadata.update(metadata)
             # Without tags players guess the colours from the size; the matrix is BT.601, because readers that look at
             # no tags (PyAV's arrays before version 17 among them) take that one.
@@ -98,7 +105,7 @@ class ContainerSink:
             context.color_primaries = context.color_trc = 1  # BT.709, as sRGB's
             if sound is not None:
                 rate, channels = sound
-                self._sound = _SoundTrack(self._container, _SOUND_CODECS[suffix], rate, channels)
+                self._sound = _SoundTrack(self._container, _SOUND_CODECS[format], rate, channels)
         self._container.start_encoding()
 
     def video(self, frame: np.ndarray) -> None:
@@ -110,17 +117,24 @@ class ContainerSink:
             picture = self._reformatter.reformat(rgb, format="yuv420p", **colours)
         picture.pts, picture.time_base = self._count, self._time_base
         self._count += 1
-        self._container.mux(self._stream.encode(picture))
+        for packet in self._stream.encode(picture):
+            packet.duration = round(self._time_base / packet.time_base)  # in fragments, the last frame's is not known
+            self._container.mux(packet)
 
     def sound(self, samples: np.ndarray) -> None:
         if self._sound is not None:
             self._sound.write(samples)
 
-    def close(self) -> None:
+    def close(self, whole: bool) -> None:
         self._container.mux(self._stream.encode(None))
         if self._sound is not None:
             self._sound.finish()
         self._container.close()
+        if self._format == "mp4" and self._path is not None:
+            try:
+                _index_first(self._path)
+            except (FadaError, av.FFmpegError) as error:  # a full disk, say: what is there plays as well
+                log.warning("'%s' stays in fragments: some players do not show its length (%s)", self._path, error)
 
 
 class _SoundTrack:
@@ -148,6 +162,23 @@ class _SoundTrack:
         self._container.mux(self._stream.encode(None))
 
 
+def _index_first(path: Path) -> None:
+    """Make a plain MP4 of one in fragments, for players that begin before they have it all."""
+    with (
+        whole_file(path, size=path.stat().st_size) as partial,
+        av.open(f"file:{path.absolute()}") as fragments,
+        av.open(
+            f"file:{partial.absolute()}", "w", format="mp4", options={"movflags": "faststart+use_metadata_tags"}
+        ) as plain,
+    ):
+        plain.metadata.update(fragments.metadata)
+        streams = {stream.index: plain.add_stream_from_template(stream) for stream in fragments.streams}
+        for packet in fragments.demux():
+            if packet.dts is not None:  # not the last, empty one
+                packet.stream = streams[packet.stream_index]
+                plain.mux(packet)
+
+
 def _paletted(frame: np.ndarray) -> av.VideoFrame:
     image = Image.fromarray(frame).quantize(256)
     palette = np.full((256, 4), 255, np.uint8)
@@ -159,16 +190,16 @@ def _paletted(frame: np.ndarray) -> av.VideoFrame:
 class FolderSink:
     """Lossless pictures `frame_00000.png`, ... and `audio.wav` (16 bit) beside them; metadata is text in the first one.
 
-    Raises:
-        FadaError: there are frames in the folder already, which would end up in the same sequence.
+    While they are made, a file says for which job, so that they are made anew when the same is begun again.
     """
 
     def __init__(
-        self, folder: Path, fps: Fraction, *, sound: tuple[int, int] | None, metadata: Mapping[str, str]
+        self, folder: Path, fps: Fraction, *, sound: tuple[int, int] | None, metadata: Mapping[str, str], job: str
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if next(folder.glob("frame_*.png"), None) is not None:
-            raise FadaError(f"The folder '{folder}' has frames in it already; choose an empty one.")
+        check_folder(folder, job)
+        for left in (*folder.glob("frame_*.png"), folder / "audio.wav"):
+            left.unlink(missing_ok=True)
+        (folder / UNFINISHED).write_text(job, encoding="utf-8")
         self._folder = folder
         self._texts = PngInfo()
         for name, text in ({**metadata, "fps": str(fps)}).items():
@@ -191,6 +222,8 @@ class FolderSink:
             # Also corrects the header, so that the file is whole at any time.
             self._wave.writeframes((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
 
-    def close(self) -> None:
+    def close(self, whole: bool) -> None:
         if self._wave is not None:
             self._wave.close()
+        if whole:
+            (self._folder / UNFINISHED).unlink()

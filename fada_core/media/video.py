@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 import imageio.v3 as iio
@@ -18,18 +21,21 @@ from torch import Tensor
 from ..errors import FadaError
 from .containers import decoded, existing_file, opened, packets
 from .image import to_uint8
-from .sinks import STDOUT, SUFFIXES, ContainerSink, FolderSink, Sink
+from .outputs import STDOUT, Format, check_folder, check_place, format_of, held
+from .sinks import ContainerSink, FolderSink, Sink
+from .soundtrack import Soundtrack
 
 
 class VideoWriter:
     """Writes frames and the sound that belongs to them as they arrive; a context manager.
 
-    The file's format follows from its suffix: `.mp4` (H.264, AAC), `.webm` (VP9, Opus), `.gif` (no sound, no metadata);
-    a path without suffix, or of an existing folder, is a folder of PNG pictures with `audio.wav` beside them; `-` is
-    MP4 to the standard output, in fragments that a player shows as they come. The
-    parent folder is created, an existing file replaced. Sound is written up to the time of the last frame, padded with
-    silence where it is shorter. What was written so far stays playable however the process ends; of a killed one, about
-    the last half second is missing. Leaving the `with` block by an exception finishes the file like any other end.
+    `.mp4` (H.264, AAC), `.webm` (VP9, Opus), `.gif` (no sound, no metadata); a path without suffix, or of an existing
+    folder, is a folder of PNG pictures with `audio.wav` beside them; `-` is MP4 to the standard output, in fragments
+    that a player shows as they come. Folders above are created. An existing file is replaced when the first frame
+    comes, a folder has to be empty or left by a stopped run of the same job; no other process can write there
+    meanwhile. Sound is written up to the time of the last frame, padded with silence where it is shorter. What was
+    written so far stays playable however the process ends; of a killed one, a few frames are missing. Leaving the
+    `with` block by an exception finishes the file like any other end.
 
     MP4 and WebM store colours at half resolution and need even sides: an odd side repeats its last row or column.
 
@@ -37,15 +43,17 @@ class VideoWriter:
         path: where to.
         width, height: of the frames that will come, pixels.
         fps: frames per second; fractions like 29.97 are taken as the nearest with a denominator up to 1001.
-        audio: (samples,) or (channels, samples) with one or two channels, float in -1..1; None: a silent file. More
-            may follow by `hear`.
-        audio_rate: of `audio`, Hz.
+        audio: (samples,) or (channels, samples) with one or two channels, float in -1..1, of which more may follow by
+            `hear`; a recording's own; or None: a silent file.
+        audio_rate: of `audio` as a tensor, Hz.
         metadata: names and texts stored in the file, e.g. `{"comment": ...}`.
         crf: quality of MP4 and WebM as H.264 counts it, 0 (lossless) to 51; 18 shows no loss to the eye.
+        format: "mp4", "webm", "gif", "png" (a folder); default by the suffix.
+        job: what a folder's frames are made of, as a text; default the metadata and the frames' size and rate.
 
     Raises:
-        FadaError: unknown suffix, wrong shape of audio or frames, a file that cannot be written, a full disk, or no
-            frame at all by the end of the block.
+        FadaError: unknown suffix, wrong shape of audio or frames, a file that cannot be written or is being written, a
+            folder with something in it, a full disk, or no frame at all by the end of the block.
     """
 
     def __init__(
@@ -54,46 +62,64 @@ class VideoWriter:
         width: int,
         height: int,
         fps: float,
-        audio: Tensor | None = None,
+        audio: Tensor | Soundtrack | None = None,
         *,
         audio_rate: int = 16000,
         metadata: Mapping[str, str] | None = None,
         crf: int = 18,
+        format: Format | None = None,
+        job: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames = 0  #: written so far
+        self.format = format_of(path, format)  #: mp4, webm, gif, or png for a folder
         self._piped = str(path) == STDOUT
-        self._folder = not self._piped and (str(path).endswith("/") or self.path.is_dir() or not self.path.suffix)
-        if not self._folder and not self._piped and self.path.suffix.lower() not in SUFFIXES:
-            allowed = ", ".join(SUFFIXES)
-            raise FadaError(f"'{self.path.suffix}' is no video format here; use {allowed}, or a folder for PNG frames.")
         if width < 1 or height < 1 or not 0 < fps <= 1000:
             raise FadaError(f"A video of {width}x{height} pixels at {fps:g} fps cannot be; give positive numbers.")
-        if audio is not None and (audio.ndim > 2 or (audio.ndim == 2 and audio.shape[0] not in (1, 2))):
-            raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give (samples,) or (1 or 2, samples).")
         self._size = height, width
-        self._pad = (0, 0) if self._folder or self.path.suffix.lower() == ".gif" else (height % 2, width % 2)
+        self._pad = (height % 2, width % 2) if self.format in ("mp4", "webm") else (0, 0)
         self._fps = Fraction(fps).limit_denominator(1001)
-        self._audio = None if audio is None else np.atleast_2d(audio.detach().float().cpu().numpy()).T
-        self._audio_rate = audio_rate
-        self._sounded = 0  # samples written so far; `_audio` holds what comes after them
+        self._more: Iterator[np.ndarray] = iter(())
+        self._sound: tuple[int, int] | None = None  # rate and channels
+        self._audio = np.zeros((0, 1), np.float32)  # (samples, channels) that follow those written
+        if isinstance(audio, Soundtrack):
+            self._sound, self._more = (audio.rate, audio.channels), audio.pieces
+            self._audio = np.zeros((0, audio.channels), np.float32)
+        elif audio is not None:
+            if audio.ndim > 2 or (audio.ndim == 2 and audio.shape[0] not in (1, 2)):
+                raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give (samples,) or (1 or 2, samples).")
+            self._audio = np.atleast_2d(audio.detach().float().cpu().numpy()).T
+            self._sound = audio_rate, self._audio.shape[1]
+        self._sounded = 0  # samples written so far
         self._metadata = metadata or {}
         self._crf = crf
-        self._sink: Sink
+        self._job = job if job is not None else json.dumps([self._metadata, self._size, str(self._fps)])
+        self._sink: Sink | None = None
+        self._held = ExitStack()
 
     def __enter__(self) -> VideoWriter:
-        sound = None if self._audio is None else (self._audio_rate, self._audio.shape[1])
+        folder = self.format == "png"
+        if self._piped:
+            return self
+        check_folder(self.path, self._job) if folder else check_place(self.path)
+        self._new = not os.path.lexists(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._folder:
-                self._sink = FolderSink(self.path, self._fps, sound=sound, metadata=self._metadata)
-            else:
-                height, width = (side + extra for side, extra in zip(self._size, self._pad, strict=True))
-                made = {"crf": self._crf, "sound": sound, "metadata": self._metadata}
-                self._sink = ContainerSink(self.path, width, height, self._fps, **made)
-        except (OSError, av.FFmpegError) as error:
+            self._held.enter_context(held(self.path, folder=folder))
+        except OSError as error:
             raise self._failure(error) from error
         return self
+
+    def _opened(self) -> Sink:
+        """Where frames go, begun with the first of them, so that what was there before is not lost for nothing."""
+        if self._sink is None:
+            made: dict[str, Any] = {"sound": self._sound, "metadata": self._metadata}
+            if self.format == "png":
+                self._sink = FolderSink(self.path, self._fps, **made, job=self._job)
+            else:
+                height, width = (side + extra for side, extra in zip(self._size, self._pad, strict=True))
+                path = None if self._piped else self.path
+                self._sink = ContainerSink(path, self.format, width, height, self._fps, crf=self._crf, **made)
+        return self._sink
 
     def hear(self, samples: Tensor) -> None:
         """More sound, of as many channels as there was in the beginning, to follow what is there."""
@@ -111,40 +137,41 @@ class VideoWriter:
                 f"or (n, {height}, {width}, 3) bytes."
             )
         try:
+            sink = self._opened()
             for frame in frames:
                 padded = np.pad(frame, ((0, self._pad[0]), (0, self._pad[1]), (0, 0)), mode="edge")
-                self._sink.video(padded)
+                sink.video(padded)
                 self.frames += 1
                 self._sound_until_now()
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error
 
     def _sound_until_now(self) -> None:
-        if self._audio is None:
+        if self._sound is None:
             return
-        end = round(self.frames / self._fps * self._audio_rate)
-        block, self._audio = np.split(self._audio, [end - self._sounded])
-        silence = end - self._sounded - len(block)
-        self._sink.sound(np.pad(block, ((0, silence), (0, 0))))
-        self._sounded = end
+        wanted = round(self.frames / self._fps * self._sound[0]) - self._sounded
+        while len(self._audio) < wanted and (piece := next(self._more, None)) is not None:
+            self._audio = np.concatenate([self._audio, piece])
+        block, self._audio = np.split(self._audio, [wanted])
+        self._opened().sound(np.pad(block, ((0, wanted - len(block)), (0, 0))))
+        self._sounded += wanted
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, FadaError) and isinstance(error.__cause__, (OSError, av.FFmpegError)):
-            # The disk is full, say: the file cannot be finished, and is playable as it is.
-            with suppress(OSError, av.FFmpegError):
-                self._sink.close()
-            return
-        try:
-            self._sink.close()
-        except (OSError, av.FFmpegError) as failure:
-            raise self._failure(failure) from failure
-        if not self.frames:
-            if not self._folder and not self._piped:
-                self.path.unlink()
-            if error is None:
-                raise FadaError(f"No frame was written to '{self.path}'; give at least one.")
+        # The disk is full, say: the file cannot be finished, and is playable as it is.
+        unfinished = isinstance(error, FadaError) and isinstance(error.__cause__, (OSError, av.FFmpegError))
+        with self._held:
+            if self._sink is not None:
+                try:
+                    self._sink.close(whole=error is None)
+                except (OSError, av.FFmpegError) as failure:
+                    if not unfinished:
+                        raise self._failure(failure) from failure
+            elif not self._piped and self._new:
+                self.path.rmdir() if self.format == "png" else self.path.unlink()
+        if not self.frames and error is None:
+            raise FadaError(f"No frame was written to '{self.path}'; give at least one.")
 
     def _failure(self, error: OSError | av.FFmpegError) -> FadaError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -10,12 +9,12 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from ..atomic import remove_leftovers
+from ..atomic import lock, remove_leftovers
 from ..errors import FadaError
 from ..records import shown
 
@@ -49,7 +48,7 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
             file = (folder / "lock").open("a+")
             file.seek(0)
             owner = file.read(200).strip()
-            if _lock(file):
+            if lock(file):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}")
                 file.flush()
@@ -66,25 +65,6 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     finally:
         if file is not None:
             file.close()
-
-
-def _lock(file: IO[str]) -> bool:
-    """Whether the lock was free; disks that know no locks count as free, and that is logged."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(2**20)  # what is locked cannot be read, and the beginning says who holds it
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-            return False
-        log.warning("%s cannot be locked (%s); let only one training work there", file.name, error.strerror)
-    return True
 
 
 def check_settings(began: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
