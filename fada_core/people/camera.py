@@ -46,15 +46,15 @@ def sample_camera_look(rng: np.random.Generator, pool: str) -> CameraLook:
     old = rng.random() < 0.3 * wide
     grain = rng.gamma(1.4, 0.006) * wide
     return CameraLook(
-        exposure=float(np.clip(rng.normal(0.05, 0.32 * wide), -1, 0.8)),
+        exposure=float(np.clip(rng.normal(-0.02, 0.3 * wide), -1, 0.7)),
         balance=(float(np.exp(warm)), float(np.exp(tint)), float(np.exp(-warm))),
-        contrast=float(np.clip(rng.normal(1.12, 0.14), 0.75, 1.5)),
+        contrast=float(np.clip(rng.normal(1.04, 0.12), 0.75, 1.4)),
         black=float(rng.uniform(0, 0.08 * wide)) if rng.random() < 0.35 else 0.0,
         saturation=float(np.clip(rng.normal(1.0, 0.16 * wide), 0.5, 1.5)),
         vignette=float(rng.beta(1.2, 4) * 0.8),
         softness=float(rng.gamma(1.5, 0.22 * wide)),
         color_blur=float(rng.uniform(0.4, 1.8)) if rng.random() < 0.5 * wide else 0.0,
-        sharpening=float(rng.uniform(0.2, 1.0)) if rng.random() < 0.4 else 0.0,
+        sharpening=float(rng.uniform(0.2, 0.8)) if rng.random() < 0.35 else 0.0,
         grain=float(grain),
         color_grain=float(grain * rng.uniform(0.1, 0.9)),
         grain_size=float(rng.uniform(0.3, 1.0 if old else 0.6)),

@@ -28,7 +28,7 @@ class MakeUp:
 
 def sample_makeup(rng: np.random.Generator, age: float, sex: float, pool: str) -> MakeUp:
     """None for most men and all children; for others from a trace to a lot (more often a lot in the moderate pool)."""
-    if age < 0.16 or rng.random() > (0.7 if sex < 0.5 else 0.03):
+    if age < 0.16 or rng.random() > (0.7 if sex < 0.5 else 0.01):
         return MakeUp()
     strength = rng.beta(1.4, 1.8) if pool == "high" else rng.beta(1.4, 1.2)
     # Reds, pinks and browns; now and then anything.

@@ -164,7 +164,7 @@ def room(size: int, rng: np.random.Generator) -> np.ndarray:
         for i in range(panes):
             a, b = cx - w + 2 * w * i / panes, cx - w + 2 * w * (i + 1) / panes
             _box(out, a, cy - h, b - 0.03, cy + 0.02, day)
-            _box(out, a, cy + 0.05, b - 0.03, cy + h, day * rng.uniform(0.4, 1.0) * np.array([0.8, 1.0, 0.7]))
+            _box(out, a, cy + 0.05, b - 0.03, cy + h, day * rng.uniform(0.3, 0.9) * np.array([0.95, 1.0, 0.85]))
     for _ in range(int(rng.integers(1, 6))):  # furniture, shelves, frames
         w, h, cx = rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.6), rng.uniform(-1.1, 1.1)
         base = floor + rng.uniform(-0.1, 0.3)
