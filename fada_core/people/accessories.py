@@ -146,7 +146,7 @@ def scarf(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Me
     top = contour(skull, "collar", 0.2)
     start = top.own[int(side * 5) % len(top.own)] + [0, 0.02, 0.2 + thick]
     t = np.linspace(0, 1, 9)[:, None]
-    fall = skull.push((start + t * [side * 0.15, -1.6, 0.3]).astype(np.float32), np.float32(0.2), ears=False)
+    fall = skull.push((start + t * [side * 0.15, -1.6, 0.3]).astype(np.float32), np.float32(0.27), ears=False)
     across = np.linspace(-1, 1, 7)[None, :, None] * np.array([0.24, 0, 0]) * (0.6 + 0.4 * smooth(2 * t))[:, None]
     wave = 0.035 * np.sin(np.linspace(0, 9, 7))[None, :, None] * np.array([0, 0, 1.0])
     end = sheet(

@@ -60,8 +60,9 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
     static, kind = base(), traits.beard
     phases = rng.random(2) * 6.28
     faces, points = static["faces"], static["points"]
+    back = 1.12 if kind in ("goatee", "chin", "moustache", "handlebar") else 0.25
     own = (
-        (points[:, 2] > 0.25)
+        (points[:, 2] > back)
         & ~static["ear"]
         & (np.abs(static["azimuth"]) < 96)
         & (points[:, 1] > 5.85)
@@ -102,7 +103,8 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
     # the cards
     counts = {"moustache": 220, "handlebar": 240, "chin": 240, "goatee": 420}
     length = {"short": 0.09, "full": 0.24, "long": 0.7}.get(kind, 0.17) * (0.6 + 0.8 * traits.beard_length)
-    face, corner = skull.roots(weight, counts.get(kind, 680), rng)
+    sparse = weight * (1 - 0.7 * smooth(-1.6 * skull.normals[:, 1] - 0.3))  # fewer below the jaw
+    face, corner = skull.roots(sparse, counts.get(kind, 680), rng)
     anchor = faces[face]
     root = np.einsum("nc,ncx->nx", corner, skull.points[anchor])
     normal = unit(np.einsum("nc,ncx->nx", corner, skull.normals[anchor]))
@@ -113,7 +115,8 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
     wish += np.stack([outwards, -0.75 * np.ones_like(side), np.full_like(side, 0.1)], 1) * lip[:, None]
     wish = unit(wish + rng.normal(0, 0.2, wish.shape))
     flat = unit(wish - (wish * normal).sum(1, keepdims=True) * normal)
-    lift = np.radians(rng.uniform(12, 38, len(face)))[:, None]
+    under = smooth(-1.6 * normal[:, 1] - 0.3)  # below the jaw hair lies flat
+    lift = np.radians(rng.uniform(12, 34, len(face)) * (1 - 0.8 * under))[:, None]
     heading = flat * np.cos(lift) + normal * np.sin(lift)
     own_length = length * (0.6 + 0.6 * rng.random(len(face))) * np.where(lip > 0.5, 0.2 / max(length, 0.2), 1)
     if kind == "long":
@@ -131,7 +134,7 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
     outward = np.repeat(normal[:, None], segments + 1, 1)
     depth = rng.random(len(face))
     column = (depth * (len(TONES) - 1)).round().astype(int)
-    width = (0.06 + 0.08 * min(1.0, length / 0.3)) * (0.7 + 0.6 * rng.random(len(face)))
+    width = (0.045 + 0.09 * min(1.0, length / 0.3)) * (0.7 + 0.6 * rng.random(len(face)))
     strands = atlas(WAVY if kind in ("full", "long") else STRAIGHT, color, grey, 0.25, rng)
     mesh, card_faces, uv, tangent = cards(
         lines,

@@ -44,7 +44,7 @@ def paint(line: Line, color: np.ndarray, grey: float, strength: float, rng: np.r
     density = line.density(azimuth, slope)
     alpha = np.clip(1.5 * density - 0.75 * streak * (1.2 - density), 0, 1) * smooth(1.7 * density) * strength
     base_color = (color * (1 - grey) + WHITE * grey) * 0.55
-    rgb = base_color * (0.6 + 0.8 * streak[..., None])
+    rgb = base_color * (0.35 + 1.25 * streak[..., None])
     return np.concatenate([encode(rgb), np.rint(255 * alpha[..., None]).astype(np.uint8)], -1)
 
 

@@ -13,7 +13,7 @@ from .scalp import Skull, smooth, unit
 # The brow on the left of the base mesh, from its inner to its outer end: x, y of its middle, half its height. In dm.
 BROW = np.array(
     [
-        (0.105, 7.450, 0.028), (0.17, 7.474, 0.042), (0.25, 7.496, 0.043), (0.33, 7.514, 0.040), (0.41, 7.522, 0.033),
+        (0.105, 7.462, 0.026), (0.17, 7.482, 0.040), (0.25, 7.496, 0.043), (0.33, 7.514, 0.040), (0.41, 7.522, 0.033),
         (0.48, 7.507, 0.024), (0.545, 7.472, 0.014), (0.575, 7.448, 0.008),
     ],
     np.float32,
@@ -72,13 +72,13 @@ def brows(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
         start = np.stack([root * (w - 10) + 2, h / 2 - fill * h / 2], 1)
         reach = np.stack([np.cos(angle), -np.sin(angle)], 1) * length[:, None] * [1.25, 0.85]
         tip = start + reach + np.stack([0.12 * length, 0.18 * length * (fill > 0)], 1)
-        fade = (0.35 + 0.65 * smooth(root * 5)) * (0.55 + 0.6 * traits.brow_dense)
+        fade = (0.25 + 0.75 * smooth(root * 4)) * (0.55 + 0.6 * traits.brow_dense)
         texture = draw(
             (h, w),
             start,
             start + reach * 0.55,
             tip,
-            1.5 * fade * (0.7 + 0.6 * rng.random(count)),
+            1.3 * fade * (0.7 + 0.6 * rng.random(count)),
             tints(color, traits.grey, count, rng),
         )
         faces = grid(columns, rows)

@@ -174,7 +174,7 @@ def _lengthen(shape: Shape, surface: Surface) -> tuple[Shape, np.ndarray]:
     """Carried on downwards by 1.8 dm where the base mesh ends, so that a wide picture shows no end of it."""
     edges = np.sort(np.concatenate([shape.faces[:, [0, 1]], shape.faces[:, [1, 2]], shape.faces[:, [2, 0]]]), 1)
     edges, count = np.unique(edges, axis=0, return_counts=True)
-    low = (surface.plain[:, 1] < 5.0) & (surface.field > 0.4)
+    low = (surface.plain[:, 1] < 4.9) & (surface.field > 0.02)
     edges = edges[(count == 1) & low[edges].all(1)]
     ends = np.unique(edges)
     new = np.full(len(shape.points), -1)
@@ -243,22 +243,33 @@ def collar(skull: Skull, neckline: str, texture: np.ndarray, rng: np.random.Gene
 
 
 def lapels(skull: Skull, texture: np.ndarray, rng: np.random.Generator) -> Mesh:
-    """A jacket's collar and lapels, laid back from its edge."""
+    """A jacket's collar and lapels, laid back from its edge; lapels reach sideways over the chest."""
     around = np.arange(AROUND) * (360 / AROUND)
-    a = np.abs(np.where(around > 180, around - 360, around))
-    wide = 0.16 + rng.uniform(0.2, 0.34) * smooth((72 - a) / 30)
-    wide = wide - 0.16 * np.exp(-(((a - 50) / 5) ** 2))  # the notch
-    edge, outer = contour(skull, "lapels", 0.02), contour(skull, "lapels", wide)
-    keep = np.flatnonzero(a > 7)
-    points = np.stack(
-        [
-            _between(edge, outer, t, r)[keep]
-            for t, r in ((0, 0.06), (0.0, 0.13), (0.1, 0.17), (0.55, 0.18), (1.0, 0.165), (1.0, 0.12))
-        ]
+    around = np.where(around > 180, around - 360, around)
+    a = np.abs(around)
+    edge = contour(skull, "lapels", 0.02)
+    wide = rng.uniform(0.32, 0.55) * smooth((a - 2) / 14) * smooth((78 - a) / 26)
+    wide = wide * (1 - 0.5 * np.exp(-(((a - 44) / 4) ** 2)))  # the notch
+    outer = edge.plain + np.stack([np.sign(around) * (0.03 + wide), -0.12 * smooth((a - 40) / 40), 0 * wide], 1)
+    x, z = outer[:, 0], outer[:, 2] - 0.25
+    azimuth, value = np.degrees(np.arctan2(x, z)), np.hypot(x, z) + 5.9 - outer[:, 1]
+    order = np.argsort(azimuth)
+    add = np.interp(around, azimuth[order], (value - line("lapels", azimuth))[order], period=360)
+    curve, turn = contour(skull, "lapels", add), np.argsort(around)
+
+    def sample(values: np.ndarray) -> np.ndarray:
+        columns = values.reshape(AROUND, -1).T
+        return np.stack([np.interp(azimuth, around[turn], c[turn], period=360) for c in columns], 1)
+
+    out = Surface(
+        sample(curve.plain), sample(curve.own), unit(sample(curve.normal)), sample(curve.neck)[:, 0], edge.field
     )
-    neck = np.stack([(edge.neck * (1 - t) + outer.neck * t)[keep] for t in (0, 0, 0.1, 0.55, 1, 1)])
-    uv = planar(np.concatenate([edge.plain[keep]] * 3 + [outer.plain[keep]] * 3)).reshape(*points.shape[:2], 2)
-    return cloth("lapels", Part.CLOTHES, sheet(points, uv, flip=False), neck.ravel(), texture)
+    keep = np.concatenate([np.flatnonzero(around > 4), np.flatnonzero(around < -4)])
+    profile = ((0, 0.05), (0.0, 0.16), (0.06, 0.2), (0.5, 0.225), (1.0, 0.205), (1.0, 0.13))
+    points = np.stack([_between(edge, out, t, r)[keep] for t, r in profile])
+    neck = np.stack([(edge.neck * (1 - t) + out.neck * t)[keep] for t, _ in profile])
+    uv = planar(np.concatenate([edge.plain[keep]] * 3 + [out.plain[keep]] * 3)).reshape(*points.shape[:2], 2)
+    return cloth("lapels", Part.CLOTHES, sheet(points, uv), neck.ravel(), texture)
 
 
 def clothes(skull: Skull, kind: str, colors: np.ndarray, pattern: str, rng: np.random.Generator) -> list[Mesh]:

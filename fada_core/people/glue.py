@@ -43,7 +43,7 @@ def _front_faces() -> tuple[np.ndarray, np.ndarray]:
 
 def glued(
     skull: Skull, name: str, part: Part, points: np.ndarray, anchor: np.ndarray, weight: np.ndarray, faces: np.ndarray,
-    uv: np.ndarray, texture: np.ndarray, tangent: np.ndarray, gloss: float = 0.25,
+    uv: np.ndarray, texture: np.ndarray, tangent: np.ndarray, gloss: float = 0.15,
 ) -> Mesh:  # fmt: skip
     """A mesh whose vertices `points` (n, 3) keep their distance from their anchors."""
     offset = points - np.einsum("nc,ncx->nx", weight, skull.points[anchor])

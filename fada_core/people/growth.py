@@ -51,10 +51,11 @@ class Roots:
         return Roots(self.points[keep], self.normals[keep], self.azimuth[keep], self.slope[keep], self.inside[keep])
 
 
-def plant(skull: Skull, line: Line, count: int, rng: np.random.Generator) -> Roots:
-    """At most `count` roots over the scalp, as dense as the hair is."""
+def plant(skull: Skull, line: Line, count: int, top: float, rng: np.random.Generator) -> Roots:
+    """At most `count` roots over the scalp, as dense as the hair is, and 1 + `top` times as dense on top."""
     static = base()
     weight = line.density(static["azimuth"], static["slope"]) * ~static["ear"]
+    weight = weight * (1 + top * smooth((74 - static["slope"]) / 30))
     face, corner = skull.roots(weight, count, rng)
     vertex = static["faces"][face]
 
@@ -64,7 +65,8 @@ def plant(skull: Skull, line: Line, count: int, rng: np.random.Generator) -> Roo
     azimuth, slope, _, _ = capsule(mix(static["points"]), CENTRE, np.ones(3, np.float32))
     roots = Roots(mix(skull.points), unit(mix(skull.normals)), azimuth, slope, line.inside(azimuth, slope))
     # Faces are coarse against the hairline: what stands before it is thinned out once more.
-    keep = rng.random(count) * weight[vertex].mean(1) < line.density(azimuth, slope) * 1.3
+    full = line.density(azimuth, slope) * (1 + top * smooth((74 - slope) / 30))
+    keep = rng.random(count) * weight[vertex].mean(1) < 1.3 * full
     return roots.take(keep & ~static["ear"][vertex].any(1))
 
 
@@ -134,12 +136,14 @@ def grow_lines(
         )
         fall = np.full(n, cut.gravity * min(1.0, 0.3 + 1.2 * t), np.float32)
         if cut.level is not None:
-            beside = smooth((edge - azimuth * side) / 14) * smooth((slope - 48) / 14)
+            turned = azimuth * side
+            beside = smooth((edge - turned) / 14) * smooth((turned + 80) / 20) * smooth((slope - 48) / 14)
             shoulder = (
                 smooth((slope - 135) / 30) * smooth((np.abs(azimuth) - 58) / 15) * smooth((150 - np.abs(azimuth)) / 15)
             )
             beside, shoulder = beside * ~fringe, shoulder * ~fringe
             fall = fall * (1 - 0.9 * beside)
+            pull = pull + beside[:, None] * np.array([0, 0.5, -0.6], np.float32)  # back over the temple
             pull = pull + east * (1.1 * beside + 0.45 * shoulder * np.where(forward, -1, 1))[:, None]
         pull[:, 1] -= np.where(fringe, np.maximum(fall, 0.5), fall)
         heading = unit(heading * inertia + pull)
@@ -172,7 +176,8 @@ def shorten(lines: np.ndarray, level: np.ndarray, segments: int) -> np.ndarray:
     """Strands (n, m, 3) cut where they first get below `level` (n,), and divided anew: (n, segments + 1, 3)."""
     below = lines[:, :, 1] < level[:, None]
     last = np.where(below.any(1), np.maximum(below.argmax(1), 2), lines.shape[1] - 1)
-    at = np.linspace(0, 1, segments + 1)[None] * last[:, None]
+    spacing = np.linspace(0, 1, segments + 1) ** (1.4 if segments > 4 else 1)  # denser over the curve of the skull
+    at = spacing[None] * last[:, None]
     low = np.minimum(at.astype(int), lines.shape[1] - 2)
     part = (at - low)[..., None].astype(np.float32)
     rows = np.arange(len(lines))[:, None]
@@ -200,12 +205,12 @@ def curl(
     """Strands wound around their course: `height` (dm) to either side, `wavelength` (dm) a turn; neighbours alike."""
     along = unit(np.gradient(lines, axis=1))
     across = np.cross(outward, along)
-    length = np.concatenate(
-        [np.zeros((len(lines), 1)), np.cumsum(np.sqrt((np.diff(lines, axis=1) ** 2).sum(-1)), 1)], 1
-    )
+    pieces = np.sqrt((np.diff(lines, axis=1) ** 2).sum(-1))
+    wavelength = max(wavelength, 3 * float(np.quantile(pieces.max(1), 0.8)))  # what the pieces can show
+    length = np.concatenate([np.zeros((len(lines), 1)), np.cumsum(pieces, 1)], 1)
     phase = 7 * np.sin(lines[:, :1] @ np.array([2.1, 1.3, 1.7], np.float32) * 3) + rng.normal(0, 0.5, (len(lines), 1))
     angle = 2 * np.pi * length / wavelength + phase
-    grown = height * np.minimum(1, length / (0.8 * wavelength))
+    grown = height * np.minimum(1, length / (1.5 * wavelength))
     return (
         lines + (grown * np.sin(angle))[..., None] * across + (0.5 * grown * (1 + np.cos(angle)))[..., None] * outward
     )

@@ -1,6 +1,6 @@
 """Hair of a person: its traits, the styles, and `grow`, which makes the meshes of hair, brows, lashes and beard."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,14 +17,14 @@ from .strands import COILED, CURLY, STRAIGHT, TONES, WAVY, Fibre, atlas, cards
 TIED = ("ponytail", "bun", "braids")
 STYLES: dict[str, Cut] = {
     "cropped": Cut(2000, 2, 0.055, 0.2, 0.13, 0.13, "forward", 28, 0.0, 1.0, 0.03, 0.15),
-    "short": Cut(1250, 3, 0.10, 0.6, 0.22, 0.26, "side", 24, 0.3, 0.9, 0.10, 0.45),
+    "short": Cut(1250, 3, 0.10, 0.6, 0.22, 0.26, "side", 19, 0.45, 0.9, 0.10, 0.45),
     "fringed": Cut(1250, 3, 0.10, 0.62, 0.32, 0.34, "forward", 20, 0.22, 0.9, 0.09, 0.45),
-    "swept": Cut(1100, 4, 0.11, 0.85, 0.42, 0.5, "back", 26, 0.2, 0.9, 0.12, 0.4),
+    "swept": Cut(1000, 4, 0.11, 0.85, 0.42, 0.5, "back", 26, 0.2, 0.9, 0.12, 0.4),
     "quiff": Cut(1200, 3, 0.10, 0.55, 0.13, 0.16, "up", 34, 0.15, 0.9, 0.1, 0.5),
-    "curly": Cut(1050, 4, 0.14, 0.62, 0.42, 0.45, "whorl", 50, 0.2, 0.9, 0.22, 0.3),
+    "curly": Cut(1000, 4, 0.14, 0.62, 0.42, 0.45, "whorl", 50, 0.2, 0.9, 0.22, 0.3),
     "afro": Cut(1900, 2, 0.17, 0.5, 0.4, 0.42, "out", 85, 0.0, 1.0, 0.0, 0.05),
     "bob": Cut(620, 7, 0.17, 3.4, 2.6, 2.4, "fall", 22, 1.2, 0.85, 0.13, 0.35, 6.3, True),
-    "long": Cut(460, 10, 0.2, 5.0, 4.2, 4.0, "fall", 20, 1.2, 0.85, 0.11, 0.4, 4.9, True),
+    "long": Cut(440, 10, 0.2, 5.0, 4.2, 4.0, "fall", 20, 1.2, 0.85, 0.11, 0.4, 4.9, True),
     "ponytail": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
     "bun": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
     "braids": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
@@ -84,8 +84,9 @@ def press(skull: Skull, lines: np.ndarray, rim: Rim) -> np.ndarray:
 
 def lengths(cut: Cut, traits: HairTraits, roots: Roots, rng: np.random.Generator) -> np.ndarray:
     """(n,) dm: short beside and behind, longer above, shorter again at the very hairline."""
-    above = smooth((82 - roots.slope) / 26)
-    behind = smooth((np.abs(roots.azimuth) - 100) / 35)
+    azimuth = np.abs(roots.azimuth)
+    above = smooth((np.interp(azimuth, (30, 55, 120, 150), (84, 66, 66, 78)) - roots.slope) / 22)
+    behind = smooth((azimuth - 100) / 35)
     low = cut.side * (1 - behind) + cut.back * behind
     out = low + (cut.top - low) * above
     if cut.level is None:
@@ -99,16 +100,19 @@ def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> li
     if traits.style not in STYLES:
         raise FadaError(f"There is no hair style {traits.style!r}; choose one of {', '.join(STYLES)} or bald.")
     cut = STYLES[traits.style]
+    if cut.covers and traits.curl > 0.4:  # waves need more pieces
+        cut = replace(cut, segments=round(1.5 * cut.segments), count=round(cut.count / 1.45))
     line = Line(traits.recession, traits.thinning, rng.random(4) * 6.28)
     color = np.array(traits.color, np.float32)
     volume = 0.5 + traits.volume
-    texture = atlas(fibre_of(traits.curl), color, traits.grey, traits.roots, rng)
+    fibre = replace(fibre_of(traits.curl), ragged=0.3) if traits.style == "bob" else fibre_of(traits.curl)
+    texture = atlas(fibre, color, traits.grey, traits.roots, rng)
     under = caps.paint(line, color, traits.grey, 1.0, rng)
     lift = {"afro": 0.3, "curly": 0.12}.get(traits.style, 0.35 * cut.volume) * volume
     meshes = [caps.cap(skull, line, cut, under, 0.0, "scalp")]
-    if lift > 0.03 and not traits.pressed:
+    if lift > 0.03 and not traits.pressed and not cut.covers:
         meshes.append(caps.cap(skull, line, cut, under, lift, "under hair"))
-    roots = plant(skull, line, cut.count, rng)
+    roots = plant(skull, line, cut.count, 1.3 if cut.covers else 0.0, rng)
     layer = rng.random(len(roots.points)).astype(np.float32)
     width = (cut.width * (0.75 + 0.5 * rng.random(len(layer)))).astype(np.float32)
     width = width * (0.35 + 0.65 * smooth(roots.inside / 9)).astype(np.float32)
@@ -117,12 +121,14 @@ def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> li
     length = lengths(cut, traits, roots, rng)
     if cut.level is None:  # shorter, too, where it grows thinner
         length = length * (0.35 + 0.65 * line.density(roots.azimuth, roots.slope))
-    front = smooth((46 - np.abs(roots.azimuth)) / 14) * smooth((30 - roots.inside) / 6)
-    fringe = rng.random(len(length)) < traits.fringe * front
+    wide = (52 + rng.normal(0, 4, len(length))) * traits.fringe
+    fringe = (np.abs(roots.azimuth) < wide) & (roots.inside < 12 + 16 * traits.fringe)
     length = np.where(fringe, np.maximum(0.3, 0.045 * roots.inside + 0.75), length)
     lines, outward = grow_lines(cut, skull, roots, length, layer, traits.part * 0.45 * skull.scale[0], fringe, rng)
     if traits.curl > 0.3 and cut.segments > 2:
         lines = curl(lines, outward, 0.03 + 0.05 * traits.curl, 1.1 - 0.75 * traits.curl, rng)
+    if traits.pressed:
+        lines = press(skull, lines, Rim(*traits.pressed))
     spread = 0.06 if traits.pressed else 0.3
     meshes.append(hair_mesh(skull, lines, outward, width, layer, 0.5, texture, "hair", rng, spread))
     return meshes

@@ -22,6 +22,7 @@ SHARES = {
     "bun": (0.08, 0.01),
     "braids": (0.04, 0.002),
 }
+FRINGED = ("fringed", "bob", "long")
 BEARDS = {
     "": 0.52,
     "moustache": 0.06,
@@ -104,7 +105,7 @@ def sample_hair_traits(
         curl=curl,
         volume=float(rng.random()),
         part=float(rng.choice([-1, 1]) * rng.uniform(0, 1)),
-        fringe=float(rng.random() if rng.random() < 0.35 else 0),
+        fringe=float(rng.uniform(0.35, 1)) if style in FRINGED and rng.random() < 0.4 else 0.0,
         recession=recession,
         thinning=thinning,
     )

@@ -13,7 +13,7 @@ from .strands import encode
 
 KINDS = ("", "cap", "beanie", "brimmed", "headscarf")
 # Slopes of the rim in front and behind, inside of which hair lies flat. A headscarf covers all of it.
-RIMS = {"cap": (63.0, 90.0), "beanie": (61.0, 104.0), "brimmed": (66.0, 94.0)}
+RIMS = {"cap": (63.0, 90.0), "beanie": (66.0, 112.0), "brimmed": (66.0, 94.0)}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,9 @@ def headscarf(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> lis
     a = np.radians(azimuth)
     fold = np.sin(3 * a + 0.03 * slope + rng.uniform(0, 6)) + np.sin(7 * a - 0.02 * slope + rng.uniform(0, 6))
     fold = fold + 0.7 * np.sin(np.radians(4 * slope) + 2 * a)
-    clearance = 0.075 + 0.06 * hang + (0.012 + 0.028 * hang) * fold * smooth(slope / 50)
+    clearance = (
+        0.075 + 0.06 * hang + 0.1 * smooth((slope - 165) / 25) + (0.012 + 0.028 * hang) * fold * smooth(slope / 50)
+    )
     points = skull.place(azimuth, slope, radius - skull.radius(azimuth, slope) + clearance)
     texture = weave("woven", str(rng.choice(["plain", "plain", "plain", "dots", "melange"])), colors, rng)
     tiled = np.tile(texture, (2, 2, 1))

@@ -66,7 +66,7 @@ def sample_wardrobe_traits(
         hat = str(rng.choice(["cap", "beanie", "brimmed"], p=[0.4, 0.4, 0.2]))
     elif not man and age > 0.1 and rng.random() < 0.1:
         hat = "headscarf"
-    if hat == "headscarf" and clothes in ("dress", "vest"):
+    if hat == "headscarf" and clothes in ("dress", "vest", "jacket"):
         clothes = "jumper"
     glasses = ""
     if rng.random() < 0.12 + 0.3 * max(0.0, age - 0.1):

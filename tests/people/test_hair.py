@@ -28,7 +28,7 @@ def test_scalp_hair_stays_outside_the_head_and_off_the_face(style):
         head = somebody(seed)
         traits = hair.HairTraits(style, curl=curls(style))
         meshes = [m for m in hair.grow(head, traits, np.random.default_rng(seed)) if m.part == Part.HAIR]
-        assert sum(len(m.faces) for m in meshes) <= 11000
+        assert sum(len(m.faces) for m in meshes) <= 10100
         skull = Skull(head.neutral)
         for mesh in meshes:
             assert np.isfinite(mesh.rest).all() and np.isfinite(mesh.tangent).all()
@@ -58,7 +58,7 @@ def test_hair_of_the_face_follows_the_face():
     def lowered(mesh: str, **units: float) -> np.ndarray:
         return (still.place(meshes[mesh]) - head.pose(assets.units(**units)).place(meshes[mesh]))[:, 1]
 
-    assert np.quantile(lowered("beard", jawOpen=1.0), 0.9) > 0.15  # the chin's goes down
+    assert np.quantile(lowered("beard", jawOpen=1.0), 0.95) > 0.15  # the chin's goes down
     assert np.abs(np.quantile(lowered("beard", jawOpen=1.0), 0.02)) < 0.02  # the sideburns stay
     assert lowered("left upper lashes", eyeBlink=1.0).mean() > 0.05
     assert np.abs(lowered("brow 1", jawOpen=1.0)).max() < 0.02
