@@ -8,9 +8,11 @@ from ..errors import FadaError
 from . import assets, raster, shade
 from .head import Posed
 from .light import direction
+from .mesh import Part
 from .scene import SHADOW_SIZE, SHADOW_SPAN, Scene
 
-EXPOSURE = 0.72  # of light whose key is 1.8 and whose sky is 0.6
+EXPOSURE = 0.72  # before the meter: of light whose key is 1.8 and whose sky is 0.6
+METERED, NIGHT, FOLLOWS = 0.3, 0.55, 0.45  # a face's mean that is aimed at, by night, and how far the meter goes there
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Renderer:
         pictures = np.empty((n, self.size, self.size, 3), np.uint8)
         parts = np.empty((n, self.size, self.size), np.uint8)
         setting = self._setting(scene)
+        setting["exposure"] *= self._meter(scene, setting)
         poses = []
         for i in range(n):
             args = (motion.units[i], float(motion.yaw[i]), float(motion.pitch[i]), float(motion.roll[i]))
@@ -70,6 +73,7 @@ class Renderer:
 
     def _setting(self, scene: Scene) -> dict[str, np.ndarray]:
         """What light and camera put into arrays, once a clip."""
+        scene.focus()
         light, side = scene.light, self.size * self.factor
         edge = 1 - 0.012 * (1 + 2 * light.softness)  # cosine at the edge of the lamp's reflection in an eye
         lamp = np.array(
@@ -90,6 +94,17 @@ class Renderer:
             "background": np.ascontiguousarray(scene.background, np.float32),
             "screen": np.empty_like(scene.points),
         }
+
+    def _meter(self, scene: Scene, setting: dict) -> np.float32:
+        """What a camera's meter on the face makes of the exposure: the head at rest decides, so it is one a scene."""
+        picture, parts = np.empty((self.size, self.size, 3), np.uint8), np.empty((self.size, self.size), np.uint8)
+        self._draw(scene, scene.head.pose(np.zeros(len(assets.UNITS))), setting, picture, parts)
+        face = picture[parts == Part.SKIN]
+        if not len(face):
+            return np.float32(1)
+        mean = float(((face.mean(1) / 255).clip(0.02) ** 2.2).mean())
+        aim = METERED * (NIGHT if scene.light.name == "night" else 1)
+        return np.float32(np.clip((aim / mean) ** FOLLOWS, 0.65, 2.2))
 
     def _draw(self, scene: Scene, posed: Posed, s: dict, picture: np.ndarray, parts: np.ndarray) -> None:
         scene.pose(posed)

@@ -1,6 +1,6 @@
 """A scene: one person's meshes, textures, light and camera as the flat arrays that the rasteriser reads.
 
-`Scene` is made once a clip; `Scene.pose` writes the positions and normals of one frame.
+`Scene` is made once a clip; `focus` fits it to its camera, `pose` writes the positions and normals of one frame.
 """
 
 from dataclasses import dataclass, field
@@ -95,10 +95,20 @@ class Scene:
         self.attributes[:skin_end, 1] = data.region("lips")
         self.attributes[:skin_end, 2] = data.region("inside_mouth")
         self.pose(self.head.pose(np.zeros(len(assets.UNITS))))
-        self._tables()
+        self.no_shadow = np.array([m.material.kind in ("eye", "teeth", "tongue", "glass") for m in pieces])
         self.attributes[:, 0] = self._occlusion()
+        self._focused: Camera | None = None
+
+    def focus(self) -> None:
+        """Fits textures and the order of faces to the camera, if they are not so already."""
+        if self._focused == self.camera:
+            return
+        self._focused = self.camera
+        self.pose(self.head.pose(np.zeros(len(assets.UNITS))))
+        self._tables()
         self._sort()
-        self.slopes = slopes(surface, self._density(0, len(surface.height), len(surface.height), 1))
+        side = len(self.surface.height)
+        self.slopes = slopes(self.surface, self._density(0, side, side, 1))
 
     def _sort(self) -> None:
         """Puts the faces of every mesh nearest first, as the camera sees the head at rest: most of the later ones of
@@ -129,7 +139,6 @@ class Scene:
         self.gloss = np.array([m.material.gloss for m in self.pieces], np.float32)
         self.two_sided = np.array([m.material.two_sided for m in self.pieces])
         self.part = np.array([int(m.part) for m in self.pieces], np.uint8)
-        self.no_shadow = np.array([m.material.kind in ("eye", "teeth", "tongue", "glass") for m in self.pieces])
 
     def _density(self, mesh: int, height: int, width: int, samples: int) -> tuple[int, int]:
         """By how many rows and columns a texture of this size is finer than the picture with `samples` a pixel side."""

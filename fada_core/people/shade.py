@@ -138,6 +138,7 @@ def surface(
         matrix[2, 0] * qx + matrix[2, 1] * qy + matrix[2, 2] * qz + matrix[2, 3] - np.float32(0.05),
         radius,
     )
+    seen = np.float32(0.06) + np.float32(0.94) * seen  # what the lamp's light does by way of near surfaces
     # Depth inside the mouth: little light comes past the lips.
     buried = ONE
     if what == 2 or what == 3 or inside > np.float32(0.02):
@@ -171,7 +172,7 @@ def surface(
     db = max(ZERO, (bumped + wb) / ((ONE + wb) * (ONE + wb)))
     sr, sg, sb = seen, seen, seen
     if what == 0 and metal == 0:
-        sr = half * (seen + math.sqrt(seen))
+        sr = seen + np.float32(0.3) * (math.sqrt(seen) - seen)
         sb = seen * (np.float32(0.75) + np.float32(0.25) * seen)
     upward = by * half + half
     rim = max(ZERO, (bx * lamp[4, 0] + by * lamp[4, 1] + bz * lamp[4, 2] + np.float32(0.1)) / np.float32(1.1))
@@ -182,9 +183,9 @@ def surface(
     # Light between near surfaces takes on their colour: red goes on where blue has been swallowed.
     occlusion = open_ * open_ * (THREE - TWO * open_) * half + open_ * half
     shade = ONE - occlusion
-    kr = ONE - shade * (ONE - half * min(ONE, red))
-    kg = ONE - shade * (ONE - half * min(ONE, green))
-    kb = ONE - shade * (ONE - half * min(ONE, blue))
+    kr = ONE - shade * (ONE - np.float32(0.3) * min(ONE, red))
+    kg = ONE - shade * (ONE - np.float32(0.3) * min(ONE, green))
+    kb = ONE - shade * (ONE - np.float32(0.3) * min(ONE, blue))
     reflect = TWO * (bx * vx + by * vy + bz * vz)
     rx, ry, rz = bx * reflect - vx, by * reflect - vy, bz * reflect - vz
     facing = max(ZERO, min(ONE, bx * vx + by * vy + bz * vz))
@@ -261,6 +262,24 @@ def surface(
     return 0
 
 
+@njit(cache=True, nogil=True, fastmath=True)
+def glare(t, faces, points, eye, lamp):
+    """What a lens mirrors, as a multiple of the sky: more at a grazing look, and the lamp itself."""
+    i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
+    ax, ay, az = points[j, 0] - points[i, 0], points[j, 1] - points[i, 1], points[j, 2] - points[i, 2]
+    bx, by, bz = points[k, 0] - points[i, 0], points[k, 1] - points[i, 1], points[k, 2] - points[i, 2]
+    nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    vx, vy, vz = eye[0] - points[i, 0], eye[1] - points[i, 1], eye[2] - points[i, 2]
+    s = ONE / math.sqrt((nx * nx + ny * ny + nz * nz) * (vx * vx + vy * vy + vz * vz) + EPS * EPS)
+    facing = (nx * vx + ny * vy + nz * vz) * s
+    fresnel = (ONE - min(ONE, abs(facing))) ** 5
+    s = TWO * (nx * vx + ny * vy + nz * vz) / (nx * nx + ny * ny + nz * nz + EPS * EPS)
+    rx, ry, rz = nx * s - vx, ny * s - vy, nz * s - vz
+    s = ONE / math.sqrt(rx * rx + ry * ry + rz * rz)
+    lit = max(ZERO, (rx * lamp[0, 0] + ry * lamp[0, 1] + rz * lamp[0, 2]) * s)
+    return np.float32(0.05) + np.float32(0.5) * fresnel + np.float32(0.5) * lit**60
+
+
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def tone(x):
     """Exposed linear light to display light: straight in the shadows, with a soft shoulder."""
@@ -332,6 +351,19 @@ def picture(
                 if hits > best:
                     best = hits
                     part = found if found > 0 else part_of[mesh_of[t]]
+            clear = -1
+            hits = 0
+            for n in range(count):
+                t = lens[y * factor + n // factor, x * factor + n % factor]
+                if t >= 0:
+                    clear, hits = t, hits + 1
+            if hits:
+                w = np.float32(hits) * share
+                shine = glare(clear, faces, points, eye, lamp) * exposure[0] * w
+                m = mesh_of[clear]
+                r = r * (ONE - w * (ONE - color[m, 0])) + shine * lamp[2, 0]
+                g = g * (ONE - w * (ONE - color[m, 1])) + shine * lamp[2, 1]
+                b = b * (ONE - w * (ONE - color[m, 2])) + shine * lamp[2, 2]
             parts[y, x] = part
             frame[y, x, 0] = encode[int(min(ONE, max(ZERO, r)) * 4096)]
             frame[y, x, 1] = encode[int(min(ONE, max(ZERO, g)) * 4096)]

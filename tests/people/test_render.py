@@ -1,10 +1,14 @@
 """The renderer: the same scene gives the same picture, and pictures agree with what is posed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from fada_core.errors import FadaError
 from fada_core.people.assets import units
+from fada_core.people.landmarks import boxes, landmarks, mask, openness
 from fada_core.people.mesh import Part
 from fada_core.people.person import make_scene, sample_person
 from fada_core.people.render import Motion, Renderer
@@ -49,3 +53,32 @@ def test_bad_arguments_get_a_sentence():
         Motion(np.zeros((3, 52)), np.zeros(2), np.zeros(3), np.zeros(3), np.zeros((3, 2)))
     with pytest.raises(FadaError, match="this renderer needs"):
         Renderer(64).frames(scene(0), Motion.still(np.zeros((1, 52))))
+
+
+def test_truth_agrees_with_pixels():
+    opened = np.linspace(0, 0.5, 8)
+    motion = Motion.still(np.stack([units(jawOpen=w, mouthLowerDown=0.3 * w, mouthUpperUp=0.3 * w) for w in opened]))
+    where = replace(scene(3), meshes=[])
+    _, parts, poses = Renderer(SIZE).frames(where, motion)
+    truth = np.array([openness(p, where.head) for p in poses])
+    assert truth[0] == 0 and (np.diff(truth) > 0).all()
+    cavity = np.isin(parts, [Part.MOUTH, Part.TEETH, Part.TONGUE])
+    points = np.stack([landmarks(p, where.camera, SIZE) for p in poses])
+    column = points[0, 62, 0].astype(int)
+    height = cavity[:, :, column].sum(1)  # of the cavity, in the column of the lips' middle
+    gap = points[:, 66, 1] - points[:, 62, 1]
+    assert np.abs(height - gap.clip(0)).max() < 1.6
+    assert np.corrcoef(cavity.sum((1, 2)), truth)[0, 1] > 0.98
+    for picture, at in zip(parts, points, strict=True):
+        mouth = binary_dilation(mask(picture, "mouth"), iterations=2)
+        x, y = at[48:].astype(int).T
+        assert mouth[y, x].all()
+        left, top, right, bottom = boxes(at)["mouth"]
+        rows, columns = np.nonzero(mask(picture, "mouth"))
+        assert abs(columns.min() - left) < 3 and abs(columns.max() - right) < 3
+        assert abs(rows.min() - top) < 3 and abs(rows.max() - bottom) < 3
+
+
+def test_a_mask_needs_a_known_name():
+    with pytest.raises(FadaError, match="no mask 'nose'"):
+        mask(np.zeros((4, 4), np.uint8), "nose")
