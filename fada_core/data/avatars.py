@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import avatars
-from ..avatars.degrade import VISUAL, suffer
+from ..atomic import whole_file
+from ..people import clip as people
+from ..people.degrade import VISUAL
 from .quality import overall
 from .samples import BadClipError, Pool, RawClip, box_mask
 
@@ -105,10 +105,7 @@ class AvatarSet:
 
     def fetch(self, index: int) -> RawClip:
         """The whole clip, for `samples.encode_clips`."""
-        names = ["frames", "portrait", "waveform", "mouth_box", "eyes_box", "openness"]
-        with safe_open(self.path(index), "pt") as file:
-            if "face_box" in file.keys():  # noqa: SIM118 - sets that were rendered by early versions have none
-                names.append("face_box")
+        names = ("frames", "portrait", "waveform", "mouth_box", "eyes_box", "face_box", "openness")
         clip = self.read(index, *names, *(["clean_frames"] if self.clean else []))
         return RawClip(
             pool=self.pool,
@@ -120,7 +117,7 @@ class AvatarSet:
             silent=bool(clip["openness"].max() == 0),
             mouth_boxes=clip["mouth_box"],
             eyes_boxes=clip["eyes_box"],
-            face_boxes=clip.get("face_box"),
+            face_boxes=clip["face_box"],
             clean_frames=clip.get("clean_frames"),
         )
 
@@ -131,42 +128,25 @@ def _one_thread() -> None:
 
 def _render(job: tuple[AvatarSet, int]) -> None:
     data, index = job
-    clip = avatars.sample(index, data.pool, data.seconds, size=data.size, fps=data.fps)
-    truth: dict[str, Any] = clip.truth
-    scores = _scores(clip)
-    portrait = ((clip.portrait + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    tensors = {
-        "frames": clip.frames,
-        "portrait": _as_filmed(portrait, scores, torch.Generator().manual_seed(index)),
-        "waveform": torch.as_tensor(clip.waveform),
-        "mouth_box": torch.as_tensor(truth["mouth_box"]).float(),
-        "eyes_box": torch.as_tensor(truth["eyes_box"]).float(),
-        "face_box": torch.as_tensor(truth["face_box"]).float(),
-        "openness": torch.as_tensor(truth["openness"]).float(),
-    }
+    clip = people.sample(index, data.pool, data.seconds, size=data.size, fps=data.fps, framing="face")
+    tensors = {"frames": clip.frames, "portrait": clip.portrait, "waveform": clip.waveform}
+    tensors |= {name: clip.truth[name].float() for name in ("mouth_box", "eyes_box", "face_box", "openness")}
     if data.clean:
         tensors["clean_frames"] = clip.clean_frames
-    partial = data.path(index).with_suffix(".partial")
-    metadata = {"scores": json.dumps(scores)}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata)
-    os.replace(partial, data.path(index))
+    with whole_file(data.path(index)) as partial:
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()},
+            partial,
+            {"scores": json.dumps(_scores(clip)), "style": clip.style},
+        )
 
 
-def _scores(clip: avatars.AvatarClip) -> dict[str, float]:
+def _scores(clip: people.AvatarClip) -> dict[str, float]:
+    """What `quality.overall` reads of a clip's defects; of several sounds below the speech the loudest counts."""
     scores = {"offset": float(clip.av_offset)} if clip.av_offset else {}
     for defect in clip.degradations:
-        if noise := re.fullmatch(r"audio noise (\d+) dB", defect):
-            scores["audio_noise_db"] = float(noise[1])
-        else:
-            name, strength = defect.split()
-            scores[name] = float(strength)
+        if noise := re.fullmatch(r"(?:.* noise|hum|music|babble .*) (-?\d+) dB", defect):
+            scores["audio_noise_db"] = min(float(noise[1]), scores.get("audio_noise_db", math.inf))
+        elif visual := re.fullmatch(rf"({'|'.join(VISUAL)}) ([\d.]+)", defect):
+            scores[visual[1]] = float(visual[2])
     return scores
-
-
-def _as_filmed(portrait: Tensor, scores: dict[str, float], generator: torch.Generator) -> Tensor:
-    """The portrait (3, s, s) uint8 with the visual defects of its clip, as `avatars.degrade` gives them to frames."""
-    picture = portrait[None]
-    for name in VISUAL:
-        if name in scores:
-            picture = suffer(picture, name, scores[name], generator)
-    return picture[0]
