@@ -8,12 +8,12 @@ import imageio.v3 as iio
 import torch
 from einops import rearrange
 
-from .. import avatars
 from ..data.avatars import HELD_OUT_SEED
 from ..data.faces import clip_box, face_inputs
 from ..media.image import to_uint8
 from ..media.video import VideoWriter
 from ..models.networks import Networks
+from ..people.clip import sample
 from ..sampling.chain import sample_chain
 from ..sampling.denoise import SamplingSettings, prepare_subject
 from ..sampling.schedule import NoiseSchedule
@@ -30,8 +30,9 @@ def preview_avatars(networks: Networks, folder: Path, step: int, ways: list[Samp
     videos, sound = [], []
     for index in range(AVATARS):
         seconds = CLIPS * config.clip_frames / config.fps
-        clip = avatars.sample(HELD_OUT_SEED + index, "high", seconds, size=config.size, fps=config.fps)
-        portrait = networks.vae.encode(clip.portrait[None].to(networks.device)).float()
+        clip = sample(HELD_OUT_SEED + index, "high", seconds, size=config.size, fps=config.fps, framing="face")
+        picture = (clip.portrait[None].float() / 127.5 - 1).to(networks.device)
+        portrait = networks.vae.encode(picture).float()
         features = networks.audio_encoder.encode(clip.waveform.to(networks.device), len(clip.frames), config.fps)
         face_box, masks = face_inputs(
             config, *(clip_box(clip.truth[name], config.size) for name in ("face_box", "mouth_box"))
