@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from .errors import FadaError
 from .face.region import FaceRegion, crop
 from .media.image import to_square
 from .models.audio import SAMPLE_RATE
+from .models.inputs import Masks, Subject
 from .models.networks import Networks
-from .sampling.denoise import Masks, Subject, prepare_subject
+from .sampling.denoise import prepare_subject
 from .system import out_of_memory
 
 
@@ -97,18 +98,3 @@ def encode_speech(networks: Networks, device: torch.device, audio: Tensor, fps: 
     frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
     with out_of_memory():
         return networks.audio_encoder.encode(audio.float().to(device), frames, fps)
-
-
-def moved(subject: Subject, device: torch.device) -> Subject:
-    """The subject with all its tensors on `device`."""
-
-    def move(value: object) -> object:
-        if isinstance(value, Tensor):
-            return value.to(device)
-        if isinstance(value, dict):
-            return {name: move(entry) for name, entry in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [move(entry) for entry in value]
-        return value
-
-    return replace(subject, **{f.name: move(getattr(subject, f.name)) for f in fields(subject)})

@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,16 +23,18 @@ from .checkpoint import CheckpointInfo, load_checkpoint
 from .errors import FadaError
 from .face.region import FaceRegion
 from .finite import FiniteCheck
-from .job import Condition, encode_portrait, encode_speech, moved
+from .job import Condition, encode_portrait, encode_speech
+from .models.inputs import Masks
 from .models.networks import Networks
 from .sampling.chain import clip_count, sample_chain
-from .sampling.denoise import Callback, Masks, SamplingSettings
+from .sampling.denoise import Callback
+from .sampling.guidance import evaluations
 from .sampling.live import LiveClip, sample_live
 from .sampling.preview import preview
-from .sampling.schedule import NoiseSchedule
-from .settings import modes_of, sampling_settings
-from .speed.compute import accelerate, choose, release
-from .speed.offload import offload as place
+from .sampling.solvers import build_solver
+from .settings import Mode, SamplingOptions, SamplingSettings, modes_of, resolve_settings
+from .speed.compute import build_denoiser, choose, release
+from .speed.offload import keep_on_host
 from .system import (
     OUT_OF_MEMORY_ADVICE,
     default_device,
@@ -43,6 +44,7 @@ from .system import (
     out_of_memory,
     picture_bytes,
 )
+from .tensors import map_tensors
 from .threads import shared_machine
 
 log = logging.getLogger("fada.pipeline")
@@ -89,7 +91,7 @@ def load(
     dtype = dtype or default_dtype(device)
     networks, info = load_checkpoint(name_or_path, device="cpu" if offload else device, dtype=dtype)
     if offload:
-        place(networks, device)
+        keep_on_host(networks, device)
     return Pipeline(networks, info)
 
 
@@ -104,18 +106,17 @@ class Pipeline:
         self.networks, self.info = networks.eval(), info
         self._device = device
         self.config = networks.config
-        self.schedule = NoiseSchedule(self.config.schedule)
         self.stats = Stats()
         self._decodable = math.inf  #: pictures at once that memory suffices for, once it ran out; 0: only a tile of one
-        self._way = "eager"  #: how the networks compute now, an entry of `accelerate.WAYS`
-        self._undo = ExitStack()  #: makes them compute as they are
+        self._compute = "eager"  #: how the networks compute now, an entry of `settings.COMPUTE`
+        self.denoiser = build_denoiser(networks, self._compute, self.device)
 
     @property
     def device(self) -> torch.device:
         return self._device or self.networks.device
 
     @property
-    def modes(self) -> tuple[str, ...]:
+    def modes(self) -> tuple[Mode, ...]:
         """What this checkpoint can be asked for, the default first; see `modes_of`."""
         return modes_of(self.info, self.config)
 
@@ -156,19 +157,12 @@ class Pipeline:
     def sample(
         self,
         cond: Condition,
-        mode: str | None = None,
-        steps: int | None = None,
-        ref_cfg: float | None = None,
-        audio_cfg: float | None = None,
-        seed: int = 0,
-        solver: str = "ddim",
-        callback: Callback | None = None,
+        mode: Mode | None = None,
         *,
+        seed: int = 0,
+        callback: Callback | None = None,
         after: Tensor | None = None,
-        region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        batch_branches: bool = True,
-        compute: str = "eager",
+        **options: Any,
     ) -> Iterator[Tensor]:
         """Sample latents clip by clip, (frames, c, h, w) float32 each, as the iterator is advanced.
 
@@ -177,22 +171,15 @@ class Pipeline:
         Args:
             mode: one of `modes`: "teacher" for a teacher; for a student "fast" (one pass a step) or "balanced" (its
                 three branches); default the first of them.
-            steps: denoising steps a clip, 1..1000; default the checkpoint's.
-            ref_cfg, audio_cfg: guidance towards the portrait and the speech, 0..20, 1 = none; in fast mode within the
-                ranges that the student was distilled for (`info.scale_ranges`); default the checkpoint's.
             seed: of the start noise, -2^63 .. 2^64 - 1.
-            solver: "ddim", "dpm++" or "unipc".
             callback: called as callback(step, steps, latents) between steps, counted over all clips, with the clip's
                 expected latents (`preview` shows them); whatever it raises ends the sampling.
             after: latents (n, c, h, w) of the first clips, from an earlier call with the same arguments that was ended;
                 the clips that were missing follow, bit for bit as they would have then.
-            region_weights: strength of the audio in the model's audio regions (whole picture, face, lips).
-            guidance_interval: part of the schedule, from 0 (clean) to 1 (noise), in which the scales apply; elsewhere
-                the audio branch runs alone, which saves the other evaluations.
-            batch_branches: False takes less memory and more time.
-            compute: "eager"; "compile", which takes a minute or two at first; "graph", CUDA only; or "auto", which
-                compiles for long jobs and takes "graph" for others where it can. On CUDA all but "eager" keep memory
-                until `release`. The results are the same. Decoding follows, until the next call.
+            options: other fields of `settings.SamplingOptions`: steps (1..1000), ref_cfg and audio_cfg (0..20; in fast
+                mode within `info.scale_ranges`), solver, guidance_interval, region_weights, batch_branches, compute.
+                Decoding computes in the same way until the next call. On CUDA every `compute` but "eager" keeps memory
+                until `release`.
 
         Raises:
             FadaError: the mode does not fit the checkpoint, a value is out of range, no such way to compute or not on
@@ -200,18 +187,8 @@ class Pipeline:
         """
         if cond.config != self.config:
             raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
-        settings = sampling_settings(
-            self.info,
-            self.config,
-            mode,
-            steps,
-            ref_cfg,
-            audio_cfg,
-            solver,
-            region_weights,
-            guidance_interval,
-            batch_branches,
-        )
+        asked = SamplingOptions(mode=mode, **options)
+        settings = self._resolve(asked)
         if after is not None:
             whole = self.config.clip_frames - self.config.clip_overlap
             possible = range(whole, cond.frames, whole)
@@ -222,7 +199,7 @@ class Pipeline:
                 )
             after = after[None]
         clips = clip_count(cond.frames, self.config.clip_frames)
-        self._compute_as(choose(compute, self.device, clips * settings.evaluations))
+        self._compute_as(asked.compute, clips * evaluations(settings))
         self.stats = Stats()
         return self._clips(cond, settings, _generator(seed), callback, self.stats, after)
 
@@ -235,8 +212,7 @@ class Pipeline:
         lookahead: float = 0.2,
         region: FaceRegion | None = None,
         identity: Tensor | None = None,
-        compute: str = "eager",
-        **sampling: Any,
+        **options: Any,
     ) -> Iterator[LiveFrames]:
         """Follow speech that arrives piece by piece, from a microphone or a voice synthesis; memory does not grow.
 
@@ -249,30 +225,35 @@ class Pipeline:
             lookahead: seconds of speech beyond its own audio that a clip waits for. The mel encoder needs 0.02 to make
                 what `sample` makes of the whole recording; encoders that hear a recording as a whole only come closer
                 to that the more they have.
-            compute: as for `sample`; "auto" never compiles, as nobody knows how long this will be.
-            sampling: mode, steps, ref_cfg, audio_cfg and others, as for `sample`.
+            options: fields of `settings.SamplingOptions`, as for `sample`; compute "auto" never compiles, as nobody
+                knows how long this will be.
 
         Raises:
             FadaError: as `encode` and `sample`; or a model that makes all its clips together.
         """
-        settings = sampling_settings(self.info, self.config, **sampling)
-        self._compute_as(choose(compute, self.device, evaluations=0))
+        asked = SamplingOptions(**options)
+        settings = self._resolve(asked)
+        self._compute_as(asked.compute, 0)
         subject = encode_portrait(self.networks, self.device, image, region, identity)
         self.stats = Stats()
-        live = sample_live(
-            self.networks, self.schedule, subject, _checked(chunks), settings, _generator(seed), lookahead
-        )
+        live = sample_live(self.denoiser, subject, _checked(chunks), settings, _generator(seed), lookahead)
         return self._live_frames(live, self.stats)
 
     def release(self) -> None:
-        """Give back what memory is kept between two videos to begin the second one sooner."""
-        release(self.networks)
+        """Give back the memory that is kept between two videos so that the second one begins sooner."""
+        release(self.denoiser)
 
-    def _compute_as(self, way: str) -> None:
-        if way != self._way:
-            self._undo.close()
-            self._undo = accelerate(self.networks, way, self.device)
-            self._way = way
+    def _resolve(self, options: SamplingOptions) -> SamplingSettings:
+        settings = resolve_settings(self.info, self.config, options)
+        build_solver(self.denoiser.schedule, settings.steps, settings.solver)  # refuses wrong steps and names
+        return settings
+
+    def _compute_as(self, asked: str, planned: int) -> None:
+        """Switch to this way to compute, for so many evaluations."""
+        compute = choose(asked, self.device, planned)
+        if compute != self._compute:
+            self.denoiser = build_denoiser(self.networks, compute, self.device)
+            self._compute = compute
 
     @torch.inference_mode()
     def _live_frames(self, clips: Iterator[LiveClip], stats: Stats) -> Iterator[LiveFrames]:
@@ -300,7 +281,7 @@ class Pipeline:
         stats: Stats,
         after: Tensor | None,
     ) -> Iterator[Tensor]:
-        subject = moved(cond.subject, self.device)
+        subject = map_tensors(lambda value: value.to(self.device), cond.subject)
         advice = OUT_OF_MEMORY_ADVICE
         if settings.batch_branches:
             advice = "sample with batch_branches=False (--no-batch-branches), or with scales that need fewer branches"
@@ -312,7 +293,7 @@ class Pipeline:
                     callback(step, steps, latents)
 
             hear = between if callback is not None or self.device.type == "cpu" else None
-            chain = sample_chain(self.networks, self.schedule, subject, cond.features, settings, generator, hear, after)
+            chain = sample_chain(self.denoiser, subject, cond.features, settings, generator, hear, after)
             check: FiniteCheck | None = None
             while True:
                 start = time.perf_counter()
@@ -356,7 +337,7 @@ class Pipeline:
         with shared_machine(self.device.type) as share:
             share()
             while True:
-                decode = networks.vae.decode if batch else networks.vae.decode_tiled
+                decode = self.denoiser.decode if batch else networks.vae.decode_tiled
                 with out_of_memory():
                     try:
                         parts = ordered.chunk(math.ceil(len(ordered) / max(1, batch)))  # all alike, for the compiler

@@ -11,14 +11,12 @@ from comfy_api.latest import io
 from server import PromptServer
 
 from ..fada_core.pipeline import Stats
-from ..fada_core.sampling.solvers import SOLVERS
-from ..fada_core.settings import MODES, SCALE_RANGE
+from ..fada_core.settings import COMPUTE, GUIDED, MODES, SCALE_RANGE, SOLVERS
 from .model import FadaModel
 from .preview import ClipPreview
 from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, aliases, to_latent
 
 AUTO = "auto"
-GUIDED = ("teacher", "balanced")  #: modes that compute the guidance, from up to three predictions
 
 
 def _guided_inputs() -> list[io.Input]:
@@ -124,7 +122,7 @@ class FADASampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "compute",
-                    options=["auto", "eager", "compile"],
+                    options=[AUTO, *(way for way in COMPUTE if way != "graph")],  # auto takes it where it can
                     default="auto",
                     optional=True,
                     tooltip="How the networks run. compile: the first clip takes a minute or two longer, all others "
@@ -178,13 +176,13 @@ class FADASampler(io.ComfyNode):
                 clips = pipeline.sample(
                     cond.condition,
                     chosen,
-                    steps or None,
-                    ref_cfg or None,
-                    audio_cfg or None,
-                    seed,
-                    solver,
-                    preview,
+                    seed=seed,
+                    callback=preview,
                     after=after,
+                    steps=steps or None,
+                    ref_cfg=ref_cfg or None,
+                    audio_cfg=audio_cfg or None,
+                    solver=solver,
                     guidance_interval=(mode.get("guidance_from", 0.0), mode.get("guidance_to", 1.0)),
                     batch_branches=batched,
                     compute=compute,

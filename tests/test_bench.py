@@ -1,4 +1,4 @@
-"""The benchmark: the plain way makes the same video, the arithmetic is counted, rows and errors are as documented."""
+"""The benchmark: published code's way makes the same video, arithmetic is counted, results are as documented."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import fada_core.bench.__main__ as bench
-from fada_core.bench.ablation import ABLATIONS
-from fada_core.bench.measure import CLIP_STAGES, ClipTimes, Effort, Pass, count_tflop
+from fada_core.bench.measure import CLIP_STAGES, ClipTimes, Measurement, count_tflop
 from fada_core.bench.models import bench_config, make_job, random_pipeline
-from fada_core.bench.paths import build_path, parse_paths
-from fada_core.bench.report import make_row, markdown
+from fada_core.bench.report import markdown, summarise
+from fada_core.bench.variants import build_variant, parse_variants
 from fada_core.config import ControlConfig
+from fada_core.settings import SamplingOptions
 from tests.test_sampling import IDENTITY, SMALL
 
 CPU = torch.device("cpu")
@@ -24,25 +24,20 @@ NARROW = ["--width", "4", "--size", "64", "--steps", "2", "--repeats", "1", "--w
 
 @pytest.mark.parametrize("config", [SMALL, IDENTITY], ids=["small", "with_identity"])
 @pytest.mark.parametrize("mode", ["teacher", "balanced", "fast"])
-def test_the_plain_way_makes_the_same_video(config, mode):
+def test_the_published_way_makes_the_same_video(config, mode):
     role = "teacher" if mode == "teacher" else "student"
     if role == "student":
         config = replace(config, control=ControlConfig("tokens", 2, 16))
     pipe = random_pipeline(config, role, CPU, torch.float32)
     cond = make_job(config, 2).encode(pipe)
-    plain = build_path("reference", pipe).pipe
-    ours, theirs = (torch.cat(list(each.sample(cond, mode, 2, 2.0, 6.5, seed=0))) for each in (pipe, plain))
+    plain, how = build_variant("published", pipe).pipe, {"steps": 2, "ref_cfg": 2.0, "audio_cfg": 6.5}
+    ours, theirs = (torch.cat(list(each.sample(cond, mode, seed=0, **how))) for each in (pipe, plain))
     assert ours.shape == theirs.shape == (8, 16, 8, 8)
     assert (ours - theirs).abs().max() <= 1e-4 * ours.abs().max()
     assert pipe.stats.nfe_per_clip == plain.stats.nfe_per_clip == (2 if mode == "fast" else 6)
     torch.testing.assert_close(plain.decode(ours), pipe.decode(ours), atol=1e-5, rtol=0)
-    for name in ABLATIONS:
-        without = build_path(name, pipe).pipe
-        other = torch.cat(list(without.sample(cond, mode, 2, 2.0, 6.5, seed=0)))
-        assert (other - ours).abs().max() <= 1e-4 * ours.abs().max(), name
-        torch.testing.assert_close(without.decode(ours), pipe.decode(ours), atol=1e-5, rtol=0)
-    again = torch.cat(list(pipe.sample(cond, mode, 2, 2.0, 6.5, seed=0)))
-    assert torch.equal(again, ours)  # none of them has touched what it shares
+    again = torch.cat(list(pipe.sample(cond, mode, seed=0, **how)))
+    assert torch.equal(again, ours)  # what the two share is untouched
 
 
 def test_every_input_reaches_the_output_of_random_weights():
@@ -51,25 +46,26 @@ def test_every_input_reaches_the_output_of_random_weights():
     job = make_job(IDENTITY, 1)
     speech, image = replace(job, speech=job.speech.flip(0)), replace(job, image=job.image.flip(3))
     first, *others = (
-        next(pipe.sample(each.encode(pipe), "teacher", 2, 2.0, 6.5, seed=0)) for each in (job, speech, image)
+        next(pipe.sample(each.encode(pipe), steps=2, ref_cfg=2.0, audio_cfg=6.5)) for each in (job, speech, image)
     )
     assert all((first - other).abs().max() > 1e-3 for other in others)
 
 
 def test_arithmetic_is_counted():
-    """Linear in the steps and the branches; attention included; the plain way does more of it."""
+    """Linear in the steps and the branches; attention included; the published way does more of it."""
     pipe = random_pipeline(SMALL, "teacher", CPU, torch.float32)
     cond = make_job(SMALL, 1).encode(pipe)
 
-    def count(path: str, steps: int, scale: float) -> float:
-        return count_tflop(build_path(path, pipe), cond, Effort("teacher", steps, scale, scale))
+    def options(steps: int, scale: float) -> SamplingOptions:
+        return SamplingOptions(mode="teacher", steps=steps, ref_cfg=scale, audio_cfg=scale)
+
+    def count(variant: str, steps: int, scale: float) -> float:
+        return count_tflop(build_variant(variant, pipe), cond, options(steps, scale))
 
     one, two, three = (count("eager", steps, 1.0) for steps in (2, 3, 4))
     assert two - one == pytest.approx(three - two) and two > one > 0
     assert count("eager", 3, 2.0) - count("eager", 2, 2.0) > 1.5 * (two - one)  # one more branch
-    assert count("reference", 2, 1.0) > one
-    saved = ("no-keeping", "no-motion-cut", "no-plain-rows", "no-silent-rows", "no-shared-portrait")
-    assert all(count(name, 2, 2.0) > count("eager", 2, 2.0) for name in saved)
+    assert count("published", 2, 1.0) > one
     query, key = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 7, 4)
 
     class Attends:
@@ -81,22 +77,22 @@ def test_arithmetic_is_counted():
         def decode(self, latents):
             return latents
 
-    path = replace(build_path("eager", pipe), pipe=Attends())
-    assert count_tflop(path, cond, Effort("teacher", 2, 1.0, 1.0)) == pytest.approx(2 * 2 * (2 * 5 * 7 * 4) / 1e12)
+    variant = replace(build_variant("eager", pipe), pipe=Attends())
+    assert count_tflop(variant, cond, options(2, 1.0)) == pytest.approx(2 * 2 * (2 * 5 * 7 * 4) / 1e12)
 
 
 def test_a_row_has_medians_and_quartiles():
     stages = [dict.fromkeys(CLIP_STAGES, seconds) for seconds in (0.1, 0.2, 0.3)]
-    passes = [Pass(0.5, [ClipTimes(times, 0.05) for times in stages], 18, memory) for memory in (100.0, 90.0)]
-    facts = {"preset": "tiny", "path": "eager", "dtype": "float32", "size": 64, "fps": 25.0, "clip_frames": 4}
-    row = make_row(passes, Effort("balanced", 6, 2.0, 6.5), 0.4, (2.0, "matmul"), **facts)
+    passes = [Measurement(0.5, [ClipTimes(times, 0.05) for times in stages], 18, memory) for memory in (100.0, 90.0)]
+    facts = {"preset": "tiny", "variant": "eager", "dtype": "float32", "size": 64, "fps": 25.0, "clip_frames": 4}
+    row = summarise(passes, SamplingOptions(mode="balanced", steps=6), 0.4, (2.0, "matmul"), **facts)
     assert row.frames_per_s == 5 and row.realtime_factor == pytest.approx(5 * 0.2 * 25 / 4)
     assert row.ms_per_forward == pytest.approx(50 * 6 / 18, rel=1e-3)
     assert row.spread["denoise"] == (125, 275) and row.stages_ms["encode"] == 500
     assert row.peak_memory_mb == 100 and row.peak_share == pytest.approx(0.4 / 0.8 / 2)
     assert row.mean_seconds == pytest.approx(0.8)
-    plain = replace(row, path="reference", mean_seconds=2.0)
-    assert "balanced, eager : balanced, reference, float32: 2.50 x" in markdown([row, plain], CPU)
+    plain = replace(row, variant="published", mean_seconds=2.0)
+    assert "balanced, eager : balanced, published, float32: 2.50 x" in markdown([row, plain], CPU)
 
 
 def test_all_get_as_much_time_as_the_slowest_takes(monkeypatch):
@@ -119,15 +115,15 @@ def test_all_get_as_much_time_as_the_slowest_takes(monkeypatch):
 
 def test_the_command_prints_rows(capsys, tmp_path):
     trace = tmp_path / "traces" / "fast.json"
-    arguments = ["--modes", "fast", "--compare", "eager,reference", "--clips", "1", "--profile", str(trace), "--json"]
+    arguments = ["--modes", "fast", "--compare", "eager,published", "--clips", "1", "--profile", str(trace), "--json"]
     assert bench.main([*arguments, *NARROW]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
     ours, plain = json.loads(lines[0])
-    wanted = ("preset", "mode", "path", "dtype", "frames_per_s", "ms_per_forward", "nfe", "peak_memory_mb", "tflop")
+    wanted = ("preset", "mode", "variant", "dtype", "frames_per_s", "ms_per_forward", "nfe", "peak_memory_mb", "tflop")
     assert {*wanted, "peak_share"} <= set(ours) == set(plain)
-    assert (ours["preset"], ours["mode"], ours["path"], ours["dtype"]) == ("tiny", "fast", "eager", "float32")
-    assert plain["path"] == "reference" and ours["nfe"] == plain["nfe"] == 2
+    assert (ours["preset"], ours["mode"], ours["variant"], ours["dtype"]) == ("tiny", "fast", "eager", "float32")
+    assert plain["variant"] == "published" and ours["nfe"] == plain["nfe"] == 2
     assert all(ours[name] > 0 for name in wanted[4:])
     assert set(ours["stages_ms"]) == {"encode", *CLIP_STAGES}
     assert json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
@@ -163,8 +159,8 @@ def test_mistakes_end_in_one_sentence(arguments, says, capsys):
     assert error.startswith("error: ") and says in error and len(error.splitlines()) == 1
 
 
-def test_paths_are_known():
-    assert parse_paths("eager, compile,graph", "cuda") == ["eager", "compile", "graph"]
+def test_variants_are_known():
+    assert parse_variants("eager, compile,graph", "cuda") == ["eager", "compile", "graph"]
 
 
 def test_sd15_cut_down_keeps_its_structure():

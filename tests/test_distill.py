@@ -18,6 +18,7 @@ from fada_core.distill.strategies import StepStrategy, velocity_between
 from fada_core.distill.student import count_parameters, make_student, merge_lora, parameter_groups, select_trainable
 from fada_core.distill.teacher import GuidedTeacher
 from fada_core.errors import FadaError
+from fada_core.models.inputs import ClipInputs
 from fada_core.models.networks import Networks
 from fada_core.pipeline import Pipeline
 from fada_core.sampling.guidance import branches, combine
@@ -79,7 +80,7 @@ def test_tokens_are_mixed_like_predictions(teacher: Networks) -> None:
     sets = tokens.sets.weight.unflatten(1, (3, 16))
     corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
     torch.testing.assert_close(tokens(corners), sets)
-    mixed = combine(list(sets), branches(2.0, 6.5))
+    mixed = combine(sets, torch.tensor(list(branches(2.0, 6.5).values())))
     torch.testing.assert_close(tokens(torch.tensor([[2.0, 6.5]]))[0], mixed)
 
 
@@ -186,19 +187,17 @@ def test_guided_teacher_is_the_samplers_guidance(teacher: Networks) -> None:
     conditioning = guided_teacher.condition(batch)
     x_t, t = randn(*batch.latents.shape), torch.tensor([500, 900])
     scales = torch.tensor([[2.0, 6.5], [1.0, 0.0]])
-    guided, audio_alone = guided_teacher.predict(x_t, t, scales, batch, conditioning)
+    guided, audio_alone = guided_teacher.predict(x_t, t, scales, conditioning)
 
     def one(row: int, no_reference: bool, no_audio: bool) -> Tensor:
-        part = batch.rows(torch.tensor([row]))
-        drops = (torch.tensor([flag]) for flag in (no_reference, no_audio))
-        drop_reference, drop_audio = drops
-        alone = teacher.condition(
-            part.portrait, part.motion, part.audio, drop_reference=drop_reference, drop_audio=drop_audio
-        )
+        drops = {"drop_reference": torch.tensor([no_reference]), "drop_audio": torch.tensor([no_audio])}
+        alone = teacher.condition(replace(batch.inputs().select(torch.tensor([row])), **drops))
         now = t[row : row + 1]
-        return teacher.predict(x_t[row : row + 1], now, *SCHEDULE.alpha_sigma(now), part.portrait, alone)[0]
+        return teacher.predict(x_t[row : row + 1], now, *SCHEDULE.alpha_sigma(now), alone)[0]
 
-    expected = combine([one(0, b.drop_reference, b.drop_audio) for b in branches(2.0, 6.5)], branches(2.0, 6.5))
+    used = branches(2.0, 6.5)
+    predictions = torch.stack([one(0, branch.drop_reference, branch.drop_audio) for branch in used])
+    expected = combine(predictions, torch.tensor(list(used.values())))
     torch.testing.assert_close(guided[0], expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(guided[1], one(1, False, True), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(audio_alone[0], one(0, False, False), atol=1e-4, rtol=1e-4)
@@ -383,12 +382,9 @@ def test_gradient_checkpointing_changes_nothing_but_memory(teacher: Networks) ->
         audio = torch.randn(
             1, 2, config.condition.audio_window, config.audio.layers, config.audio.dim, generator=generator
         )
-        keep = torch.tensor([False])
-        conditioning = student.condition(
-            x[:, 0], motion, audio, drop_reference=keep, drop_audio=keep, scales=torch.tensor([[2.0, 3.0]])
-        )
+        conditioning = student.condition(ClipInputs(x[:, 0], motion, audio, scales=torch.tensor([[2.0, 3.0]])))
         t = torch.tensor([500])
-        student.predict(x, t, *SCHEDULE.alpha_sigma(t), x[:, 0], conditioning).square().mean().backward()
+        student.predict(x, t, *SCHEDULE.alpha_sigma(t), conditioning).square().mean().backward()
         gradients.append({n: p.grad for n, p in student.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():

@@ -28,9 +28,9 @@ from fada_core.generate.video import generate
 from fada_core.media.video import probe
 from fada_core.models.networks import Networks
 from fada_core.prepare.__main__ import PrepareConfig, prepare
-from fada_core.sampling.denoise import SamplingSettings
 from fada_core.sampling.guidance import branches, combine
 from fada_core.sampling.schedule import NoiseSchedule
+from fada_core.settings import SamplingSettings
 from fada_core.training import preview
 from tests.test_convert import Download, echomimic, hallo  # noqa: F401 - fixtures
 from tests.test_sampling import IDENTITY, make_networks
@@ -108,8 +108,7 @@ def test_a_batch_has_a_row_of_everything_for_each_clip(batch: ClipBatch) -> None
     assert [mask.shape for mask in batch.masks[1]] == [(2, 16, 1)] * 3
     assert batch.identity[0].any() and not batch.identity[1].any()
     assert (batch.face_box[0] == 0).any() and (batch.face_box[1] == 1).all()
-    turned = batch.rows(torch.tensor([1, 0]))
-    assert turned.ids == ["clip-1", "clip-0"]
+    turned = batch.inputs().select(torch.tensor([1, 0]))
     assert torch.equal(turned.masks[0][2][0], batch.masks[0][2][1])
     assert torch.equal(turned.face_box[1], batch.face_box[0]) and torch.equal(turned.identity[1], batch.identity[0])
 
@@ -120,17 +119,18 @@ def test_the_guided_teacher_shows_each_branch_what_the_sampler_shows_it(teacher:
     guided_teacher = GuidedTeacher(teacher, schedule)
     x_t = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(3))
     t, scales = torch.tensor([500, 900]), torch.tensor([[2.0, 6.5], [1.5, 3.0]])
-    guided, _ = guided_teacher.predict(x_t, t, scales, batch, guided_teacher.condition(batch))
+    guided, _ = guided_teacher.predict(x_t, t, scales, guided_teacher.condition(batch))
 
     def one(row: int, drop_reference: bool, drop_audio: bool) -> torch.Tensor:
-        part, now = batch.rows(torch.tensor([row])), t[row : row + 1]
+        now = t[row : row + 1]
         drops = {"drop_reference": torch.tensor([drop_reference]), "drop_audio": torch.tensor([drop_audio])}
-        alone = teacher.condition(part.portrait, part.motion, part.audio, **drops, **part.face)
-        return teacher.predict(x_t[row : row + 1], now, *schedule.alpha_sigma(now), part.portrait, alone)[0]
+        alone = teacher.condition(replace(batch.inputs().select(torch.tensor([row])), **drops))
+        return teacher.predict(x_t[row : row + 1], now, *schedule.alpha_sigma(now), alone)[0]
 
     for row, (ref_cfg, audio_cfg) in enumerate(scales.tolist()):
         used = branches(ref_cfg, audio_cfg)
-        expected = combine([one(row, b.drop_reference, b.drop_audio) for b in used], used)
+        predictions = torch.stack([one(row, branch.drop_reference, branch.drop_audio) for branch in used])
+        expected = combine(predictions, torch.tensor(list(used.values())))
         torch.testing.assert_close(guided[row], expected, atol=2e-4, rtol=1e-4)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from fada_core.models.attention import FeedForward
 from fada_core.models.resnet import ResnetBlock
-from fada_core.speed.fused_layers import fuse
+from fada_core.speed.fused_layers import fuse_layers
 
 pytest.importorskip("triton", reason="Triton is not installed (pip install triton, on Linux)")
 from fada_core.speed import triton_kernels as kernels  # noqa: E402
@@ -69,9 +68,8 @@ def test_blocks_that_use_them():
     hidden, time = random(2, 16, 5, 5).contiguous(memory_format=torch.channels_last), random(2, 8)
     tokens = random(2, 7, 16)
     exact = block(hidden, time), feed(tokens)
-    with ExitStack() as undo:
-        fuse(blocks, DEVICE, torch.float32, undo)
-        made = block(hidden, time), feed(tokens)
+    fuse_layers(blocks, DEVICE, torch.float32)
+    made = block(hidden, time), feed(tokens)
     for one, other in zip(made, exact, strict=True):
         assert not torch.equal(one, other)
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)

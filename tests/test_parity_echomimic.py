@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fada_core.checkpoint import as_linear
 from fada_core.config import ECHOMIMIC, AudioEncoderConfig, ModelConfig
+from fada_core.models.inputs import ClipInputs
 from fada_core.models.networks import Networks
 from fada_core.models.reference import ReferenceUNet
 from fada_core.models.unet import DenoisingUNet
@@ -79,7 +80,7 @@ class Case:
         drop = torch.tensor([True, False] if guided else [False])
         batch = len(drop)
         portrait = self.inputs["ref_latents"].expand(batch, -1, -1, -1)
-        conditioning = self.networks.condition(
+        inputs = ClipInputs(
             portrait,
             portrait.new_zeros(batch, 0, *portrait.shape[1:]),
             self.inputs["audio"][:, :, None].expand(batch, -1, -1, -1, -1),
@@ -87,13 +88,14 @@ class Case:
             drop_audio=drop,
             face_box=self.inputs["face_mask"][:, :, 0].expand(batch, -1, -1, -1),
         )
-        schedule = NoiseSchedule.from_config(self.config.schedule)
+        conditioning = self.networks.condition(inputs)
+        schedule = NoiseSchedule(self.config.schedule)
         steps, scale = self.info["config"]["steps"], self.info["config"]["guidance_scale"]
         latents = self.inputs["latents"].transpose(1, 2)
         predictions, states = [], []
         for t in schedule.timesteps(steps):
             rows, timesteps = latents.expand(batch, -1, -1, -1, -1), torch.full((batch,), t)
-            output = self.networks.predict(rows, timesteps, *schedule.alpha_sigma(timesteps), portrait, conditioning)
+            output = self.networks.predict(rows, timesteps, *schedule.alpha_sigma(timesteps), conditioning)
             predictions.append(output)
             combined = output[:1] + scale * (output[1:] - output[:1]) if guided else output
             latents = schedule.ddim_step(combined, latents, t, schedule.previous(t, steps))

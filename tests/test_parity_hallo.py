@@ -20,6 +20,7 @@ from fada_core.checkpoint import as_linear
 from fada_core.config import SD15, AudioEncoderConfig, ModelConfig, ScheduleConfig
 from fada_core.models.audio.mel import MEL_COLUMNS
 from fada_core.models.audio.projection import window_features
+from fada_core.models.inputs import ClipInputs
 from fada_core.models.networks import Networks
 from fada_core.sampling.schedule import NoiseSchedule
 from tests.recipe import draw_weights, face_channels
@@ -95,7 +96,7 @@ class Case:
         drop = torch.tensor([True, False] if guided else [False])
         batch = len(drop)
         portrait = self.inputs["ref_latents"][:1].expand(batch, -1, -1, -1)
-        conditioning = self.networks.condition(
+        inputs = ClipInputs(
             portrait,
             self.inputs["ref_latents"][None, 1:].expand(batch, -1, -1, -1, -1),
             self.audio.expand(batch, -1, -1, -1, -1),
@@ -106,13 +107,14 @@ class Case:
             masks=self.masks,
             region_weights=tuple(self.info["config"]["motion_scale"]),
         )
-        schedule = NoiseSchedule.from_config(self.config.schedule)
+        conditioning = self.networks.condition(inputs)
+        schedule = NoiseSchedule(self.config.schedule)
         steps, scale = self.info["config"]["num_inference_steps"], self.info["config"]["guidance_scale"]
         latents = self.inputs["latents"].transpose(1, 2)
         predictions, states = [], []
         for t in schedule.timesteps(steps):
             rows, timesteps = latents.expand(batch, -1, -1, -1, -1), torch.full((batch,), t)
-            output = self.networks.predict(rows, timesteps, *schedule.alpha_sigma(timesteps), portrait, conditioning)
+            output = self.networks.predict(rows, timesteps, *schedule.alpha_sigma(timesteps), conditioning)
             predictions.append(output)
             combined = output[:1] + scale * (output[1:] - output[:1]) if guided else output
             latents = schedule.ddim_step(combined, latents, t, schedule.previous(t, steps))

@@ -12,13 +12,15 @@ from safetensors.torch import load_file
 from fada_core.config import TINY, ModelConfig, ScheduleConfig
 from fada_core.errors import FadaError
 from fada_core.models import precondition
+from fada_core.models.inputs import ClipInputs, Subject
 from fada_core.models.networks import Networks
 from fada_core.sampling.chain import clip_windows, next_motion, sample_chain
-from fada_core.sampling.denoise import SamplingSettings, Subject, prepare_subject, sample_clip
+from fada_core.sampling.denoise import Denoiser, prepare_subject, sample_clip
 from fada_core.sampling.guidance import branches, combine
 from fada_core.sampling.preview import preview
 from fada_core.sampling.schedule import NoiseSchedule
-from fada_core.sampling.solvers import SOLVERS, build_solver
+from fada_core.sampling.solvers import build_solver
+from fada_core.settings import SOLVERS, SamplingSettings
 from tests.small import SMALL_VAE
 from tests.test_parity_hallo import FIXTURE, TOLERANCE, Case
 
@@ -87,8 +89,8 @@ def run_clip(networks: Networks, subject: Subject | None = None, seed: int = 0, 
     config = networks.config
     audio = clip_windows(make_features(config, 9), 0, config.clip_frames, config.condition.audio_window)
     motion = subject.portrait[:, None].expand(-1, config.motion_frames, -1, -1, -1)
-    schedule, generator = NoiseSchedule(config.schedule), torch.Generator().manual_seed(seed)
-    return sample_clip(networks, schedule, subject, motion, audio, SamplingSettings(**settings), generator)
+    generator = torch.Generator().manual_seed(seed)
+    return sample_clip(Denoiser(networks), subject, motion, audio, SamplingSettings(**settings), generator)
 
 
 def assert_same(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -158,7 +160,7 @@ def test_a_ddim_step_is_a_line(prediction):
     solver, generator = build_solver(schedule, 6), torch.Generator().manual_seed(0)
     for t in solver.timesteps:
         x, output = torch.randn(2, 1, 4, 4, 3, 3, generator=generator)
-        keep, take = solver.line(t, x.device)
+        keep, take = solver.coefficients(t, x.device)
         torch.testing.assert_close(keep * x + take * output, solver.step(output, t, x), atol=1e-5, rtol=1e-5)
 
 
@@ -227,9 +229,10 @@ def test_guidance_is_the_written_formula(ref_cfg, audio_cfg):
     e = dict(zip(("base", "ref", "audio"), drawn, strict=True))
     wanted = e["base"] + ref_cfg * (e["ref"] - e["base"]) + audio_cfg * (e["audio"] - e["ref"])
     used = branches(ref_cfg, audio_cfg)
-    torch.testing.assert_close(combine([e[branch.name] for branch in used], used), wanted)
-    assert all(branch.weight for branch in used)
-    assert sum(branch.weight for branch in used) == pytest.approx(1.0)
+    predictions = torch.stack([e[branch.name] for branch in used])
+    torch.testing.assert_close(combine(predictions, torch.tensor(list(used.values()), dtype=torch.float64)), wanted)
+    assert all(used.values())
+    assert sum(used.values()) == pytest.approx(1.0)
 
 
 def test_only_needed_branches_are_used_and_base_comes_first():
@@ -265,7 +268,7 @@ def test_portrait_features_computed_once_change_nothing(name, request):
     networks = request.getfixturevalue(name)
     subject = make_subject(networks)
     once = run_clip(networks, subject, steps=2)
-    every_time = run_clip(networks, replace(subject, features=None), steps=2)
+    every_time = run_clip(networks, replace(subject, portrait_features=None), steps=2)
     assert_same(once.latents, every_time.latents)
 
 
@@ -277,7 +280,7 @@ def test_each_branch_sees_what_it_may(with_identity):
 
     def predictions(who: Subject, features: torch.Tensor) -> torch.Tensor:
         audio = clip_windows(features, 0, 4, 5).expand(3, -1, -1, -1, -1)
-        conditioning = with_identity.condition(
+        inputs = ClipInputs(
             who.portrait.expand(3, -1, -1, -1),
             subject.portrait[:, None].expand(3, 2, -1, -1, -1),  # motion frames are kept by every branch
             audio,
@@ -289,7 +292,7 @@ def test_each_branch_sees_what_it_may(with_identity):
         x = torch.randn(1, 4, 16, 8, 8, generator=torch.Generator().manual_seed(5)).expand(3, -1, -1, -1, -1)
         t = torch.full((3,), 500)
         alpha, sigma = NoiseSchedule(IDENTITY.schedule).alpha_sigma(t)
-        return with_identity.predict(x, t, alpha, sigma, who.portrait.expand(3, -1, -1, -1), conditioning)
+        return with_identity.predict(x, t, alpha, sigma, with_identity.condition(inputs))
 
     first = predictions(subject, make_features(IDENTITY, 9))
     changed = [(predictions(other, make_features(IDENTITY, 9)) - first), (predictions(subject, other_audio) - first)]
@@ -298,13 +301,38 @@ def test_each_branch_sees_what_it_may(with_identity):
     assert audio == [False, False, True]
 
 
-def test_rows_without_reference_must_come_first(small):
-    subject = make_subject(small)
-    audio = clip_windows(make_features(SMALL, 4), 0, 4, 5).expand(2, -1, -1, -1, -1)
-    portrait = subject.portrait.expand(2, -1, -1, -1)
-    drop = torch.tensor([False, True])
-    with pytest.raises(ValueError, match="first"):
-        small.condition(portrait, portrait[:, None], audio, drop_reference=drop, drop_audio=drop)
+@pytest.mark.parametrize("name", ["small", "with_identity"])
+def test_rows_come_in_any_order(name, request):
+    """Each row's prediction is the one that it gets alone, also where every row is another clip."""
+    networks = request.getfixturevalue(name)
+    config, generator = networks.config, torch.Generator().manual_seed(4)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    rows, cells = 4, [(config.size // config.vae.downscale >> level) ** 2 for level in range(3)]
+    latents = randn(rows, 4, 16, 8, 8)
+    inputs = ClipInputs(
+        randn(rows, 16, 8, 8),
+        randn(rows, 2, 16, 8, 8),
+        randn(rows, 4, config.condition.audio_window, config.audio.layers, config.audio.dim),
+        drop_reference=torch.tensor([False, True, False, True]),
+        drop_audio=torch.tensor([True, False, False, True]),
+        identity=randn(rows, 10),
+        face_box=torch.rand(rows, 3, 64, 64, generator=generator),
+        masks=[[torch.rand(rows, count, 1, generator=generator)] * config.unet.audio_regions for count in cells],
+    )
+    t = torch.tensor([999, 700, 400, 100])
+
+    def predict(rows: torch.Tensor) -> torch.Tensor:
+        amplitudes = NoiseSchedule(config.schedule).alpha_sigma(t[rows])
+        return networks.predict(latents[rows], t[rows], *amplitudes, networks.condition(inputs.select(rows)))
+
+    with torch.no_grad():
+        together = predict(torch.arange(rows))
+        for row in range(rows):
+            assert_same(together[row], predict(torch.tensor([row]))[0])
+        assert_same(predict(torch.tensor([3, 1, 0, 2])), together[[3, 1, 0, 2]])
 
 
 def test_seed_decides(small):
@@ -345,8 +373,7 @@ def test_residual_model_without_v_prediction_is_refused():
 def run_chain(networks: Networks, frames: int, callback=None, steps: int = 2, after: torch.Tensor | None = None):
     config = networks.config
     return sample_chain(
-        networks,
-        NoiseSchedule(config.schedule),
+        Denoiser(networks),
         make_subject(networks),
         make_features(config, frames),
         SamplingSettings(steps=steps, ref_cfg=1.0, audio_cfg=1.0),
@@ -382,7 +409,7 @@ def test_a_clip_sees_the_last_frames_of_the_one_before(name, request, monkeypatc
     clips = list(run_chain(networks, 8))
     portrait = make_subject(networks).portrait
     assert torch.equal(seen[0], portrait[:, None].expand_as(seen[0]))
-    assert torch.equal(seen[1], next_motion(networks, clips[0].latents))
+    assert torch.equal(seen[1], next_motion(Denoiser(networks), clips[0].latents))
     last = clips[0].latents[:, -2:]
     if networks.config.motion_space == "latents":
         assert torch.equal(seen[1], last)
@@ -460,6 +487,5 @@ def test_a_clip_equals_hallos(monkeypatch, outputs, scale, compat):
         steps=4, ref_cfg=scale, audio_cfg=scale, region_weights=tuple(case.info["config"]["motion_scale"])
     )
     monkeypatch.setattr(torch, "randn", lambda *_, **__: inputs["latents"].transpose(1, 2))
-    schedule = NoiseSchedule(case.config.schedule)
-    clip = sample_clip(networks, schedule, subject, motion, case.audio, settings, torch.Generator())
+    clip = sample_clip(Denoiser(networks), subject, motion, case.audio, settings, torch.Generator())
     torch.testing.assert_close(clip.latents.transpose(1, 2), expected["latents_3"], atol=TOLERANCE, rtol=0)

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -28,11 +27,11 @@ from fada_core.errors import FadaError
 from fada_core.media.image import to_uint8
 from fada_core.models.resnet import ResnetBlock
 from fada_core.pipeline import Pipeline
-from fada_core.speed.compute import LONG, choose
-from fada_core.speed.cuda_graph import mapped
-from fada_core.speed.fused_layers import fuse
+from fada_core.speed.compute import COMPILE_FROM_EVALUATIONS, choose
+from fada_core.speed.fused_layers import fuse_layers, restore_layers
 from fada_core.speed.overlap import Behind, decode_ahead
 from fada_core.system import picture_bytes
+from fada_core.tensors import map_tensors
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
 CPU = torch.device("cpu")
@@ -48,7 +47,8 @@ def make_pipeline(config: ModelConfig = STUDENT) -> Pipeline:
 
 def video(pipe: Pipeline, clips: int = 3, compute: str = "eager") -> Tensor:
     cond = make_job(pipe.config, clips).encode(pipe)
-    return torch.cat([pipe.decode(x) for x in pipe.sample(cond, pipe.modes[0], 2, 2.0, 6.5, compute=compute)])
+    clips = pipe.sample(cond, steps=2, ref_cfg=2.0, audio_cfg=6.5, compute=compute)
+    return torch.cat([pipe.decode(latents) for latents in clips])
 
 
 def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -> None:
@@ -143,9 +143,9 @@ def test_fused_kernels_make_the_same_video_and_go(config, monkeypatch):
     calls = stand_in(monkeypatch)
     pipe = make_pipeline(config)
     exact, blocks = video(pipe, clips=1), list(pipe.networks.modules())
-    with ExitStack() as undo:
-        fuse(pipe.networks, CPU, torch.float32, undo)
-        torch.testing.assert_close(video(pipe, clips=1), exact, atol=1e-5, rtol=0)
+    fuse_layers(pipe.networks, CPU, torch.float32)
+    torch.testing.assert_close(video(pipe, clips=1), exact, atol=1e-5, rtol=0)
+    restore_layers(pipe.networks)
     assert calls["silu"] > 0 and calls["norm"] > 0 and calls["geglu"] > 0
     before = calls.copy()
     assert torch.equal(video(pipe, clips=1), exact)
@@ -158,16 +158,15 @@ def test_norms_that_the_kernels_do_not_fit_stay_as_they_are(monkeypatch):
     block = ResnetBlock(8, 8, 4, groups=2).requires_grad_(False)
     hidden, time = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2, 4)
     ordered, exact = hidden.contiguous(memory_format=torch.channels_last), block(hidden, time)
-    with ExitStack() as undo:
-        fuse(block, CPU, torch.float32, undo)
-        torch.testing.assert_close(block(hidden, time), exact, atol=1e-6, rtol=0)
-        assert not calls
-        block.to(memory_format=torch.channels_last)
-        torch.testing.assert_close(block(ordered, time), exact, atol=1e-6, rtol=0)
-        assert calls == {"silu": 2}
-        block.norm1.weight_function = [lambda weight: weight]
-        torch.testing.assert_close(block(ordered, time), exact, atol=1e-6, rtol=0)
-        assert calls == {"silu": 3}
+    fuse_layers(block, CPU, torch.float32)
+    torch.testing.assert_close(block(hidden, time), exact, atol=1e-6, rtol=0)
+    assert not calls
+    block.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(block(ordered, time), exact, atol=1e-6, rtol=0)
+    assert calls == {"silu": 2}
+    block.norm1.weight_function = [lambda weight: weight]
+    torch.testing.assert_close(block(ordered, time), exact, atol=1e-6, rtol=0)
+    assert calls == {"silu": 3}
 
 
 def test_without_kernels_the_graph_is_recorded_all_the_same(monkeypatch, caplog):
@@ -205,10 +204,10 @@ class Elsewhere(TorchDispatchMode):
 def test_a_step_neither_reads_from_the_host_nor_waits_for_values(config, monkeypatch):
     """Neither could be recorded. The device without values stands for one that is not the host."""
     pipe, calls = make_pipeline(config), []
-    plain = pipe.networks.guided_step
-    monkeypatch.setattr(pipe.networks, "guided_step", lambda *args: calls.append(args) or plain(*args))
+    plain = pipe.denoiser.step
+    pipe.denoiser.step = lambda *args: calls.append(args) or plain(*args)
     video(pipe, clips=1)
-    elsewhere = mapped(lambda tensor: tensor.to("meta"), calls[0])
+    elsewhere = map_tensors(lambda tensor: tensor.to("meta"), calls[0])
     pipe.networks.to("meta")
     with torch.inference_mode(), Elsewhere("meta") as watch:
         plain(*elsewhere)  # raises where a value is asked for
@@ -230,7 +229,7 @@ def test_released_recordings_are_made_again(monkeypatch):
     events = replay_on_cpu(monkeypatch)
     pipe = make_pipeline()
     exact = video(pipe, compute="graph")
-    step = pipe.networks.guided_step
+    step = pipe.denoiser.step
     assert step.recorded == 1
     pipe.release()
     assert step.recorded == 0
@@ -251,7 +250,7 @@ def test_what_cannot_be_replayed_runs_as_before(failure, reason, monkeypatch, ca
     assert torch.equal(found, video(make_pipeline()))
     lines = [record.getMessage() for record in caplog.records if record.name == "fada.speed"]
     assert len(lines) == 1 and reason in lines[0]
-    assert pipe.networks.guided_step.recorded == 0
+    assert pipe.denoiser.step.recorded == 0
 
 
 def test_a_compiled_step_is_replayed_where_there_are_graphs(monkeypatch):
@@ -287,18 +286,19 @@ def test_what_cannot_be_compiled_runs_as_before(monkeypatch, caplog):
     assert torch.equal(found, video(make_pipeline()))
     lines = [record.getMessage() for record in caplog.records if record.name == "fada.speed"]
     assert len(lines) == 2  # the step's and the decoder's, once each
-    assert lines[0].startswith("Networks.guided_step runs uncompiled: ") and "no compiler here" in lines[0]
+    assert lines[0].startswith("The denoising step runs uncompiled: ") and "no compiler here" in lines[0]
 
 
 def test_which_way_is_chosen(monkeypatch):
-    cuda = torch.device("cuda")
-    assert choose("auto", CPU, LONG - 1) == choose("auto", torch.device("mps"), LONG) == "eager"
-    assert choose("auto", CPU, LONG) == choose("auto", cuda, LONG) == "compile"
-    assert choose("auto", cuda, LONG - 1) == choose("graph", cuda, 1) == "graph"
+    cuda, many = torch.device("cuda"), COMPILE_FROM_EVALUATIONS
+    few = many - 1
+    assert choose("auto", CPU, few) == choose("auto", torch.device("mps"), many) == "eager"
+    assert choose("auto", CPU, many) == choose("auto", cuda, many) == "compile"
+    assert choose("auto", cuda, few) == choose("graph", cuda, 1) == "graph"
     with pytest.raises(FadaError, match="needs a CUDA device, not 'cpu'; choose eager"):
         choose("graph", CPU, 1)
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert choose("auto", cuda, LONG - 1) == "eager"
+    assert choose("auto", cuda, few) == "eager"
     with pytest.raises(FadaError, match="choose auto or one of eager, compile, graph"):
         video(make_pipeline(), compute="fastest")
 
@@ -381,7 +381,7 @@ def test_bfloat16_stays_near_over_a_chained_video():
     def clips(dtype: torch.dtype) -> Tensor:
         pipe = load("tiny", "cpu", dtype)
         cond = pipe.encode(clip.portrait[None], clip.waveform)
-        return torch.stack([pipe.decode(latents) for latents in pipe.sample(cond, "fast", 1, seed=0)])
+        return torch.stack([pipe.decode(latents) for latents in pipe.sample(cond, "fast", steps=1)])
 
     errors = (clips(torch.bfloat16) - clips(torch.float32)).square().mean((1, 2, 3, 4)).sqrt()
     assert errors.max() < BFLOAT16_RMS

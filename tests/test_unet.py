@@ -98,18 +98,18 @@ def inputs(config: ModelConfig) -> dict[str, Tensor]:
 
 
 def condition(
-    reference_unet: ReferenceUNet, denoising_unet: DenoisingUNet, drawn: dict[str, Tensor], plain_rows: int
+    reference_unet: ReferenceUNet, denoising_unet: DenoisingUNet, drawn: dict[str, Tensor], unreferenced_rows: int
 ) -> Conditioning:
     reference, tokens = drawn["reference"], drawn.get("image_tokens")
     rows = None if tokens is None else tokens.repeat_interleave(reference.shape[1], 0)
     given = {name: value for name, value in drawn.items() if name not in ("noise", "reference")}
     bank = reference_unet(reference.flatten(0, 1), rows)
-    return denoising_unet.prepare(reference=bank, plain_rows=plain_rows, **given)
+    return denoising_unet.prepare(reference=bank, unreferenced_rows=unreferenced_rows, **given)
 
 
-def predict(networks: tuple[ReferenceUNet, DenoisingUNet], drawn: dict[str, Tensor], plain_rows: int) -> Tensor:
+def predict(networks: tuple[ReferenceUNet, DenoisingUNet], drawn: dict[str, Tensor], unreferenced_rows: int) -> Tensor:
     """(batch, frames, c, h, w)"""
-    conditioning = condition(*networks, drawn, plain_rows)
+    conditioning = condition(*networks, drawn, unreferenced_rows)
     noise = drawn["noise"]
     output = networks[1](noise.flatten(0, 1), torch.full((len(noise),), 500), conditioning)
     return output.unflatten(0, noise.shape[:2])
@@ -126,7 +126,7 @@ def networks_of(config: ModelConfig, operations: Any = nn) -> tuple[ReferenceUNe
 @torch.no_grad()
 def test_branches_in_one_batch_equal_branches_alone(config: ModelConfig) -> None:
     networks, drawn = networks_of(config), inputs(config)
-    together = predict(networks, drawn, plain_rows=1)
+    together = predict(networks, drawn, unreferenced_rows=1)
     for row in range(BATCH):
         alone = {name: value[row : row + 1] for name, value in drawn.items()}
         torch.testing.assert_close(predict(networks, alone, int(row == 0))[0], together[row], atol=5e-5, rtol=1e-4)
@@ -138,17 +138,17 @@ def test_branches_in_one_batch_equal_branches_alone(config: ModelConfig) -> None
 @torch.no_grad()
 def test_plain_rows_see_motion_frames_but_no_portrait(config: ModelConfig) -> None:
     networks, drawn = networks_of(config), inputs(config)
-    before = predict(networks, drawn, plain_rows=1)
+    before = predict(networks, drawn, unreferenced_rows=1)
 
     other = {**drawn, "reference": drawn["reference"].clone()}
     other["reference"][:, 0] += 1.0
-    after = predict(networks, other, plain_rows=1)
+    after = predict(networks, other, unreferenced_rows=1)
     torch.testing.assert_close(after[0], before[0], atol=0, rtol=0)
     assert (after[1] - before[1]).abs().max() > 1e-3
 
     other = {**drawn, "reference": drawn["reference"].clone()}
     other["reference"][0, 1] += 1.0
-    after = predict(networks, other, plain_rows=1)
+    after = predict(networks, other, unreferenced_rows=1)
     assert (after[0] - before[0]).abs().max() > 1e-3
     torch.testing.assert_close(after[1:], before[1:], atol=0, rtol=0)
 
@@ -161,7 +161,7 @@ def test_a_clip_needs_no_reference() -> None:
     conditioning = networks[1].prepare(**given)
     without = networks[1](drawn["noise"].flatten(0, 1), torch.full((BATCH,), 500), conditioning)
     bank = networks[0](drawn["reference"][:, 0], drawn["image_tokens"])
-    conditioning = networks[1].prepare(reference=bank, plain_rows=BATCH, **given)
+    conditioning = networks[1].prepare(reference=bank, unreferenced_rows=BATCH, **given)
     plain = networks[1](drawn["noise"].flatten(0, 1), torch.full((BATCH,), 500), conditioning)
     torch.testing.assert_close(without, plain, atol=0, rtol=0)
 
@@ -196,7 +196,7 @@ def test_masks_confine_a_region_and_weights_scale_it() -> None:
 def test_what_a_clip_shares_is_computed_once(config: ModelConfig) -> None:
     operations, drawn = RecordingOperations(), inputs(config)
     reference_unet, unet = networks_of(config, operations)
-    conditioning = condition(reference_unet, unet, drawn, plain_rows=1)
+    conditioning = condition(reference_unet, unet, drawn, unreferenced_rows=1)
     shared = {
         name: module
         for name, module in unet.named_modules()
@@ -217,9 +217,9 @@ def test_what_a_clip_shares_is_computed_once(config: ModelConfig) -> None:
 @torch.no_grad()
 def test_half_precision_stays_near(config: ModelConfig) -> None:
     networks, drawn = networks_of(config), inputs(config)
-    exact = predict(networks, drawn, plain_rows=1)
+    exact = predict(networks, drawn, unreferenced_rows=1)
     half = tuple(network.bfloat16() for network in networks)
-    rounded = predict(half, {name: value.bfloat16() for name, value in drawn.items()}, plain_rows=1)
+    rounded = predict(half, {name: value.bfloat16() for name, value in drawn.items()}, unreferenced_rows=1)
     assert rounded.dtype == torch.bfloat16
     assert (rounded.float() - exact).square().mean().sqrt() < 0.05 * exact.square().mean().sqrt()
 
@@ -239,9 +239,9 @@ def test_every_layer_comes_from_operations(config: ModelConfig) -> None:
 @BOTH
 def test_every_trainable_weight_gets_a_gradient(config: ModelConfig) -> None:
     """Several processes wait for each other's gradients: none may be missing, in mixed batches nor in full ones."""
-    for plain_rows in (0, 1):
+    for unreferenced_rows in (0, 1):
         networks = networks_of(config)
-        predict(networks, inputs(config), plain_rows).square().mean().backward()
+        predict(networks, inputs(config), unreferenced_rows).square().mean().backward()
         for network in networks:
             for name, parameter in network.named_parameters():
                 assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -253,12 +253,12 @@ def test_a_fresh_network_says_nothing_and_can_learn(config: ModelConfig) -> None
     torch.manual_seed(0)
     networks = ReferenceUNet(config), DenoisingUNet(config)
     drawn = inputs(config)
-    assert not predict(networks, drawn, plain_rows=1).any()
+    assert not predict(networks, drawn, unreferenced_rows=1).any()
     parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, 1e-3)
     for _ in range(3):
         optimizer.zero_grad()
-        (predict(networks, drawn, plain_rows=1) - 1).square().mean().backward()
+        (predict(networks, drawn, unreferenced_rows=1) - 1).square().mean().backward()
         optimizer.step()
     gradients = {name: p.grad.abs().max() for name, p in networks[1].named_parameters()}
     assert all(value > 0 for name, value in gradients.items() if "attn2_0" in name or "zero_conv_full" in name)

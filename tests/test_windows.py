@@ -10,11 +10,13 @@ from torch import Tensor
 
 from fada_core.config import ECHOMIMIC, AudioEncoderConfig
 from fada_core.errors import FadaError
+from fada_core.models.inputs import Subject
 from fada_core.models.networks import Networks
 from fada_core.sampling.chain import clip_windows, sample_chain, window_starts
-from fada_core.sampling.denoise import Guided, SamplingSettings, Subject, prepare_subject
+from fada_core.sampling.denoise import Denoiser, GuidedClip, prepare_subject
 from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.sampling.solvers import build_solver
+from fada_core.settings import SamplingSettings
 from tests.test_sampling import make_features, make_networks
 
 SMALL = replace(
@@ -61,7 +63,7 @@ def step_by_step(networks: Networks, subject: Subject, features: Tensor, setting
         total, count = torch.zeros_like(x), torch.zeros(frames)
         for start in window_starts(frames, length, SMALL.clip_overlap, step):
             audio = clip_windows(features, start, length, 1)
-            guided = Guided(networks, schedule, subject, motion, audio, settings)
+            guided = GuidedClip(Denoiser(networks), subject, motion, audio, settings)
             total[:, start : start + length] += guided.step(x[:, start : start + length], t)[0]
             count[start : start + length] += 1
         x = solver.step(total / count[:, None, None, None], t, x)
@@ -87,7 +89,7 @@ def test_staggered_steps_equal_one_step_after_the_other(
     features, settings = make_features(SMALL, 15), SamplingSettings(3, scale, scale, solver=solver)
     whole = step_by_step(networks, subject, features, settings)
     generator = torch.Generator().manual_seed(0)
-    clips = list(sample_chain(networks, NoiseSchedule(SMALL.schedule), subject, features, settings, generator))
+    clips = list(sample_chain(Denoiser(networks), subject, features, settings, generator))
     torch.testing.assert_close(torch.cat([clip.latents for clip in clips], 1), whole, atol=1e-4, rtol=1e-4)
     windows = sum(len(window_starts(15, 4, 1, step)) for step in range(3))
     assert sum(clip.nfe for clip in clips) == windows * (1 if scale == 1 else 2)
@@ -96,13 +98,13 @@ def test_staggered_steps_equal_one_step_after_the_other(
 
 def test_scales_apply_in_their_interval_only(networks: Networks, subject: Subject) -> None:
     """Outside of it one branch is enough."""
-    config, schedule = networks.config, NoiseSchedule(SMALL.schedule)
+    config = networks.config
     audio, x = clip_windows(make_features(config, 4), 0, 4, 1), torch.randn(1, 4, 4, SIDE, SIDE)
     motion = x.new_zeros(1, 0, 4, SIDE, SIDE)
 
     def predict(t: int, scale: float, interval: tuple[float, float]) -> tuple[Tensor, int]:
         settings = SamplingSettings(3, scale, scale, guidance_interval=interval)
-        guided = Guided(networks, schedule, subject, motion, audio, settings)
+        guided = GuidedClip(Denoiser(networks), subject, motion, audio, settings)
         return guided.step(x, t)[0], guided.nfe
 
     for t, inside in ((999, False), (700, True), (500, True), (300, False)):
@@ -122,7 +124,7 @@ def test_frames_are_finished_on_the_way(networks: Networks, subject: Subject) ->
 
     features, settings = make_features(SMALL, 500), SamplingSettings(2, 1.0, 1.0)
     clips = sample_chain(
-        networks, NoiseSchedule(SMALL.schedule), subject, features, settings, torch.Generator(), callback
+        Denoiser(networks), subject, features, settings, torch.Generator(), callback
     )
     assert next(clips).latents.shape == (1, 3, 4, SIDE, SIDE)
     step, steps = done[-1]
@@ -137,8 +139,7 @@ def test_sampling_goes_on_after_the_first_clips(networks: Networks, subject: Sub
     def sample(after: Tensor | None = None) -> tuple[list[Tensor], list[tuple[int, int]]]:
         done: list[tuple[int, int]] = []
         clips = sample_chain(
-            networks,
-            NoiseSchedule(SMALL.schedule),
+            Denoiser(networks),
             subject,
             features,
             settings,
@@ -160,7 +161,7 @@ def test_sampling_goes_on_after_the_first_clips(networks: Networks, subject: Sub
 def test_a_short_video_is_cut_from_a_whole_window(networks: Networks, subject: Subject) -> None:
     for frames in (1, 3, 5):
         features, settings = make_features(SMALL, frames), SamplingSettings(1, 1.0, 1.0)
-        clips = sample_chain(networks, NoiseSchedule(SMALL.schedule), subject, features, settings, torch.Generator())
+        clips = sample_chain(Denoiser(networks), subject, features, settings, torch.Generator())
         assert sum(clip.latents.shape[1] for clip in clips) == frames
 
 

@@ -1,6 +1,6 @@
 """Command: how fast sampling is on this machine, by mode, precision and way to compute; where the time goes.
 
-python -m fada_core.bench --preset tiny --modes teacher fast --compare eager,reference
+python -m fada_core.bench --preset tiny --modes teacher fast --compare eager,published
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -22,18 +22,15 @@ from tqdm import tqdm
 from ..command import run_command
 from ..errors import FadaError
 from ..pipeline import Pipeline, load
-from ..sampling.denoise import SamplingSettings
-from ..settings import MODES
-from ..speed.compute import WAYS
+from ..settings import COMPUTE, MODES, Mode, Role, SamplingOptions, SamplingSettings
 from ..system import default_device, default_dtype
-from .measure import Effort, Pass, count_tflop, peak_tflops, run_pass
+from .measure import Measurement, count_tflop, measure, peak_tflops
 from .models import STEPS, Job, bench_config, make_job, random_pipeline
-from .paths import Path, build_path, parse_paths
-from .report import Row, make_row, markdown
+from .report import Result, markdown, summarise
+from .variants import Variant, build_variant, parse_variants
 
 log = logging.getLogger("fada.bench")
 
-Mode = Literal["teacher", "balanced", "fast"]
 PAPER = SamplingSettings()  #: scales 2.0 and 6.5, at which guidance takes three branches
 
 
@@ -50,8 +47,8 @@ class BenchConfig:
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ()
     """Precisions of the networks (default: what suits the device)."""
     compare: str = "eager"
-    """Ways to compute, with commas between them, measured in turn: eager, compile, graph (CUDA only), reference, the
-    plain way of published code, and ablations: eager without one of its optimisations (all of them, or by name)."""
+    """Variants with commas between them, measured in turn: eager, compile, graph (CUDA only), and published, sampling
+    as published code does it."""
     steps: tuple[int, ...] = ()
     """Denoising steps of a clip, at least 2: one number for all modes or one for each (default: teacher 25, student
     6)."""
@@ -69,7 +66,7 @@ class BenchConfig:
     """Another kind of autoencoder than the preset's."""
     device: Literal["cpu", "cuda", "mps", "xpu"] | None = None
     """Where to compute (default: the accelerator, if there is one)."""
-    profile: FilePath | None = None
+    profile: Path | None = None
     """Write a trace of one more pass of the table's first row, for chrome://tracing or Perfetto, and log the operations
     that take the most time."""
     json: bool = False
@@ -77,8 +74,8 @@ class BenchConfig:
 
 
 def efforts(
-    config: BenchConfig, modes: Sequence[str], scales: tuple[float, float] = (PAPER.ref_cfg, PAPER.audio_cfg)
-) -> list[Effort]:
+    config: BenchConfig, modes: Sequence[Mode], scales: tuple[float, float] = (PAPER.ref_cfg, PAPER.audio_cfg)
+) -> list[SamplingOptions]:
     """How each mode samples, with the guidance scales (ref_cfg, audio_cfg)."""
     if len(config.steps) not in (0, 1, len(modes)):
         raise FadaError(f"--steps has {len(config.steps)} numbers for {len(modes)} modes; give one, or one for each.")
@@ -86,10 +83,13 @@ def efforts(
     steps = steps or tuple(STEPS["teacher" if mode == "teacher" else "student"] for mode in modes)
     if min(steps) < 2:
         raise FadaError("One step cannot be told from what precedes it; give --steps 2 or more.")
-    return [Effort(mode, count, *scales) for mode, count in zip(modes, steps, strict=True)]
+    return [
+        SamplingOptions(mode=mode, steps=count, ref_cfg=scales[0], audio_cfg=scales[1])
+        for mode, count in zip(modes, steps, strict=True)
+    ]
 
 
-def run(config: BenchConfig) -> tuple[list[Row], torch.device]:
+def run(config: BenchConfig) -> tuple[list[Result], torch.device]:
     """All rows, and the device that they were measured on.
 
     Raises:
@@ -98,16 +98,16 @@ def run(config: BenchConfig) -> tuple[list[Row], torch.device]:
     device = torch.device(config.device or default_device())
     if device.type not in ("cpu", default_device().type):
         raise FadaError(f"There is no device '{device}' on this machine; use '{default_device().type}'.")
-    paths = parse_paths(config.compare, device.type)
+    names = parse_variants(config.compare, device.type)
     if min(config.clips, config.repeats) < 1 or config.warmup < 0:
         raise FadaError("There is nothing to measure; --clips and --repeats have to be 1 or more, --warmup 0 or more.")
     if config.model is not None and (config.width, config.size, config.vae) != (1, None, None):
         raise FadaError("A checkpoint has its own width, size and autoencoder; leave these options out, or --model.")
-    rows: list[Row] = []
-    names = config.dtypes or (str(default_dtype(device)).removeprefix("torch."),)
-    for name in names:
-        peak = peak_tflops(device, getattr(torch, name))
-        contenders = _contenders(config, paths, device, getattr(torch, name))
+    rows: list[Result] = []
+    dtypes = config.dtypes or (str(default_dtype(device)).removeprefix("torch."),)
+    for dtype in dtypes:
+        peak = peak_tflops(device, getattr(torch, dtype))
+        contenders = _contenders(config, names, device, getattr(torch, dtype))
         rows += _rows(config, contenders, peak, None if rows else config.profile)
     return rows, device
 
@@ -118,29 +118,29 @@ class _Contender:
 
     pipe: Pipeline
     job: Job
-    effort: Effort
-    path: Path
+    options: SamplingOptions
+    variant: Variant
 
-    def run(self) -> Pass:
-        return run_pass(self.path, lambda: self.job.encode(self.pipe), self.job, self.effort)
+    def run(self) -> Measurement:
+        return measure(self.variant, lambda: self.job.encode(self.pipe), self.job, self.options)
 
 
 def _contenders(
-    config: BenchConfig, paths: Sequence[str], device: torch.device, dtype: torch.dtype
+    config: BenchConfig, names: Sequence[str], device: torch.device, dtype: torch.dtype
 ) -> list[_Contender]:
-    """In the order of the modes, each in all ways to compute."""
+    """In the order of the modes, each in all variants."""
     contenders = []
     for pipe, chosen in _pipelines(config, device, dtype):
         job = make_job(pipe.config, config.clips)
-        ways = [build_path(name, pipe) for name in paths]
-        contenders += [_Contender(pipe, job, effort, path) for effort, path in product(chosen, ways)]
+        variants = [build_variant(name, pipe) for name in names]
+        contenders += [_Contender(pipe, job, options, variant) for options, variant in product(chosen, variants)]
     modes = config.modes or tuple(MODES)
-    return sorted(contenders, key=lambda contender: modes.index(contender.effort.mode))
+    return sorted(contenders, key=lambda contender: modes.index(contender.options.mode))
 
 
 def _pipelines(
     config: BenchConfig, device: torch.device, dtype: torch.dtype
-) -> Iterator[tuple[Pipeline, list[Effort]]]:
+) -> Iterator[tuple[Pipeline, list[SamplingOptions]]]:
     """Every model that is needed, with what it is asked for."""
     if config.model is not None:
         pipe = load(config.model, device, dtype)
@@ -151,8 +151,9 @@ def _pipelines(
         return
     asked = efforts(config, config.modes or tuple(MODES))
     student = None
-    for role in ("student", "teacher"):
-        chosen = [effort for effort in asked if (effort.mode == "teacher") == (role == "teacher")]
+    roles: tuple[Role, ...] = ("student", "teacher")
+    for role in roles:
+        chosen = [options for options in asked if MODES[options.mode] == role]
         if chosen:
             model = bench_config(config.preset, role, config.width, config.size, config.vae)
             pipe = random_pipeline(model, role, device, dtype, student)
@@ -161,21 +162,21 @@ def _pipelines(
 
 
 def _rows(
-    config: BenchConfig, contenders: Sequence[_Contender], peak: tuple[float, str], trace: FilePath | None
-) -> Iterator[Row]:
+    config: BenchConfig, contenders: Sequence[_Contender], peak: tuple[float, str], trace: Path | None
+) -> Iterator[Result]:
     tflop = [_tflop(contender) for contender in contenders]
     passes = _measure(config, contenders)
     if trace is not None:
         _profile(trace, contenders[0])
     for contender, arithmetic, done in zip(contenders, tflop, passes, strict=True):
         model = contender.pipe.config
-        yield make_row(
+        yield summarise(
             done,
-            contender.effort,
+            contender.options,
             arithmetic,
             peak,
             preset=model.name if config.model is None else config.model,
-            path=contender.path.name,
+            variant=contender.variant.name,
             dtype=str(contender.pipe.networks.dtype).removeprefix("torch."),
             size=model.size,
             fps=model.fps,
@@ -184,13 +185,13 @@ def _rows(
 
 
 def _tflop(contender: _Contender) -> float:
-    path = contender.path
-    if path.name in WAYS:  # compiled or replayed, the arithmetic is the same, but cannot be seen any more
-        path = build_path("eager", contender.pipe)
-    return count_tflop(path, contender.job.encode(contender.pipe), contender.effort)
+    variant = contender.variant
+    if variant.name in COMPUTE:  # compiled or replayed, the arithmetic is the same, but cannot be seen any more
+        variant = build_variant("eager", contender.pipe)
+    return count_tflop(variant, contender.job.encode(contender.pipe), contender.options)
 
 
-def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list[Pass]]:
+def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list[Measurement]]:
     """The measured passes of each: `repeats` of the slowest, and of the others as many as fit its time.
 
     Next is who has had the least time. So a machine that slows down for a while does so for all of them, however long
@@ -198,7 +199,7 @@ def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list
     """
     for contender in tqdm(list(contenders) * config.warmup, desc="warm-up", mininterval=5):
         contender.run()
-    passes: list[list[Pass]] = [[] for _ in contenders]
+    passes: list[list[Measurement]] = [[] for _ in contenders]
     spent = [0.0] * len(contenders)
     going = list(range(len(contenders)))
     with tqdm(desc="passes", mininterval=5) as bar:
@@ -214,7 +215,7 @@ def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list
     return passes
 
 
-def _profile(target: FilePath, contender: _Contender) -> None:
+def _profile(target: Path, contender: _Contender) -> None:
     activities = [ProfilerActivity.CPU]
     if contender.pipe.networks.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)

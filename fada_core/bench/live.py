@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from ..command import run_command
 from ..media.image import to_uint8
 from ..models.audio import SAMPLE_RATE
 from ..pipeline import Pipeline, load
+from ..settings import Compute, Mode
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LiveConfig:
 
     model: str = "tiny"
     """A shipped model's name or a checkpoint."""
-    mode: Literal["teacher", "balanced", "fast"] | None = None
+    mode: Mode | None = None
     """How to sample (default: the checkpoint's first mode)."""
     steps: int | None = None
     """Denoising steps of a clip (default: the checkpoint's)."""
@@ -41,7 +41,7 @@ class LiveConfig:
     """Seconds of speech that arrive at once."""
     lookahead: float = 0.2
     """Seconds of speech that are waited for beyond a clip."""
-    compute: Literal["eager", "compile", "graph"] = "eager"
+    compute: Compute = "eager"
     """How the networks run; compiling is over before the measurement begins."""
     device: str | None = None
     """cpu, cuda, mps ... (default: the accelerator, if there is one)."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from ..config import ModelConfig
 from ..job import Condition
 from ..media.video import VideoWriter
+from ..settings import SamplingOptions
 from ..system import peak_memory_mb, reset_peak
 from .models import Job
-from .paths import Path
+from .variants import Variant
 
 CLIP_STAGES = ("reference", "denoise", "decode", "copy", "write")
 """Stages of a clip. reference: whatever a clip needs besides its denoising steps, which is mainly the reference UNet,
@@ -30,16 +31,6 @@ _PEAKS = (  # TFLOP/s in half precision, dense; from the vendor's data sheets
     ("H200", 989.0), ("H100 PCIe", 756.0), ("H100 NVL", 835.0), ("H100", 989.0), ("B200", 2250.0), ("A100", 312.0),
     ("L40S", 362.0), ("L4", 121.0), ("A10G", 70.0), ("RTX 5090", 209.5), ("RTX 4090", 165.2), ("RTX 3090", 71.0),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How one way is asked to sample."""
-
-    mode: str
-    steps: int
-    ref_cfg: float
-    audio_cfg: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class ClipTimes:
 
 
 @dataclass(frozen=True)
-class Pass:
+class Measurement:
     """One pass over the whole job."""
 
     encode: float  #: seconds, once a job
@@ -87,7 +78,7 @@ class Clock:
             torch.accelerator.synchronize(self._device)
 
 
-def run_pass(path: Path, encode: Callable[[], Condition], job: Job, effort: Effort) -> Pass:
+def measure(variant: Variant, encode: Callable[[], Condition], job: Job, options: SamplingOptions) -> Measurement:
     """Make the job's video once, as `generate` does, and take the times.
 
     The first step of a clip also prepares its conditions. So the other steps' median counts for every step, and the
@@ -96,7 +87,7 @@ def run_pass(path: Path, encode: Callable[[], Condition], job: Job, effort: Effo
     Args:
         encode: the job's portrait and speech, encoded.
     """
-    networks = path.pipe.networks
+    networks = variant.pipe.networks
     device, config = networks.device, networks.config
     clock = Clock(device)
     reset_peak(device)
@@ -105,36 +96,28 @@ def run_pass(path: Path, encode: Callable[[], Condition], job: Job, effort: Effo
     began = clock.mark()
     cond = encode()
     encoded = clock.mark()
-    clips = path.pipe.sample(
-        cond,
-        effort.mode,
-        effort.steps,
-        effort.ref_cfg,
-        effort.audio_cfg,
-        seed=0,
-        callback=lambda step, steps, latents: ticks.append(clock.mark()),
-    )
+    clips = variant.sample(cond, options, lambda step, steps, latents: ticks.append(clock.mark()))
     made = []
     bounds = [clock.mark()]
     for latents in clips:
         bounds.append(clock.mark())
-        frames = path.pipe.decode(latents)
+        frames = variant.pipe.decode(latents)
         bounds.append(clock.mark())
-        made.append(path.to_host(frames))
+        made.append(variant.to_host(frames))
         bounds.append(clock.mark())
-        marks.append((bounds, ticks[-effort.steps :]))
+        marks.append((bounds, ticks[-options.steps :]))
         bounds = [bounds[-1]]
     clock.synchronize()
     memory = peak_memory_mb(device)
     writing = _write(made, config, job)  # by itself, as the encoder's threads go on beside what follows
     times = [_clip_times(clock, *of, seconds) for of, seconds in zip(marks, writing, strict=True)]
-    return Pass(clock.seconds(began, encoded), times, path.pipe.stats.nfe_per_clip, memory)
+    return Measurement(clock.seconds(began, encoded), times, variant.pipe.stats.nfe_per_clip, memory)
 
 
 def _write(clips: Sequence[Tensor], config: ModelConfig, job: Job) -> list[float]:
     """Seconds that each clip takes."""
     with tempfile.TemporaryDirectory() as folder:
-        target = FilePath(folder, "bench.mp4")
+        target = Path(folder, "bench.mp4")
         with VideoWriter(target, config.size, config.size, config.fps, job.speech) as writer:
             ends = [time.perf_counter()]
             for pictures in clips:
@@ -153,7 +136,7 @@ def _clip_times(clock: Clock, bounds: Sequence[Any], ticks: Sequence[Any], write
     return ClipTimes(dict(zip(CLIP_STAGES, spans, strict=True)), step)
 
 
-def count_tflop(path: Path, cond: Condition, effort: Effort) -> float:
+def count_tflop(variant: Variant, cond: Condition, options: SamplingOptions) -> float:
     """TFLOP (multiply and add are two) of one clip's matrix products, convolutions and attentions, decoding included.
 
     Counted while the job's first clip is made, so a chain's second clip has as much.
@@ -164,8 +147,7 @@ def count_tflop(path: Path, cond: Condition, effort: Effort) -> float:
         return sdpa_flop_count(query, key, value)
 
     with FlopCounterMode(display=False, custom_mapping={cpu_attention: attention}) as counter:
-        clips = path.pipe.sample(cond, effort.mode, effort.steps, effort.ref_cfg, effort.audio_cfg, seed=0)
-        path.pipe.decode(next(clips))
+        variant.pipe.decode(next(variant.sample(cond, options)))
     return counter.get_total_flops() / 1e12
 
 

@@ -17,9 +17,8 @@ from ..job import Condition
 from ..models.audio import SAMPLE_RATE
 from ..models.networks import Networks
 from ..pipeline import Pipeline
-from ..sampling.denoise import SamplingSettings
+from ..settings import Role, SamplingSettings
 
-Role = Literal["teacher", "student"]
 STEPS = {"teacher": SamplingSettings().steps, "student": 6}
 """Denoising steps of a clip, as in the paper: 25 x 3 branches against 6 x 3 or 6 x 1."""
 

@@ -1,4 +1,4 @@
-"""Rows of a benchmark, and the same as a table."""
+"""Results of a benchmark, and their table."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from .ablation import ABLATIONS
-from .measure import CLIP_STAGES, Effort, Pass
+from ..settings import SamplingOptions
+from .measure import CLIP_STAGES, Measurement
+from .variants import PUBLISHED
 
 
 @dataclass(frozen=True)
-class Row:
-    """One mode, path and dtype. Times are medians over all clips of all repeats; `spread` has their quartiles."""
+class Result:
+    """One mode, variant and dtype. Times are medians over all clips of all repeats; `spread` has their quartiles."""
 
     preset: str
     mode: str
-    path: str
+    variant: str
     dtype: str
     frames_per_s: float  #: of a clip, from its conditions to bytes on the host; without encoding the job, and writing
     mean_seconds: float  #: a clip's time for the same, mean over all clips; what the table's ratios compare
@@ -40,25 +41,25 @@ class Row:
     peak_source: str  #: "data sheet" or "matmul"
 
 
-def make_row(
-    passes: Sequence[Pass],
-    effort: Effort,
+def summarise(
+    passes: Sequence[Measurement],
+    options: SamplingOptions,
     tflop: float,
     peak: tuple[float, str],
     *,
     preset: str,
-    path: str,
+    variant: str,
     dtype: str,
     size: int,
     fps: float,
     clip_frames: int,
-) -> Row:
+) -> Result:
     """Median and quartiles of several passes over one job."""
     clips = [clip for each in passes for clip in each.clips]
     nfe = passes[0].nfe
     values = {
         "frames_per_s": [clip_frames / clip.until_host for clip in clips],
-        "ms_per_forward": [1000 * clip.step * effort.steps / nfe for clip in clips],
+        "ms_per_forward": [1000 * clip.step * options.steps / nfe for clip in clips],
         "encode": [1000 * each.encode for each in passes],
         **{stage: [1000 * clip.stages[stage] for clip in clips] for stage in CLIP_STAGES},
     }
@@ -66,10 +67,10 @@ def make_row(
     medians = {name: float(f"{middle:.4g}") for name, (_, middle, _) in quartiles.items()}
     until_host = float(np.median([clip.until_host for clip in clips]))
     whole = float(np.median([sum(clip.stages.values()) for clip in clips]))
-    return Row(
+    return Result(
         preset=preset,
-        mode=effort.mode,
-        path=path,
+        mode=options.mode,
+        variant=variant,
         dtype=dtype,
         frames_per_s=medians["frames_per_s"],
         mean_seconds=float(f"{np.mean([clip.until_host for clip in clips]):.4g}"),
@@ -81,7 +82,7 @@ def make_row(
         realtime_factor=float(f"{whole * fps / clip_frames:.4g}"),
         stages_ms={stage: medians[stage] for stage in ("encode", *CLIP_STAGES)},
         spread={name: (float(f"{low:.4g}"), float(f"{high:.4g}")) for name, (low, _, high) in quartiles.items()},
-        steps=effort.steps,
+        steps=options.steps,
         size=size,
         clip_frames=clip_frames,
         peak_tflops=float(f"{peak[0]:.4g}"),
@@ -89,10 +90,10 @@ def make_row(
     )
 
 
-def markdown(rows: Sequence[Row], device: torch.device) -> str:
+def markdown(rows: Sequence[Result], device: torch.device) -> str:
     """Device, table (median and quartiles; stages in ms a clip, encode in ms a job), and ratios within this run."""
     first = rows[0]
-    columns = ("mode", "path", "dtype", "NFE", "frames/s", "real-time factor", "ms/forward", "encode", *CLIP_STAGES)
+    columns = ("mode", "variant", "dtype", "NFE", "frames/s", "real-time factor", "ms/forward", "encode", *CLIP_STAGES)
     columns += ("TFLOP", "of peak", "peak MiB")
     lines = [
         f"{device_name(device)}, torch {torch.__version__}; {first.preset}, {first.size} px, clips of "
@@ -102,7 +103,7 @@ def markdown(rows: Sequence[Row], device: torch.device) -> str:
         f"|---|---|---|{'---:|' * (len(columns) - 3)}",
     ]
     for row in rows:
-        cells = [row.mode, row.path, row.dtype, str(row.nfe), _cell(row.frames_per_s, row.spread["frames_per_s"])]
+        cells = [row.mode, row.variant, row.dtype, str(row.nfe), _cell(row.frames_per_s, row.spread["frames_per_s"])]
         cells += [f"{row.realtime_factor:.3g}", _cell(row.ms_per_forward, row.spread["ms_per_forward"])]
         cells += [f"{row.stages_ms[stage]:.3g}" for stage in ("encode", *CLIP_STAGES)]
         cells += [f"{row.tflop:.3g}", f"{100 * row.peak_share:.1f} %", f"{row.peak_memory_mb:.0f}"]
@@ -116,7 +117,7 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     if device.type == "cpu" and sys.platform == "linux":  # where that is only the architecture
-        described = FilePath("/proc/cpuinfo").read_text(encoding="utf-8")
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         name = next((line.split(":")[1].strip() for line in described.splitlines() if "model name" in line), name)
     return f"{name} ({device.type}, {torch.get_num_threads()} threads)"
 
@@ -125,28 +126,23 @@ def _cell(median: float, quartiles: tuple[float, float]) -> str:
     return f"{median:.3g} ({quartiles[0]:.3g}-{quartiles[1]:.3g})"
 
 
-def _peaks(rows: Sequence[Row]) -> str:
+def _peaks(rows: Sequence[Result]) -> str:
     found = {row.dtype: f"{row.peak_tflops:.3g} TFLOP/s in {row.dtype} ({row.peak_source})" for row in rows}
     return ", ".join(found.values())
 
 
-def _ratios(rows: Sequence[Row]) -> list[str]:
-    """How much faster every row is than what it is compared with: the plain way, the teacher, itself but for one thing.
+def _ratios(rows: Sequence[Result]) -> list[str]:
+    """How much faster every row is than published code in the same mode, and than the teacher.
 
-    By the mean: a long clip has its share of a machine's slow moments, the median of many short ones can have none.
+    Means, not medians: a slow second hits every long clip but may miss the median of short ones.
     """
-    by_key = {(row.mode, row.path, row.dtype): row for row in rows}
+    by_key = {(row.mode, row.variant, row.dtype): row for row in rows}
     lines = []
     for row in rows:
-        others = [(row.mode, "reference"), ("teacher", row.path)]
-        if row.path in ABLATIONS:
-            others = []
-        elif row.path == "eager":
-            others += [(row.mode, name) for name in ABLATIONS]
-        for mode, path in others:
-            other = by_key.get((mode, path, row.dtype))
+        for mode, variant in ((row.mode, PUBLISHED), ("teacher", row.variant)):
+            other = by_key.get((mode, variant, row.dtype))
             if other is not None and other is not row:
-                ours, theirs = (f"{each.mode}, {each.path}" for each in (row, other))
+                ours, theirs = (f"{each.mode}, {each.variant}" for each in (row, other))
                 ratio = other.mean_seconds / row.mean_seconds
                 lines.append(f"- {ours} : {theirs}, {row.dtype}: {ratio:.2f} x as fast")
     return lines

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..models.audio.projection import window_features
-from .faces import Masks, face_inputs
+from ..models.inputs import ClipInputs, Masks
+from ..tensors import map_tensors
+from .faces import face_inputs
 from .samples import ClipDataset, ClipSample
 
 MOTION_AS_PORTRAIT = 0.15  #: share of clips that go on from the portrait, as a video's first clip does
@@ -36,31 +37,23 @@ class ClipBatch:
     masks: Masks | None = None  #: of the audio regions, masks[level][region], (batch, h*w, 1) in 0..1
 
     def to(self, device: torch.device) -> ClipBatch:
-        return self._changed(self.ids, lambda value: value.to(device))
+        return map_tensors(lambda value: value.to(device), self)
 
-    def rows(self, order: Tensor) -> ClipBatch:
-        """The samples in another order, (n,) indices."""
-        return self._changed([self.ids[i] for i in order.tolist()], lambda value: value[order])
-
-    def repeat(self, times: int) -> ClipBatch:
-        """All samples, then all again, `times` in all."""
-        return self._changed(self.ids * times, lambda value: value.repeat(times, *(1,) * (value.ndim - 1)))
-
-    @property
-    def face(self) -> dict[str, Any]:
-        """What `Networks.condition` takes besides portrait, motion and audio."""
-        return {"identity": self.identity, "face_box": self.face_box, "masks": self.masks}
-
-    def _changed(self, ids: list[str], change: Callable[[Tensor], Tensor]) -> ClipBatch:
-        tensors = {f.name: _each(getattr(self, f.name), change) for f in fields(self) if f.name != "ids"}
-        return ClipBatch(ids=ids, **tensors)
-
-
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same with every tensor in it changed, however deep."""
-    if isinstance(value, list):
-        return [_each(entry, change) for entry in value]
-    return None if value is None else change(value)
+    def inputs(
+        self, drop_reference: Tensor | None = None, drop_audio: Tensor | None = None, scales: Tensor | None = None
+    ) -> ClipInputs:
+        """What the networks see of these clips; arguments as the fields of `ClipInputs`."""
+        return ClipInputs(
+            self.portrait,
+            self.motion,
+            self.audio,
+            drop_reference=drop_reference,
+            drop_audio=drop_audio,
+            identity=self.identity,
+            face_box=self.face_box,
+            masks=self.masks,
+            scales=scales,
+        )
 
 
 def draw_batch(data: ClipDataset, config: ModelConfig, generators: list[torch.Generator]) -> ClipBatch:
@@ -109,6 +102,6 @@ def _draw(sample: ClipSample, config: ModelConfig, generator: torch.Generator) -
         "motion": motion + MOTION_NOISE * level * noise,
         "audio": window_features(sample.audio, config.condition.audio_window)[clip],
         "identity": identity,
-        "face_box": _each(face_box, lambda value: value[0]),
-        "masks": _each(masks, lambda value: value[0]),
+        "face_box": map_tensors(lambda value: value[0], face_box),
+        "masks": map_tensors(lambda value: value[0], masks),
     }

@@ -28,8 +28,8 @@ from ..data.samples import ClipDataset, encode_clips
 from ..data.shards import ShardClips
 from ..errors import FadaError
 from ..models.networks import Networks
-from ..sampling.denoise import SamplingSettings
 from ..sampling.schedule import NoiseSchedule
+from ..settings import SamplingSettings
 from ..training import train
 from ..training.loop import learning_rate, sample_generators
 from ..training.preview import preview_avatars

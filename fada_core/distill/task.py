@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..data.batches import ClipBatch, draw_batch
 from ..data.samples import ClipDataset
 from ..models.networks import Networks
+from ..sampling.guidance import BRANCHES
 from ..sampling.schedule import NoiseSchedule
 from .losses import HUBER_C, Penalty, Space, sample_losses
 from .mixer import Mixer, Terms
@@ -22,8 +23,6 @@ from .strategies import StepStrategy
 from .strategies import Strategy as StepName
 from .student import parameter_groups
 from .teacher import GuidedTeacher
-
-CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))  #: scales at which guidance is base, ref or audio alone
 
 
 @dataclass
@@ -62,17 +61,8 @@ class _Student(nn.Module):
         self.networks, self.mixer = networks, mixer
 
     def forward(self, x_t: Tensor, t: Tensor, scales: Tensor, batch: ClipBatch, schedule: NoiseSchedule) -> Tensor:
-        conditioning = self.networks.condition(
-            batch.portrait,
-            batch.motion,
-            batch.audio,
-            drop_reference=scales[:, 0] == 0,
-            drop_audio=scales[:, 1] == 0,
-            scales=scales,
-            **batch.face,
-        )
-        alpha, sigma = schedule.alpha_sigma(t)
-        return self.networks.predict(x_t, t, alpha, sigma, batch.portrait, conditioning)
+        conditioning = self.networks.condition(batch.inputs(scales[:, 0] == 0, scales[:, 1] == 0, scales))
+        return self.networks.predict(x_t, t, *schedule.alpha_sigma(t), conditioning)
 
 
 @dataclass
@@ -115,7 +105,7 @@ class DistillTask:
         for generator in generators:
             corner, which, ref, audio = torch.rand(4, generator=generator).tolist()
             if corner < o.corners:
-                rows.append(CORNERS[int(3 * which)])
+                rows.append(BRANCHES[int(len(BRANCHES) * which)].scales)
             else:
                 (a, b), (c, d) = o.ref_cfg, o.audio_cfg
                 rows.append((a + (b - a) * ref, c + (d - c) * audio))
@@ -127,18 +117,16 @@ class DistillTask:
         scales = self.draw_scales(generators)
         t = self.steps.draw(generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
-        # The networks take rows without reference first.
-        order = scales[:, 0].gt(0).int().argsort(stable=True)
-        batch, scales, t, noise = batch.rows(order).to(device), *(v[order].to(device) for v in (scales, t, noise))
+        batch, scales, t, noise = (value.to(device) for value in (batch, scales, t, noise))
         self.ids = batch.ids
 
         x_t = self.schedule.add_noise(batch.latents, noise, t)
         truth = self.schedule.target(batch.latents, noise, t)
         conditioning = self.teacher.condition(batch)
-        guided, audio_alone = self.teacher.predict(x_t, t, scales, batch, conditioning)
+        guided, audio_alone = self.teacher.predict(x_t, t, scales, conditioning)
 
         def ask_teacher(x: Tensor, now: Tensor) -> Tensor:
-            return self.teacher.predict(x, now, scales, batch, conditioning)[0]
+            return self.teacher.predict(x, now, scales, conditioning)[0]
 
         def ask_student(x: Tensor, now: Tensor) -> Tensor:
             return self.module(x, now, scales, batch, self.schedule)

@@ -17,8 +17,7 @@ from ..checkpoint import read_info, shipped_models
 from ..command import run_command
 from ..errors import FadaError
 from ..pipeline import Pipeline, load
-from ..sampling.denoise import SamplingSettings
-from ..settings import MODES
+from ..settings import MODES, Compute, Mode, SamplingSettings, Solver
 from .cases import POOLS, SILENCE, AvatarCases, EvaluationSet, held_out_words
 from .footage import FootageConfig, footage_set
 from .frechet import clip_features, frame_features
@@ -28,7 +27,6 @@ from .report import markdown, to_json
 from .runs import Run, Summary, evaluate
 from .sweep import sweep
 
-Mode = Literal["teacher", "balanced", "fast"]
 TEACHER_STEPS = SamplingSettings().steps  #: the paper's 25
 QUICK_VIDEOS, QUICK_SECONDS = 3, 1.44
 
@@ -58,8 +56,8 @@ class EvaluateConfig:
     """Guidance towards the portrait, in all modes (default: what --model is used with; the paper has 2.0)."""
     audio_cfg: float | None = None
     """Guidance towards the speech, in all modes (default: what --model is used with; the paper has 6.5)."""
-    solver: Literal["ddim", "dpm++", "unipc"] = "ddim"
-    compute: Literal["eager", "compile", "graph"] = "eager"
+    solver: Solver = "ddim"
+    compute: Compute = "eager"
     """How the networks compute: compiling takes minutes, in which no video is made, and saves a tenth of each."""
     seed: int = 0
     """Of the start noise; the same for all modes."""

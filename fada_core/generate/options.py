@@ -6,30 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..settings import Compute, SamplingOptions
 from .jobs import Accepted
 
 STDIO = "-"  #: as a path: the standard input or output
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(SamplingOptions):
     """How videos are made."""
 
+    compute: Compute = "auto"
     model: str = "tiny"
     """A shipped model's name, or the path of a checkpoint."""
-    mode: Literal["teacher", "balanced", "fast"] | None = None
-    """How to sample (default: teacher for a teacher's checkpoint, fast for a student's)."""
-    steps: int | None = None
-    """Denoising steps of a clip (default: the checkpoint's)."""
-    ref_cfg: float | None = None
-    """Guidance towards the portrait, 1 = none (default: the checkpoint's)."""
-    audio_cfg: float | None = None
-    """Guidance towards the speech, 1 = none (default: the checkpoint's)."""
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Part of the schedule, 0 (clean) to 1 (noise), in which the two scales apply; elsewhere there is one pass."""
-    solver: Literal["ddim", "dpm++", "unipc"] = "ddim"
-    batch_branches: bool = True
-    """Compute the guidance branches together; alone, they take less memory and more time."""
     seed: int = 0
     """The same seed on the same machine gives the same video."""
     fps: float | None = None
@@ -42,9 +31,6 @@ class Settings:
     """cpu, cuda, mps ... (default: the accelerator, if there is one)."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Precision of the networks (default: what suits the device)."""
-    compute: Literal["auto", "eager", "compile", "graph"] = "auto"
-    """How the networks run: compiled (a minute or two at first), as a CUDA graph, or as they are. auto compiles for
-    long jobs; others are a CUDA graph where there is CUDA."""
     offload: bool = False
     """Keep what does not run in every step in host memory: slower, with less of the device's memory."""
     face_box: tuple[int, int, int, int] | None = None

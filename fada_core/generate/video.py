@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +27,12 @@ from ..media.image import load_image, to_bytes, to_uint8
 from ..media.listen import listen
 from ..media.video import VideoWriter
 from ..pipeline import LiveFrames, Pipeline, load
+from ..settings import SamplingOptions
 from ..speed.overlap import Behind, decode_ahead
 from ..system import peak_memory_mb
 from .options import STDIO, GenerateConfig, Settings
 from .sheet import Sheet
 
-SAMPLING = (
-    "mode", "steps", "ref_cfg", "audio_cfg", "seed", "solver", "guidance_interval", "batch_branches", "compute",
-)  # fmt: skip
-"""Settings that are the sampler's."""
 MODEL_FOLDER = Path("models", "fada")  #: where a face detector is looked for, besides the checkpoint's folder
 
 
@@ -83,7 +80,7 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
     who = {"region": region, "identity": identity}
     sheet = Sheet(crop(portrait, region, size), 0 if speech is None else math.ceil(len(speech) * fps / SAMPLE_RATE))
     paste = PasteBack(portrait, region) if config.paste_back else None
-    how = {name: getattr(config, name) for name in SAMPLING}
+    how = {"seed": config.seed} | {f.name: getattr(config, f.name) for f in fields(SamplingOptions)}
 
     def write(frames: Tensor) -> None:
         sheet.add(frames if paste is None else to_uint8(frames))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels import KernelModule
 from .resnet import zeroed
 
 KeysValues = tuple[Tensor, Tensor]  #: (n, length, inner) each
@@ -102,7 +103,7 @@ class ContextAttention(Attention):
         return few_weights(tokens, inward, self.heads).flatten(1, 2).transpose(1, 2) @ outward
 
 
-class GEGLU(nn.Module):
+class GEGLU(KernelModule):
     """Linear layer whose second half gates the first (Shazeer 2002.05202)."""
 
     def __init__(self, dim: int, inner: int, *, operations: Any = nn, **factory: Any) -> None:
@@ -110,8 +111,7 @@ class GEGLU(nn.Module):
         self.proj = operations.Linear(dim, 2 * inner, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        return self.kernels.geglu(self.proj(x))
 
 
 class FeedForward(nn.Module):
@@ -212,7 +212,7 @@ class SpatialBlock(nn.Module):
         return self.attn1.to_out[0](attended)
 
 
-class SpatialTransformer(nn.Module):
+class SpatialTransformer(KernelModule):
     """Group norm, linear layer, one `SpatialBlock`, linear layer, residual.
 
     In two halves, because the reference UNet hands out what lies between them.
@@ -242,7 +242,7 @@ class SpatialTransformer(nn.Module):
 
     def enter(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(n, c, h, w) -> tokens (n, hw, c) and the same after the block's first norm"""
-        tokens = self.proj_in(to_tokens(self.norm(hidden)))
+        tokens = self.proj_in(to_tokens(self.kernels.group_norm(self.norm, hidden)))
         return tokens, self.transformer_blocks[0].norm1(tokens)
 
     def fold_image(self, image_tokens: Tensor) -> Folded:
@@ -355,7 +355,7 @@ class AudioBlock(nn.Module):
         return (heard[0] if len(heard) == 1 else torch.cat(heard)) + audio.bias
 
 
-class AudioTransformer(nn.Module):
+class AudioTransformer(KernelModule):
     """Group norm, linear layer to `inner` channels, one `AudioBlock`, linear layer back, residual."""
 
     def __init__(
@@ -387,6 +387,6 @@ class AudioTransformer(nn.Module):
 
     def forward(self, hidden: Tensor, audio: Hearing, masks: Tensor | None) -> Tensor:
         """hidden (n, c, h, w) -> same shape; the rest as in `AudioBlock.forward`"""
-        tokens = self.proj_in(to_tokens(self.norm(hidden)))
+        tokens = self.proj_in(to_tokens(self.kernels.group_norm(self.norm, hidden)))
         tokens = self.transformer_blocks[0](tokens, audio, masks)
         return hidden + to_image(self.proj_out(tokens), *hidden.shape[-2:])

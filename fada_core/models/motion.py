@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention, FeedForward, to_image, to_tokens
+from .kernels import KernelModule
 from .resnet import zeroed
 
 
@@ -65,7 +66,7 @@ class TemporalBlock(nn.Module):
         return x + self.ff(self.ff_norm(x))
 
 
-class TemporalTransformer(nn.Module):
+class TemporalTransformer(KernelModule):
     """Group norm (each frame by itself), linear layer, one `TemporalBlock`, linear layer, residual."""
 
     def __init__(
@@ -89,7 +90,8 @@ class TemporalTransformer(nn.Module):
 
     def enter(self, hidden: Tensor, frames: int) -> Tensor:
         """(batch*frames, c, h, w) -> tokens (batch, h*w, frames, c)"""
-        return self.proj_in(to_tokens(self.norm(hidden))).unflatten(0, (-1, frames)).transpose(1, 2)
+        tokens = self.proj_in(to_tokens(self.kernels.group_norm(self.norm, hidden)))
+        return tokens.unflatten(0, (-1, frames)).transpose(1, 2)
 
     def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:
         """hidden (batch*frames, c, h, w); motion: what `enter` made of the motion frames -> as hidden"""

@@ -1,8 +1,8 @@
-"""All networks of one model, and what is done with them: prepare the conditions of a clip, predict its noise."""
+"""All networks of one model: from the inputs of clips to their conditioning, and from noisy latents to a prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,12 +14,21 @@ from . import precondition
 from .audio import build_audio_encoder
 from .audio.projection import AudioProjection
 from .face import FaceLocator, ImageProjection
+from .inputs import ClipInputs, ReferenceFeatures
 from .reference import ReferenceUNet
 from .unet import Conditioning, DenoisingUNet
 from .vae import build_vae
 
-ReferenceFeatures = dict[str, Tensor]
-"""Attention block -> what the reference UNet saw there, (rows, h*w, c)."""
+
+@dataclass(frozen=True)
+class ClipConditioning:
+    """All that the denoising steps of a batch of clips share, made by `Networks.condition`."""
+
+    unet: Conditioning
+    portrait: Tensor  #: latents, (batch, c, h, w) float32, in the UNet's order of rows
+    rows: Tensor | None  #: the caller's row of each of the UNet's rows; None: the same order
+    back: Tensor | None  #: the inverse of `rows`
+
 
 
 class Networks(nn.Module):
@@ -98,109 +107,66 @@ class Networks(nn.Module):
             for name, rows in portrait.items()
         }
 
-    def condition_features(
-        self,
-        features: ReferenceFeatures,
-        portrait: Tensor,
-        motion: Tensor,
-        tokens: Tensor | None,
-        audio: Tensor,
-        *,
-        drop_reference: Tensor,
-        drop_audio: Tensor,
-        face_box: Tensor | None = None,
-        scales: Tensor | None = None,
-        masks: Sequence[Sequence[Tensor]] | None = None,
-        region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
-    ) -> Conditioning:
-        """Keys and values of a clip from what the reference UNet saw; see `condition` for the arguments.
+    def condition(self, inputs: ClipInputs, features: ReferenceFeatures | None = None) -> ClipConditioning:
+        """All conditions of a batch of clips, constant over their denoising steps; differentiable.
 
         Args:
-            features, tokens: from `reference_features` and `image_tokens`, for the same rows.
+            features: from `reference_features`, for the same rows, where they are known already.
+
+        Raises:
+            FadaError: an input that the model needs is missing.
         """
-        plain_rows = int(drop_reference.sum())
-        if drop_reference[plain_rows:].any():
-            raise ValueError("rows without reference have to come first")
-        audio = audio.to(self.dtype)
+        batch = len(inputs)
+        hidden, unheard = (
+            inputs.portrait.new_zeros(batch, dtype=torch.bool) if drop is None else drop
+            for drop in (inputs.drop_reference, inputs.drop_audio)
+        )
+        # The UNet skips work for the first rows: those without reference first, of these the silent ones.
+        dropped = torch.stack([hidden, unheard], 1).tolist()
+        order = sorted(range(batch), key=lambda row: (not dropped[row][0], not dropped[row][1]))
+        dropped = [dropped[row] for row in order]
+        rows = None
+        if order != list(range(batch)):
+            rows = torch.tensor(order, device=inputs.portrait.device)
+            inputs, hidden, unheard = inputs.select(rows), hidden[rows], unheard[rows]
+        tokens = self.image_tokens(inputs.identity, hidden)
+        if features is None:
+            features = self.reference_features(inputs.portrait, inputs.motion, tokens)
+        elif rows is not None:
+            features = {name: value.unflatten(0, (batch, -1))[rows].flatten(0, 1) for name, value in features.items()}
+
+        audio = inputs.audio.to(self.dtype)
         audio_tokens = audio.flatten(2, 3) if self.audioproj is None else self.audioproj(audio)
-        audio_tokens = audio_tokens.masked_fill(drop_audio[:, None, None, None], 0.0)
-        hidden = drop_reference[:, None, None, None]
+        unseen = hidden[:, None, None, None]
         face = None
         if self.face_locator is not None:
-            if face_box is None:
+            if inputs.face_box is None:
                 raise FadaError("This model needs the face's place in the portrait; pass face_box.")
-            face = self.face_locator(face_box.to(self.dtype)).masked_fill(hidden, 0.0)
+            face = self.face_locator(inputs.face_box.to(self.dtype)).masked_fill(unseen, 0.0)
         concatenated = None
         if self.config.unet.concat_reference:
-            concatenated = portrait.masked_fill(hidden, 0.0).to(self.dtype)
-        return self.denoising_unet.prepare(
-            audio_tokens=audio_tokens,
+            concatenated = inputs.portrait.masked_fill(unseen, 0.0).to(self.dtype)
+        masks = inputs.masks
+        silent = [no_audio for _, no_audio in dropped]
+        unet = self.denoising_unet.prepare(
+            audio_tokens=audio_tokens.masked_fill(unheard[:, None, None, None], 0.0),
             reference=features,
             image_tokens=tokens,
             face_latents=face,
             reference_latents=concatenated,
-            scales=scales,
+            scales=inputs.scales,
             masks=None if masks is None else [[_per_frame(mask, audio) for mask in level] for level in masks],
-            region_weights=region_weights,
-            plain_rows=plain_rows,
+            region_weights=inputs.region_weights,
+            unreferenced_rows=sum(no_reference for no_reference, _ in dropped),
             # In training every weight takes part in every step, as gradients shared by processes need it.
-            silent_rows=0 if torch.is_grad_enabled() else _leading(drop_audio),
+            silent_rows=0 if torch.is_grad_enabled() else [*silent, False].index(False),
             hallo_compat=self.config.hallo_compat,
         )
-
-    def condition(
-        self,
-        portrait: Tensor,
-        motion: Tensor,
-        audio: Tensor,
-        *,
-        drop_reference: Tensor,
-        drop_audio: Tensor,
-        identity: Tensor | None = None,
-        face_box: Tensor | None = None,
-        scales: Tensor | None = None,
-        masks: Sequence[Sequence[Tensor]] | None = None,
-        region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
-    ) -> Conditioning:
-        """All conditions of a clip from its inputs; differentiable.
-
-        Args:
-            portrait: latents, (batch, c, h, w).
-            motion: latents of the frames before the clip, (batch, motion_frames, c, h, w).
-            audio: audio features around each frame, (batch, frames, window, layers, dim).
-            drop_reference: (batch,) bool, rows that do not see the portrait, its identity and its face box; they come
-                first. They keep their motion frames, as in Hallo.
-            drop_audio: (batch,) bool, rows whose audio tokens are zeros.
-            identity: face embeddings, (batch, identity_dim), for presets with identity tokens; None: not known.
-            face_box: pictures of the face's box, (batch, 1 or 3, size, size) in 0..1, for presets with a face locator.
-            scales: guidance scales, ref_cfg and audio_cfg of each row, (batch, 2), for students.
-            masks: masks[level][region], each (1 or batch or batch * frames, hw, 1) in 0..1; None: the whole picture.
-            region_weights: strength of each region's audio attention.
-        """
-        tokens = self.image_tokens(identity, drop_reference)
-        features = self.reference_features(portrait, motion, tokens)
-        return self.condition_features(
-            features,
-            portrait,
-            motion,
-            tokens,
-            audio,
-            drop_reference=drop_reference,
-            drop_audio=drop_audio,
-            face_box=face_box,
-            scales=scales,
-            masks=masks,
-            region_weights=region_weights,
-        )
+        back = None if rows is None else rows.argsort()
+        return ClipConditioning(unet, inputs.portrait, rows, back)
 
     def predict(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        portrait: Tensor,
-        conditioning: Conditioning,
+        self, latents: Tensor, timesteps: Tensor, alpha: Tensor, sigma: Tensor, conditioning: ClipConditioning
     ) -> Tensor:
         """v or noise (the config's `prediction`), (batch, frames, c, h, w) float32, residual preconditioning included.
 
@@ -208,54 +174,21 @@ class Networks(nn.Module):
             latents: x_t, (batch, frames, c, h, w) float32.
             timesteps: (batch,) int64.
             alpha, sigma: the schedule's amplitudes at `timesteps`, (batch,) float32, or scalars for all rows.
-            portrait: latents, (batch, c, h, w) float32; rows without reference are ignored.
             conditioning: from `condition`, for the same rows.
         """
-        std = self.config.residual_std
-        if not std:
-            return self._output(latents, timesteps, conditioning)
-        sees_portrait = torch.arange(len(latents), device=latents.device) >= conditioning.plain_rows
-        seen = precondition.network_input(latents, portrait, alpha, sigma, std, sees_portrait)
-        output = self._output(seen, timesteps, conditioning)
-        return precondition.velocity(output, latents, portrait, alpha, sigma, std, sees_portrait)
-
-    def guided_step(
-        self,
-        x: Tensor,
-        timesteps: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        weights: Tensor,
-        portrait: Tensor,
-        conditioning: Conditioning,
-        line: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """All that a denoising step computes, in one call for the compiler.
-
-        Args:
-            x: x_t of one video, (1, frames, c, h, w) float32, which is every row's.
-            timesteps, alpha, sigma, conditioning: as for `predict`; a row is a branch of the guidance.
-            weights: each branch's factor, (batch,) float32.
-            portrait: latents, (1, c, h, w) float32.
-            line: (2,) float32, of a solver whose next x is line[0] x_t + line[1] prediction.
-
-        Returns:
-            The weighted sum of the branches' predictions, and the next x or None; both (1, frames, c, h, w) float32.
-        """
-        rows = len(weights)
-        latents, portraits = x.expand(rows, -1, -1, -1, -1), portrait.expand(rows, -1, -1, -1)
-        predictions = self.predict(latents, timesteps, alpha, sigma, portraits, conditioning)
-        guided = (weights[:, None, None, None, None] * predictions).sum(0, keepdim=True)
-        return guided, None if line is None else line[0] * x + line[1] * guided
-
-    def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        flat = self.denoising_unet(latents.flatten(0, 1).to(self.dtype), timesteps, conditioning)
-        return flat.float().unflatten(0, latents.shape[:2])
-
-
-def _leading(flags: Tensor) -> int:
-    """How many of (n,) bool are true before the first that is not."""
-    return int(flags.cumprod(0).sum())
+        rows, portrait, std = conditioning.rows, conditioning.portrait, self.config.residual_std
+        if rows is not None:
+            latents, timesteps = latents[rows], timesteps[rows]
+            alpha, sigma = (value[rows] if value.ndim else value for value in (alpha, sigma))
+        seen = latents
+        if std:
+            sees_portrait = torch.arange(len(latents), device=latents.device) >= conditioning.unet.unreferenced_rows
+            seen = precondition.network_input(latents, portrait, alpha, sigma, std, sees_portrait)
+        flat = self.denoising_unet(seen.flatten(0, 1).to(self.dtype), timesteps, conditioning.unet)
+        output = flat.float().unflatten(0, latents.shape[:2])
+        if std:
+            output = precondition.velocity(output, latents, portrait, alpha, sigma, std, sees_portrait)
+        return output if rows is None else output[conditioning.back]
 
 
 def _per_frame(mask: Tensor, audio: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels import KernelModule
+
 
 def zeroed(layer: nn.Module) -> nn.Module:
     """The same layer, starting at zero: the last one of a residual branch, so that a fresh network is near identity."""
@@ -37,31 +39,39 @@ class TimestepEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(features)))
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(KernelModule):
     """Two 3x3 convolutions with a time shift between them, plus the (projected) input.
 
-    hidden (n, c_in, h, w), time (n, time_dim) -> (n, c_out, h, w)
+    hidden (n, c_in, h, w), temb (n, time_dim), None where `time_dim` is 0 -> (n, c_out, h, w)
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, time_dim: int, groups: int, *, operations: Any = nn, **factory: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_dim: int,
+        groups: int,
+        *,
+        eps: float = 1e-5,
+        operations: Any = nn,
+        **factory: Any,
     ) -> None:
         super().__init__()
-        self.nonlinearity = nn.SiLU()
-        self.norm1 = operations.GroupNorm(groups, in_channels, eps=1e-5, **factory)
+        self.norm1 = operations.GroupNorm(groups, in_channels, eps=eps, **factory)
         self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
-        self.time_emb_proj = operations.Linear(time_dim, out_channels, **factory)
-        self.norm2 = operations.GroupNorm(groups, out_channels, eps=1e-5, **factory)
+        self.time_emb_proj = operations.Linear(time_dim, out_channels, **factory) if time_dim else None
+        self.norm2 = operations.GroupNorm(groups, out_channels, eps=eps, **factory)
         self.conv2 = zeroed(operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory))
         self.conv_shortcut = None
         if in_channels != out_channels:
             self.conv_shortcut = operations.Conv2d(in_channels, out_channels, 1, **factory)
 
-    def forward(self, hidden: Tensor, time: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, temb: Tensor | None) -> Tensor:
         residual = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
-        hidden = self.conv1(self.nonlinearity(self.norm1(hidden)))
-        hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        return residual + self.conv2(self.nonlinearity(self.norm2(hidden)))
+        hidden = self.conv1(self.kernels.group_norm(self.norm1, hidden, silu=True))
+        if self.time_emb_proj is not None:
+            hidden = hidden + self.time_emb_proj(F.silu(temb))[:, :, None, None]
+        return residual + self.conv2(self.kernels.group_norm(self.norm2, hidden, silu=True))
 
 
 class Downsample(nn.Module):

@@ -19,6 +19,7 @@ from ..config import ModelConfig
 from ..errors import FadaError
 from .attention import Folded, Hearing, KeysValues
 from .cfg import CFGTokens, ScaleEmbedding
+from .kernels import KernelModule
 from .reference import UNetBlock, UNetSkeleton
 from .resnet import zeroed
 
@@ -40,7 +41,7 @@ class Conditioning:
 
     batch: int
     frames: int
-    plain_rows: int  #: so many batch rows, the first ones, do not see the portrait
+    unreferenced_rows: int  #: so many batch rows, the first ones, do not see the portrait
     layers: dict[str, LayerConditioning]  #: by the name of the layer's attention
     time_shift: Tensor | None  #: added to the time embedding, (batch*frames, time_dim): audio, scales
     face: Tensor | None  #: added after conv_in, (batch, c, h, w)
@@ -48,7 +49,7 @@ class Conditioning:
     masks: Sequence[Tensor] | None  #: masks[level]: (1 or batch*frames, hw, regions)
 
 
-class DenoisingUNet(UNetSkeleton):
+class DenoisingUNet(UNetSkeleton, KernelModule):
     """Predicts noise, velocity or whatever it was trained for, frame by frame, for whole clips.
 
     Each layer is a residual block, spatial attention, an audio module and a motion module. Levels without attention
@@ -88,7 +89,6 @@ class DenoisingUNet(UNetSkeleton):
         elif config.control.kind == "embedding":
             self.scale_embedding = ScaleEmbedding(config, operations=operations, **factory)
         self.conv_norm_out = operations.GroupNorm(unet.norm_groups, width, eps=1e-5, **factory)
-        self.conv_act = nn.SiLU()
         self.gated_output = unet.gated_output
         outputs = unet.in_channels + int(unet.gated_output)
         self.conv_out = zeroed(operations.Conv2d(width, outputs, 3, padding=1, **factory))
@@ -104,7 +104,7 @@ class DenoisingUNet(UNetSkeleton):
         scales: Tensor | None = None,
         masks: Sequence[Sequence[Tensor]] | None = None,
         region_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
-        plain_rows: int = 0,
+        unreferenced_rows: int = 0,
         silent_rows: int = 0,
         hallo_compat: bool = False,
     ) -> Conditioning:
@@ -122,7 +122,7 @@ class DenoisingUNet(UNetSkeleton):
             masks: masks[level][region], each (1 or batch * frames, hw, 1), 0..1, of the audio attention's regions
                 (full, face, lip). None: every region is the whole picture.
             region_weights: strength of each region's audio attention.
-            plain_rows: so many batch rows, the first ones, do not attend to the portrait.
+            unreferenced_rows: so many batch rows, the first ones, do not attend to the portrait.
             silent_rows: so many batch rows, the first ones, whose audio tokens are zeros: audio modules leave them out.
             hallo_compat: deal the portraits out by frame number modulo batch, as Hallo's published code does: under
                 guidance, even frames of the conditional row see the portrait of the unconditional one.
@@ -132,7 +132,7 @@ class DenoisingUNet(UNetSkeleton):
         """
         batch, frames = audio_tokens.shape[:2]
         if reference is None:
-            plain_rows = batch
+            unreferenced_rows = batch
         elif any(len(rows) % batch for rows in reference.values()):
             raise FadaError(f"The reference features do not divide into {batch} rows; pass equally many for each row.")
         if (self.cfg_tokens is not None or self.scale_embedding is not None) and scales is None:
@@ -141,9 +141,9 @@ class DenoisingUNet(UNetSkeleton):
             raise FadaError("This model reads the portrait's latents; pass reference_latents (zeros for plain rows).")
 
         # The published code repeats a (batch, ...) bank over the frames' axis; row r then meets portrait r % batch.
-        portrait_rows = torch.arange(plain_rows, batch)[:, None]  # one for all frames of a batch row
+        portrait_rows = torch.arange(unreferenced_rows, batch)[:, None]  # one for all frames of a batch row
         if hallo_compat:
-            portrait_rows = torch.arange(plain_rows * frames, batch * frames).unflatten(0, (-1, frames)) % batch
+            portrait_rows = torch.arange(unreferenced_rows * frames, batch * frames).unflatten(0, (-1, frames)) % batch
 
         audio_rows = audio_tokens.flatten(0, 1)
         audible = audio_tokens[silent_rows:].flatten(0, 1)
@@ -155,7 +155,7 @@ class DenoisingUNet(UNetSkeleton):
             portrait = motion = None
             if reference is not None:
                 rows = reference[name].unflatten(0, (batch, -1))
-                if plain_rows < batch:
+                if unreferenced_rows < batch:
                     portrait = attention.reference_keys_values(rows[portrait_rows, 0])
                 if rows.shape[1] > 1:
                     motion = block.motion_modules[j].prepare(rows[:, 1:].flatten(0, 1), rows.shape[1] - 1)
@@ -175,7 +175,7 @@ class DenoisingUNet(UNetSkeleton):
         return Conditioning(
             batch=batch,
             frames=frames,
-            plain_rows=plain_rows,
+            unreferenced_rows=unreferenced_rows,
             layers=layers,
             time_shift=time_shift,
             face=face_latents,
@@ -225,7 +225,7 @@ class DenoisingUNet(UNetSkeleton):
                 hidden = layer(block, j, name, deepest - i, hidden, time, conditioning)
             for upsample in block.upsamplers:
                 hidden = upsample(hidden)
-        output = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
+        output = self.conv_out(self.kernels.group_norm(self.conv_norm_out, hidden, silu=True))
         return output[:, :-1] * output[:, -1:].sigmoid() if self.gated_output else output
 
     def _layer(
@@ -245,7 +245,7 @@ class DenoisingUNet(UNetSkeleton):
             return block.motion_modules[j](hidden, frames, None) if block.motion_modules else hidden
         layer, attention = conditioning.layers[name], block.attentions[j]
         tokens, normed = attention.enter(hidden)
-        plain = conditioning.plain_rows * frames
+        plain = conditioning.unreferenced_rows * frames
         hidden = attention.leave(hidden, tokens, normed, layer.image, layer.reference, plain, layer.control)
         masks = None if conditioning.masks is None else conditioning.masks[level]
         if block.audio_modules:

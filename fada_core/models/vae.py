@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import VAEConfig
+from .kernels import KernelModule
+from .resnet import ResnetBlock
 
 
 class ResBlock(nn.Module):
@@ -98,7 +100,7 @@ class TinyVAE(nn.Module):
         return self.reconstruct(F.pixel_shuffle(latents * std + mean, 2)).clamp(-1, 1)
 
 
-class StableDiffusionVAE(nn.Module):
+class StableDiffusionVAE(KernelModule):
     """diffusers' AutoencoderKL in the shapes of Stable Diffusion 1.5, scaled by `scaling_factor` (0.18215)."""
 
     def __init__(self, config: VAEConfig) -> None:
@@ -115,6 +117,12 @@ class StableDiffusionVAE(nn.Module):
             sample_size=512,
             scaling_factor=config.scaling_factor,
         )
+        encoder, decoder = self.kl.encoder, self.kl.decoder
+        for block in (*encoder.down_blocks, encoder.mid_block, *decoder.up_blocks, decoder.mid_block):
+            # Equal to diffusers' own, with kernels that can be exchanged.
+            block.resnets = nn.ModuleList(
+                [ResnetBlock(each.in_channels, each.out_channels, 0, 32, eps=1e-6) for each in block.resnets]
+            )
         # Half of diffusers' own: 512 px, the size of the public models, would be a single tile.
         self.kl.tile_sample_min_size, self.kl.tile_latent_min_size = 256, 32
 
@@ -124,7 +132,12 @@ class StableDiffusionVAE(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents `(n, 4, h, w)` to pictures `(n, 3, 8h, 8w)` in -1..1."""
-        return self.kl.decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
+        decoder = self.kl.decoder
+        hidden = decoder.mid_block(decoder.conv_in(self.kl.post_quant_conv(latents / self.scale + self.shift)))
+        for block in decoder.up_blocks:
+            hidden = block(hidden)
+        hidden = self.kernels.group_norm(decoder.conv_norm_out, hidden, silu=True)
+        return decoder.conv_out(hidden).clamp(-1, 1)
 
     def decode_tiled(self, latents: Tensor) -> Tensor:
         """As `decode`, in tiles of 256 px that overlap by a quarter and are blended: a fraction of its memory.
@@ -147,7 +160,7 @@ class TAESD(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents `(n, 4, h, w)` to pictures `(n, 3, 8h, 8w)` in -1..1."""
-        return self.taesd.decode(latents).sample.clamp(-1, 1)
+        return self.taesd.decoder(latents).clamp(-1, 1)
 
 
 def build_vae(

@@ -22,7 +22,7 @@ from ..data.avatars import AvatarSet
 from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
 from ..models.networks import Networks
-from ..sampling.denoise import SamplingSettings
+from ..settings import SamplingSettings
 from ..training import LoopConfig, train
 from ..training.preview import preview_avatars
 from .teacher import TeacherTask

@@ -36,15 +36,8 @@ class _Denoiser(nn.Module):
         self.networks = networks
 
     def forward(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, batch: ClipBatch, drops: Tensor) -> Tensor:
-        conditioning = self.networks.condition(
-            batch.portrait,
-            batch.motion,
-            batch.audio,
-            drop_reference=drops[:, 0],
-            drop_audio=drops[:, 1],
-            **batch.face,
-        )
-        return self.networks.predict(x_t, t, alpha, sigma, batch.portrait, conditioning)
+        conditioning = self.networks.condition(batch.inputs(*drops.unbind(1)))
+        return self.networks.predict(x_t, t, alpha, sigma, conditioning)
 
 
 @dataclass
@@ -81,8 +74,7 @@ class TeacherTask:
         # One number decides both: the first shares of it drop the reference, the last one the audio.
         kind = torch.cat([torch.rand(1, generator=g) for g in generators])
         drops = torch.stack([kind < DROP_BOTH + DROP_REFERENCE, (kind < DROP_BOTH) | (kind > 1 - DROP_AUDIO)], dim=1)
-        order = kind.argsort()  # the networks take rows without reference first
-        return batch.rows(order), drops[order], noise[order], t[order]
+        return batch, drops, noise, t
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
         """(1,) uniform, but for the share that is drawn from the noisy end."""

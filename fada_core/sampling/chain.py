@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..models.audio.projection import window_features
-from ..models.networks import Networks
-from .denoise import Callback, Clip, Guided, SamplingSettings, Subject, sample_clip, start_noise
-from .schedule import NoiseSchedule
+from ..models.inputs import Subject
+from ..settings import SamplingSettings
+from .denoise import Callback, Clip, Denoiser, GuidedClip, sample_clip, start_noise
 from .solvers import Solver, build_solver
 
 _SHIFT = 2  # frames by which the windows move from step to step, so that no two frames always meet at a seam
@@ -33,23 +33,22 @@ def clip_windows(features: Tensor, start: int, frames: int, window: int) -> Tens
 
 
 @torch.no_grad()
-def next_motion(networks: Networks, latents: Tensor) -> Tensor:
+def next_motion(denoiser: Denoiser, latents: Tensor) -> Tensor:
     """What the next clip sees of this one: its last frames' latents, (1, motion_frames, c, h, w) float32.
 
     By `motion_space` as they are, or through pictures as in Hallo, where the autoencoder's losses add up over the clips
     but the reference UNet only ever sees latents of real pictures.
     """
-    config = networks.config
+    networks, config = denoiser.networks, denoiser.networks.config
     last = latents[:, latents.shape[1] - config.motion_frames :]
     if config.motion_space == "latents" or not config.motion_frames:
         return last.clone()  # not a view: the clip itself shall be free to go
-    pictures = networks.vae.decode(last[0].to(networks.dtype))
+    pictures = denoiser.decode(last[0].to(networks.dtype))
     return networks.vae.encode(pictures).float()[None]
 
 
 def sample_chain(
-    networks: Networks,
-    schedule: NoiseSchedule,
+    denoiser: Denoiser,
     subject: Subject,
     features: Tensor,
     settings: SamplingSettings,
@@ -69,9 +68,9 @@ def sample_chain(
         after: the first clips, (1, frames, c, h, w), which an earlier call with the same arguments has made; the
             others follow, exactly as they would have then.
     """
-    config = networks.config
+    config = denoiser.networks.config
     if config.clip_overlap:
-        yield from sample_windows(networks, schedule, subject, features, settings, generator, callback, after)
+        yield from sample_windows(denoiser, subject, features, settings, generator, callback, after)
         return
     total, length = len(features), config.clip_frames
     clips = clip_count(total, length)
@@ -80,7 +79,7 @@ def sample_chain(
     first = 0
     if after is not None:
         first = after.shape[1] // length
-        motion = next_motion(networks, after.to(portrait.device))
+        motion = next_motion(denoiser, after.to(portrait.device))
 
     for clip in range(clips):
         if clip < first:
@@ -94,9 +93,9 @@ def sample_chain(
             def report(done: int, steps: int, expected: Tensor, before: int = clip) -> None:
                 callback(before * steps + done, clips * steps, expected)
 
-        made = sample_clip(networks, schedule, subject, motion, audio, settings, generator, report)
+        made = sample_clip(denoiser, subject, motion, audio, settings, generator, report)
         if clip + 1 < clips:
-            motion = next_motion(networks, made.latents)
+            motion = next_motion(denoiser, made.latents)
         yield made._replace(latents=made.latents[:, : total - start])
 
 
@@ -152,8 +151,7 @@ class _Step:
 
 
 def sample_windows(
-    networks: Networks,
-    schedule: NoiseSchedule,
+    denoiser: Denoiser,
     subject: Subject,
     features: Tensor,
     settings: SamplingSettings,
@@ -170,7 +168,7 @@ def sample_windows(
 
     Arguments and result are those of `sample_chain`; a clip has as many frames as a window adds.
     """
-    config = networks.config
+    config, schedule = denoiser.networks.config, denoiser.schedule
     length, total = config.clip_frames, max(len(features), config.clip_frames)
     portrait = subject.portrait
     motion = portrait.new_zeros(1, 0, *portrait.shape[1:])
@@ -187,10 +185,10 @@ def sample_windows(
     def predict(t: int, x: Tensor, start: int) -> Tensor:
         nonlocal done, nfe
         audio = clip_windows(features, start, length, config.condition.audio_window).to(portrait.device)
-        guided = Guided(networks, schedule, subject, motion, audio, settings)
-        prediction, _ = guided.step(x, t)
-        done, nfe = done + 1, nfe + guided.nfe
-        passes[t] = guided.nfe
+        clip = GuidedClip(denoiser, subject, motion, audio, settings)
+        prediction, _ = clip.step(x, t)
+        done, nfe = done + 1, nfe + clip.nfe
+        passes[t] = clip.nfe
         if callback:
             callback(done, windows, schedule.to_x0(x, prediction, t)[0])
         return prediction

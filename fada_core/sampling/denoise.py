@@ -1,18 +1,18 @@
-"""Denoise one clip: all conditional branches, guided, from noise to clean latents."""
+"""Denoise one clip: from noise to clean latents, step by step, every step guided."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import FadaError
-from ..models.networks import Networks, ReferenceFeatures
-from ..models.unet import Conditioning
-from .guidance import Branch, branches, one_pass
+from ..models.inputs import Masks, Subject
+from ..models.networks import ClipConditioning, Networks
+from ..settings import SamplingSettings
+from .guidance import branches_of, combine, condition_branches, portrait_features
 from .schedule import NoiseSchedule
 from .solvers import build_solver
 
@@ -21,44 +21,70 @@ Callback = Callable[[int, int, Tensor], None]
 (frames, c, h, w)); whatever it raises ends the sampling."""
 
 
-Masks = Sequence[Sequence[Tensor]]
-"""Where each audio region works: masks[level][region], (1, h*w, 1) in 0..1."""
+class Step(Protocol):
+    """One denoising step: `DenoisingStep`, or the same compiled or recorded (`speed.compute`)."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        weights: Tensor,
+        conditioning: ClipConditioning,
+        coefficients: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        Args:
+            x: x_t of one video, (1, frames, c, h, w) float32.
+            timesteps: t, once for each branch, (branches,) int64.
+            alpha, sigma: the schedule's amplitudes at t, scalars.
+            weights: of the branches in the guided prediction, (branches,) float32.
+            conditioning: one row a branch.
+            coefficients: `Solver.coefficients`, which make the solver's step part of this one; or None.
+
+        Returns:
+            The guided prediction, and the next x or None; both (1, frames, c, h, w) float32.
+        """
+        ...
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How to denoise. The defaults are the paper's teacher: 25 steps x 3 branches = 75 NFE."""
+class DenoisingStep:
+    """A prediction of every branch, their weighted sum, and the solver's step where it is linear."""
 
-    steps: int = 25
-    ref_cfg: float = 2.0  #: reference guidance, 1 = none
-    audio_cfg: float = 6.5  #: audio guidance, 1 = none
-    one_pass: bool = False
-    """Students only: the scales go into the network as CFG tokens, which makes one pass of the three."""
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Where the scales apply, in parts of the schedule from 0 (clean) to 1 (noise); elsewhere both are 1, which takes
-    the audio branch alone (Kynkaanniemi et al. 2404.07724)."""
-    solver: str = "ddim"  #: one of `solvers.SOLVERS`
-    region_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Strength of the audio in each of the model's audio regions (Hallo: whole picture, face, lips)."""
-    batch_branches: bool = True  #: False: one branch after the other, slower, with less memory; same result
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
 
-    @property
-    def evaluations(self) -> int:
-        """Of the UNet, per branch, for a clip that is guided throughout."""
-        return self.steps * len((one_pass if self.one_pass else branches)(self.ref_cfg, self.audio_cfg))
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        weights: Tensor,
+        conditioning: ClipConditioning,
+        coefficients: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        latents = x.expand(len(weights), -1, -1, -1, -1)
+        guided = combine(self.networks.predict(latents, timesteps, alpha, sigma, conditioning), weights)[None]
+        return guided, None if coefficients is None else coefficients[0] * x + coefficients[1] * guided
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """The person: what stays the same over all clips of a job. One batch row each."""
+class Denoiser:
+    """What sampling computes with: the networks, their noise schedule, and the two computations that repeat.
 
-    portrait: Tensor  #: latents, (1, c, h, w) float32
-    identity: Tensor | None = None  #: face embedding, (1, identity_dim)
-    face_box: Tensor | None = None  #: face-box picture, (1, 3, size, size) in 0..1
-    masks: Masks | None = None
-    features: ReferenceFeatures | None = None
-    """The portrait's own rows from the reference UNet, computed once: [identity hidden, identity shown], or a single
-    row where the model has no identity tokens. None: computed for every clip."""
+    Args:
+        step: default `DenoisingStep`; `speed.compute` gives faster ones.
+        decode: latents (n, c, h, w) to pictures; default the autoencoder's.
+    """
+
+    def __init__(
+        self, networks: Networks, step: Step | None = None, decode: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self.networks = networks
+        self.schedule = NoiseSchedule(networks.config.schedule)
+        self.step: Step = step or DenoisingStep(networks)
+        self.decode = decode or (lambda latents: networks.vae.decode(latents))
 
 
 class Clip(NamedTuple):
@@ -78,13 +104,10 @@ def prepare_subject(
     face_box: Tensor | None = None,
     masks: Masks | None = None,
 ) -> Subject:
-    """A `Subject` with its reference features; arguments as its fields."""
+    """A `Subject` with its portrait's features; arguments as its fields."""
     features = None
-    if not networks.config.hallo_compat:  # there, a portrait's features depend on the rest of the batch
-        kinds = _identity_kinds(networks, portrait.device)
-        tokens = networks.image_tokens(_repeat(identity, len(kinds)), kinds)
-        no_motion = portrait.new_zeros(len(kinds), 0, *portrait.shape[1:])
-        features = networks.reference_features(portrait.expand(len(kinds), -1, -1, -1), no_motion, tokens)
+    if not networks.config.hallo_compat:  # there they depend on the rest of the batch
+        features = portrait_features(networks, portrait, identity)
     return Subject(portrait, identity, face_box, masks, features)
 
 
@@ -96,8 +119,7 @@ def start_noise(portrait: Tensor, frames: int, generator: torch.Generator) -> Te
 
 
 def sample_clip(
-    networks: Networks,
-    schedule: NoiseSchedule,
+    denoiser: Denoiser,
     subject: Subject,
     motion: Tensor,
     audio: Tensor,
@@ -115,135 +137,78 @@ def sample_clip(
     Raises:
         FadaError: unknown solver, impossible number of steps.
     """
-    guided = Guided(networks, schedule, subject, motion, audio, settings)
+    schedule = denoiser.schedule
+    clip = GuidedClip(denoiser, subject, motion, audio, settings)
     solver = build_solver(schedule, settings.steps, settings.solver)
     x = start_noise(subject.portrait, audio.shape[1], generator)
     for done, t in enumerate(solver.timesteps, start=1):
-        prediction, following = guided.step(x, t, solver.line(t, x.device))
+        prediction, following = clip.step(x, t, solver.coefficients(t, x.device))
         expected = schedule.to_x0(x, prediction, t)[0] if callback else None
         x = solver.step(prediction, t, x) if following is None else following
         if callback:
             callback(done, len(solver.timesteps), expected)
-    return Clip(x, guided.nfe, guided.nfe)
+    return Clip(x, clip.nfe, clip.nfe)
 
 
-class _Group(NamedTuple):
+class _BranchBatch(NamedTuple):
     """Branches that are computed together."""
 
-    weights: Tensor  #: of the branches, (branches,)
-    conditioning: Conditioning
+    weights: Tensor  #: (branches,)
+    conditioning: ClipConditioning
 
 
-class Guided:
-    """The guided prediction for some frames: all its branches, their conditions computed once.
+class GuidedClip:
+    """Guided predictions for the frames of one clip; the conditioning of all branches is computed once.
 
     Arguments as for `sample_clip`. `nfe` counts forward passes, per branch.
     """
 
     def __init__(
-        self,
-        networks: Networks,
-        schedule: NoiseSchedule,
-        subject: Subject,
-        motion: Tensor,
-        audio: Tensor,
-        settings: SamplingSettings,
+        self, denoiser: Denoiser, subject: Subject, motion: Tensor, audio: Tensor, settings: SamplingSettings
     ) -> None:
-        self.networks, self.schedule, self.subject = networks, schedule, subject
-        self.motion, self.audio, self.settings = motion, audio, settings
+        self.denoiser, self.subject, self.settings = denoiser, subject, settings
+        self.inputs = subject.clip(motion, audio, settings.region_weights)
         self.nfe = 0
-        self._plans: dict[tuple[float, float], list[_Group]] = {}
+        self._batches: dict[bool, list[_BranchBatch]] = {}
 
-    def _plan(self, t: int) -> list[_Group]:
-        """The branches at timestep t."""
-        settings, (low, high) = self.settings, self.settings.guidance_interval
-        inside = low <= (t + 1) / self.schedule.config.train_timesteps <= high
-        scales = (settings.ref_cfg, settings.audio_cfg) if inside else (1.0, 1.0)
-        if scales not in self._plans:
-            used = (one_pass if settings.one_pass else branches)(*scales)
-            groups = [used] if settings.batch_branches else [[branch] for branch in used]
-            if self.networks.config.hallo_compat and len(groups) > 1:
+    def _branches_at(self, t: int) -> list[_BranchBatch]:
+        """The branches that timestep t takes."""
+        networks, (low, high) = self.denoiser.networks, self.settings.guidance_interval
+        guided = low <= (t + 1) / networks.config.schedule.train_timesteps <= high
+        if guided not in self._batches:
+            used = list(branches_of(self.settings, guided=guided).items())
+            batches = [used] if self.settings.batch_branches else [[each] for each in used]
+            if networks.config.hallo_compat and len(batches) > 1:
                 raise FadaError(
                     "hallo_compat mixes the rows of a batch, so it needs batch_branches; turn one of them off."
                 )
-            weights = settings.region_weights
-            self._plans[scales] = _condition(self.networks, self.subject, self.motion, self.audio, groups, weights)
-        return self._plans[scales]
+            self._batches[guided] = [
+                _BranchBatch(
+                    torch.tensor([weight for _, weight in batch], device=self.inputs.portrait.device),
+                    condition_branches(
+                        networks, self.inputs, [branch for branch, _ in batch], self.subject.portrait_features
+                    ),
+                )
+                for batch in batches
+            ]
+        return self._batches[guided]
 
     @torch.no_grad()
-    def step(self, x: Tensor, t: int, line: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def step(self, x: Tensor, t: int, coefficients: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """v or noise (the config's `prediction`) for x_t, and the next x; all (1, frames, c, h, w) float32.
 
         Args:
-            line: `Solver.line`, which makes the solver's step part of the same graph. Without it, and where branches
-                are computed one after the other, the next x is None.
+            coefficients: `Solver.coefficients`. Without them, and where branches are computed one after the other, the
+                next x is None.
         """
-        groups = self._plan(t)
-        if len(groups) > 1:
-            line = None
-        alpha, sigma = self.schedule.alpha_sigma(t, x.device)
+        batches = self._branches_at(t)
+        if len(batches) > 1:
+            coefficients = None
+        alpha, sigma = self.denoiser.schedule.alpha_sigma(t, x.device)
         prediction, following = 0.0, None
-        for weights, conditioning in groups:
+        for weights, conditioning in batches:
             timesteps = torch.full((len(weights),), t, device=x.device)
-            part, following = self.networks.guided_step(
-                x, timesteps, alpha, sigma, weights, self.subject.portrait, conditioning, line
-            )
+            part, following = self.denoiser.step(x, timesteps, alpha, sigma, weights, conditioning, coefficients)
             prediction = prediction + part
             self.nfe += len(weights)
         return prediction, following
-
-
-def _identity_kinds(networks: Networks, device: torch.device) -> Tensor:
-    """Whether the identity is hidden, for each kind of reference row that guidance may ask for."""
-    return torch.tensor([True, False] if networks.imageproj is not None else [False], device=device)
-
-
-def _repeat(value: Tensor | None, batch: int) -> Tensor | None:
-    return None if value is None else value.expand(batch, *value.shape[1:])
-
-
-def _condition(
-    networks: Networks,
-    subject: Subject,
-    motion: Tensor,
-    audio: Tensor,
-    groups: Sequence[Sequence[Branch]],
-    region_weights: tuple[float, ...],
-) -> list[_Group]:
-    """What every group of branches is computed with, constant over the steps."""
-    device = subject.portrait.device
-    shared = None
-    if subject.features is not None:
-        kinds = _identity_kinds(networks, device)
-        tokens = networks.image_tokens(_repeat(subject.identity, len(kinds)), kinds)
-        shared = networks.reference_features(subject.features, _repeat(motion, len(kinds)), tokens)
-    conditioned = []
-    for group in groups:
-        batch = len(group)
-        drop_reference = torch.tensor([branch.drop_reference for branch in group], device=device)
-        drop_audio = torch.tensor([branch.drop_audio for branch in group], device=device)
-        tokens = networks.image_tokens(_repeat(subject.identity, batch), drop_reference)
-        portraits = _repeat(subject.portrait, batch)
-        if shared is None:
-            features = networks.reference_features(portraits, _repeat(motion, batch), tokens)
-        else:
-            # The last kind shows the identity; where there is no other, it serves every branch.
-            rows = 1 + motion.shape[1]
-            hidden = 0 if networks.imageproj is not None else -1
-            order = [hidden if branch.drop_reference else -1 for branch in group]
-            features = {name: value.unflatten(0, (-1, rows))[order].flatten(0, 1) for name, value in shared.items()}
-        conditioning = networks.condition_features(
-            features,
-            portraits,
-            _repeat(motion, batch),
-            tokens,
-            _repeat(audio, batch),
-            drop_reference=drop_reference,
-            drop_audio=drop_audio,
-            face_box=_repeat(subject.face_box, batch),
-            scales=torch.tensor([branch.scales for branch in group], device=device),
-            masks=subject.masks,
-            region_weights=region_weights,
-        )
-        conditioned.append(_Group(torch.tensor([branch.weight for branch in group], device=device), conditioning))
-    return conditioned

@@ -1,52 +1,132 @@
-"""Guidance over two conditions, reference and audio: which predictions it takes, and how they are combined.
+"""Guidance over two conditions, reference and audio: its branches, what each of them sees, how they are summed.
 
     e = e_base + ref_cfg (e_ref - e_base) + audio_cfg (e_audio - e_ref)
 
-base sees neither reference nor audio, ref the reference only, audio both. A scale of 1 means no guidance.
+base sees neither reference nor audio, ref the reference only, audio both. A scale of 1 means no guidance. Sampler,
+distillation and benchmark all take their branches, weights and sums from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
+
+from ..models.inputs import ClipInputs, ReferenceFeatures
+from ..models.networks import ClipConditioning, Networks
+from ..settings import SamplingSettings
+
+Scale = TypeVar("Scale", float, Tensor)
 
 
 class Branch(NamedTuple):
-    """One conditional prediction and its factor in the guided one."""
+    """One conditional prediction."""
 
     name: str
-    weight: float
     drop_reference: bool
     drop_audio: bool
     scales: tuple[float, float]
-    """What a student is told, ref_cfg and audio_cfg: for the three predictions the scales at which guidance is this
-    prediction alone."""
+    """ref_cfg and audio_cfg at which guidance is this prediction alone; a student is given them as input."""
 
 
-def branches(ref_cfg: float, audio_cfg: float) -> list[Branch]:
-    """The predictions that the two scales need, base (no reference) first; factors add up to 1.
+BASE = Branch("base", True, True, (0.0, 0.0))
+REF = Branch("ref", False, True, (1.0, 0.0))
+AUDIO = Branch("audio", False, False, (1.0, 1.0))
+BRANCHES = (BASE, REF, AUDIO)
 
-    A prediction with factor 0 is left out: scales (1, 1) take the audio branch alone, equal scales skip the ref branch
-    and are then ordinary two-branch guidance.
+
+def branch_weights(ref_cfg: Scale, audio_cfg: Scale) -> tuple[Scale, Scale, Scale]:
+    """The factors of base, ref and audio in the sum above; they add up to 1."""
+    return 1 - ref_cfg, ref_cfg - audio_cfg, audio_cfg
+
+
+def branches(ref_cfg: float, audio_cfg: float) -> dict[Branch, float]:
+    """The branches that the two scales need, with their weights.
+
+    A branch of weight 0 is left out: scales (1, 1) take the audio branch alone, equal scales skip the ref branch and
+    are then ordinary two-branch guidance.
     """
-    every = [
-        Branch("base", 1 - ref_cfg, True, True, (0.0, 0.0)),
-        Branch("ref", ref_cfg - audio_cfg, False, True, (1.0, 0.0)),
-        Branch("audio", audio_cfg, False, False, (1.0, 1.0)),
-    ]
-    return [branch for branch in every if branch.weight != 0]
+    weights = branch_weights(ref_cfg, audio_cfg)
+    return {branch: weight for branch, weight in zip(BRANCHES, weights, strict=True) if weight}
 
 
-def one_pass(ref_cfg: float, audio_cfg: float) -> list[Branch]:
-    """The single prediction of a student that has learned the whole combination, for these scales."""
-    return [Branch("tokens", 1.0, False, False, (ref_cfg, audio_cfg))]
+def one_pass(ref_cfg: float, audio_cfg: float) -> dict[Branch, float]:
+    """The single prediction of a student that has learned the guided one, for these scales."""
+    return {Branch("tokens", False, False, (ref_cfg, audio_cfg)): 1.0}
 
 
-def combine(predictions: Sequence[Tensor], used: Sequence[Branch]) -> Tensor:
-    """The guided prediction from one prediction per branch (equal shapes), in the order of `used`."""
-    guided = used[0].weight * predictions[0]
-    for branch, prediction in zip(used[1:], predictions[1:], strict=True):
-        guided = guided + branch.weight * prediction
-    return guided
+def branches_of(settings: SamplingSettings, *, guided: bool = True) -> dict[Branch, float]:
+    """The branches of a step with these settings, with their weights; not guided: outside the guidance interval."""
+    scales = (settings.ref_cfg, settings.audio_cfg) if guided else (1.0, 1.0)
+    return one_pass(*scales) if settings.one_pass else branches(*scales)
+
+
+def evaluations(settings: SamplingSettings) -> int:
+    """Forward passes of the UNet, counted per branch, for a clip that is guided throughout."""
+    return settings.steps * len(branches_of(settings))
+
+
+def combine(predictions: Tensor, weights: Tensor) -> Tensor:
+    """The guided prediction.
+
+    Args:
+        predictions: (branches, ...).
+        weights: (branches,), or (branches, batch) where each sample has scales of its own.
+    """
+    return (weights.reshape(weights.shape + (1,) * (predictions.ndim - weights.ndim)) * predictions).sum(0)
+
+
+def portrait_features(networks: Networks, portrait: Tensor, identity: Tensor | None) -> ReferenceFeatures:
+    """The reference UNet's features of portraits, once for every kind of row that a branch may need.
+
+    Args:
+        portrait: latents, (batch, c, h, w).
+        identity: face embeddings, (batch, identity_dim), or None.
+
+    Returns:
+        (kinds * batch, h*w, c) each; kinds: identity hidden, identity shown; or one where the model has no identity.
+    """
+    clip = ClipInputs(portrait, portrait.new_zeros(len(portrait), 0, *portrait.shape[1:]), portrait, identity=identity)
+    return _reference_features(networks, clip, None)
+
+
+def condition_branches(
+    networks: Networks, clip: ClipInputs, used: Sequence[Branch], features: ReferenceFeatures | None = None
+) -> ClipConditioning:
+    """Conditioning of branches: all rows of `clip` as the first branch sees them, then as the next does.
+
+    Portraits and motion frames are read once for all branches, not once for each.
+
+    Args:
+        features: from `portrait_features`, where they are known already.
+    """
+    batch, device = len(clip), clip.portrait.device
+    rows = replace(
+        clip.repeat(len(used)),
+        drop_reference=torch.tensor([branch.drop_reference for branch in used], device=device).repeat_interleave(batch),
+        drop_audio=torch.tensor([branch.drop_audio for branch in used], device=device).repeat_interleave(batch),
+        scales=torch.tensor([branch.scales for branch in used], device=device).repeat_interleave(batch, 0),
+    )
+    if networks.config.hallo_compat:  # there a row's features depend on the other rows of the batch
+        return networks.condition(rows)
+    features = _reference_features(networks, clip, features)
+    kinds = len(_identity_hidden(networks))
+    kind_of = [0 if branch.drop_reference else kinds - 1 for branch in used]
+    features = {name: value.unflatten(0, (kinds, -1))[kind_of].flatten(0, 1) for name, value in features.items()}
+    return networks.condition(rows, features)
+
+
+def _identity_hidden(networks: Networks) -> tuple[bool, ...]:
+    """For each kind of reference row: whether the identity is hidden."""
+    return (True, False) if networks.imageproj is not None else (False,)
+
+
+def _reference_features(networks: Networks, clip: ClipInputs, known: ReferenceFeatures | None) -> ReferenceFeatures:
+    kinds = _identity_hidden(networks)
+    hidden = torch.tensor(kinds, device=clip.portrait.device).repeat_interleave(len(clip))
+    seen = clip.repeat(len(kinds))
+    tokens = networks.image_tokens(seen.identity, hidden)
+    return networks.reference_features(seen.portrait if known is None else known, seen.motion, tokens)

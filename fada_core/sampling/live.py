@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..errors import FadaError
 from ..models.audio import SAMPLE_RATE
+from ..models.inputs import Subject
 from ..models.networks import Networks
+from ..settings import SamplingSettings
 from .chain import clip_windows, next_motion
-from .denoise import SamplingSettings, Subject, sample_clip
-from .schedule import NoiseSchedule
+from .denoise import Denoiser, sample_clip
 
 
 class LiveClip(NamedTuple):
@@ -82,8 +83,7 @@ class _Speech:
 
 
 def sample_live(
-    networks: Networks,
-    schedule: NoiseSchedule,
+    denoiser: Denoiser,
     subject: Subject,
     chunks: Iterable[Tensor],
     settings: SamplingSettings,
@@ -105,26 +105,26 @@ def sample_live(
     Raises:
         FadaError: the model makes overlapping clips, which are not finished one by one; or a negative `lookahead`.
     """
-    if networks.config.clip_overlap:
+    config = denoiser.networks.config
+    if config.clip_overlap:
         raise FadaError(
-            f"The model '{networks.config.name}' makes all clips together, so it cannot follow speech live."
+            f"The model '{config.name}' makes all clips together, so it cannot follow speech live."
         )
     if not lookahead >= 0:
         raise FadaError(f"The look-ahead is {lookahead:g} s; give 0 or more.")
-    return _follow(networks, schedule, subject, chunks, settings, generator, _Speech(networks, lookahead))
+    return _follow(denoiser, subject, chunks, settings, generator, _Speech(denoiser.networks, lookahead))
 
 
 @torch.no_grad()
 def _follow(
-    networks: Networks,
-    schedule: NoiseSchedule,
+    denoiser: Denoiser,
     subject: Subject,
     chunks: Iterable[Tensor],
     settings: SamplingSettings,
     generator: torch.Generator,
     speech: _Speech,
 ) -> Iterator[LiveClip]:
-    config = networks.config
+    config = denoiser.networks.config
     length, window = config.clip_frames, config.condition.audio_window
     portrait = subject.portrait
     motion = portrait[:, None].expand(1, config.motion_frames, *portrait.shape[1:])
@@ -134,8 +134,8 @@ def _follow(
         nonlocal motion, start
         began = time.perf_counter()
         audio = speech.windows(start, length, window).to(portrait.device)
-        made = sample_clip(networks, schedule, subject, motion, audio, settings, generator)
-        motion = next_motion(networks, made.latents)
+        made = sample_clip(denoiser, subject, motion, audio, settings, generator)
+        motion = next_motion(denoiser, made.latents)
         end = min(start + length, speech.frames) if speech.ended else start + length
         result = LiveClip(
             made.latents[0, : end - start], speech.between(start, end), made.nfe, time.perf_counter() - began

@@ -51,11 +51,7 @@ class NoiseSchedule:
         # One more entry for the clean sample, so that index -1 finds it.
         cumprod = np.append(cumprod, 1.0)
         self._tables = {torch.device("cpu"): torch.from_numpy(np.sqrt(np.stack([cumprod, 1.0 - cumprod]))).float()}
-        self._lines: dict[tuple[int, torch.device], Tensor] = {}
-
-    @classmethod
-    def from_config(cls, config: ScheduleConfig) -> NoiseSchedule:
-        return cls(config)
+        self._coefficients: dict[tuple[int, torch.device], Tensor] = {}
 
     def timesteps(self, steps: int) -> list[int]:
         """`steps` timesteps from train_timesteps - 1 downwards, "trailing" (2305.08891, table 2; as diffusers rounds).
@@ -123,12 +119,12 @@ class NoiseSchedule:
         alpha, sigma = self._amplitudes(t_prev, x_t)
         return alpha * self.to_x0(x_t, prediction, t) + sigma * self.to_epsilon(x_t, prediction, t)
 
-    def ddim_lines(self, steps: int, device: torch.device) -> dict[int, Tensor]:
-        """`ddim_step` for the timesteps of `timesteps(steps)`: factors of x_t and of the prediction, (2,) on `device`.
+    def ddim_coefficients(self, steps: int, device: torch.device) -> dict[int, Tensor]:
+        """`ddim_step` as a x_t + b prediction: (a, b) on `device` for each entry of `timesteps(steps)`.
 
-        Made once, so that the host waits for the device once only.
+        Computed once, so that the host waits for the device only once.
         """
-        if (steps, device) not in self._lines:
+        if (steps, device) not in self._coefficients:
             zero, one = torch.tensor(0.0), torch.tensor(1.0)
             times = self.timesteps(steps)
             x_and_prediction = ((zero, one), (one, zero))
@@ -137,5 +133,5 @@ class NoiseSchedule:
                 for t in times
             ]
             rows = torch.tensor(table).to(device)
-            self._lines[steps, device] = dict(zip(times, rows, strict=True))
-        return self._lines[steps, device]
+            self._coefficients[steps, device] = dict(zip(times, rows, strict=True))
+        return self._coefficients[steps, device]

@@ -1,4 +1,4 @@
-"""Samplers behind one interface: the project's DDIM, and multistep solvers from diffusers for the teacher."""
+"""Solvers behind one interface: the project's DDIM, and multistep solvers from diffusers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FadaError
+from ..settings import SOLVERS
 from .schedule import NoiseSchedule
 
 
@@ -21,8 +22,8 @@ class Solver(Protocol):
         """x (float32) at the timestep after `t`; after the last one, the clean sample."""
         ...
 
-    def line(self, t: int, device: torch.device) -> Tensor | None:
-        """(2,) on `device`, where `step` is line[0] x + line[1] prediction, and can be part of a graph; else None."""
+    def coefficients(self, t: int, device: torch.device) -> Tensor | None:
+        """(a, b) as a tensor on `device` where `step` is a x + b prediction; None where it is not linear."""
         ...
 
 
@@ -36,8 +37,8 @@ class DDIM:
     def step(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
         return self.schedule.ddim_step(prediction, x, t, self._previous[t])
 
-    def line(self, t: int, device: torch.device) -> Tensor:
-        return self.schedule.ddim_lines(self._steps, device)[t]
+    def coefficients(self, t: int, device: torch.device) -> Tensor:
+        return self.schedule.ddim_coefficients(self._steps, device)[t]
 
 
 class Multistep:
@@ -67,11 +68,8 @@ class Multistep:
     def step(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
         return self._scheduler.step(prediction, t, x, return_dict=False)[0]
 
-    def line(self, t: int, device: torch.device) -> None:
+    def coefficients(self, t: int, device: torch.device) -> None:
         return None  # it needs the predictions before
-
-
-SOLVERS = ("ddim", "dpm++", "unipc")
 
 
 def build_solver(schedule: NoiseSchedule, steps: int, name: str = "ddim") -> Solver:

@@ -1,108 +1,97 @@
-"""Which way the networks' repeated work runs: as it is, compiled, or with fused kernels as a CUDA graph."""
+"""How the two computations that repeat, denoising step and decoding, run: eager, compiled, or as a CUDA graph."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..errors import FadaError
 from ..models.networks import Networks
-from .cuda_graph import ReplayedStep
-from .fused_layers import fuse, swap
+from ..sampling.denoise import Denoiser, DenoisingStep, Step
+from ..settings import COMPUTE
+from .cuda_graph import RecordedStep
+from .fused_layers import fuse_layers, restore_layers
 
 log = logging.getLogger("fada.speed")
 
-WAYS = {
-    "eager": "the networks as they are",
-    "compile": "a denoising step and the decoder through torch.compile; on CUDA the step is then replayed as a graph",
-    "graph": "fused norms and gates, and a denoising step replayed as a CUDA graph",
-}
-LONG = 8000
-"""Evaluations from which on compiling, which takes a minute or two, pays: measured with the shipped models on a CPU
-(docs/PERFORMANCE.md). Larger models save more in each, so theirs are fewer; not measured on a GPU."""
+COMPILE_FROM_EVALUATIONS = 8000
+"""Evaluations of the UNet from which on compiling, which takes a minute or two, pays off: measured with the shipped
+models on a CPU (docs/PERFORMANCE.md). Larger models save more in each, so theirs are fewer; not measured on a GPU."""
 
 
-def choose(way: str, device: torch.device, evaluations: int) -> str:
-    """The entry of WAYS that `way`, one of them or "auto", means for a job of so many evaluations of the UNet.
+def choose(compute: str, device: torch.device, evaluations: int) -> str:
+    """The entry of COMPUTE that `compute`, one of them or "auto", means for a job of so many evaluations of the UNet.
 
-    Auto compiles long jobs on CUDA and on the CPU, and takes "graph" for other ones on CUDA, as it is ready in seconds.
-    It does not on ROCm, which torch calls CUDA, too.
+    Auto compiles long jobs on CUDA and on the CPU, and takes "graph" for others on CUDA, as it is ready in seconds;
+    not on ROCm, which torch also calls CUDA.
 
     Raises:
-        FadaError: an unknown way, or a graph on a device without them.
+        FadaError: an unknown way to compute, or a graph on a device that has none.
     """
-    if way == "auto":
-        if evaluations >= LONG and device.type in ("cuda", "cpu"):
+    if compute == "auto":
+        if evaluations >= COMPILE_FROM_EVALUATIONS and device.type in ("cuda", "cpu"):
             return "compile"
         return "graph" if _has_graphs(device) else "eager"
-    if way not in WAYS:
-        raise FadaError(f"There is no way to compute '{way}'; choose auto or one of {', '.join(WAYS)}.")
-    if way == "graph" and device.type != "cuda":
+    if compute not in COMPUTE:
+        raise FadaError(f"There is no way to compute '{compute}'; choose auto or one of {', '.join(COMPUTE)}.")
+    if compute == "graph" and device.type != "cuda":
         raise FadaError(f"The way 'graph' needs a CUDA device, not '{device.type}'; choose eager or compile.")
-    return way
+    return compute
 
 
-def accelerate(networks: Networks, way: str, device: torch.device) -> ExitStack:
-    """Make the networks compute in this way, an entry of WAYS, from their next call on; the results stay the same.
+def build_denoiser(networks: Networks, compute: str, device: torch.device) -> Denoiser:
+    """A denoiser for these networks that computes in this way, an entry of COMPUTE; results stay the same.
 
     Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled or recorded once
-    more. What cannot be compiled, fused or recorded runs as it is, after one line of log.
-
-    Returns:
-        What makes them as they were when it is closed.
+    more. Anything that fails to compile, fuse or record runs eagerly, and one line of log says why. Fused layers are
+    part of the networks until the next call.
     """
-    undo = ExitStack()
-    if way == "compile":
+    restore_layers(networks)
+    if compute == "eager":
+        return Denoiser(networks)
+    step: Step = DenoisingStep(networks)
+    decode = None
+    if compute == "compile":
         log.info("The networks are compiled at their first call, which takes a minute or two.")
-        # What a clip prepares is left out: 7 ms a clip saved are not worth the minute that it takes to compile.
-        for module, method in ((networks, "guided_step"), (decoder(networks), "forward")):
-            swap(undo, module, method, _compiled(module, method))
-    if way == "graph":
-        fuse(networks, device, networks.dtype, undo)
-    if way == "graph" or (way == "compile" and _has_graphs(device)):
-        swap(undo, networks, "guided_step", ReplayedStep(networks))
-    return undo
+        # A clip's conditioning is left out: the 7 ms saved for each are not worth the minute that compiling it takes.
+        step, decode = _compiled("denoising step", step.__call__), _compiled("decoder", networks.vae.decode)
+    else:
+        fuse_layers(networks, device, networks.dtype)
+    if compute == "graph" or _has_graphs(device):
+        step = RecordedStep(step, networks)
+    return Denoiser(networks, step, decode)
 
 
-def release(networks: Networks) -> None:
-    """Give back the memory that the way takes between two videos; the next one records its graphs anew."""
-    if isinstance(networks.guided_step, ReplayedStep):
-        networks.guided_step.release()
-
-
-def decoder(networks: Networks) -> nn.Module:
-    """The autoencoder's decoder: of whatever kind it is, it has that name."""
-    return next(module for name, module in networks.vae.named_modules() if name.split(".")[-1] == "decoder")
+def release(denoiser: Denoiser) -> None:
+    """Give back the memory that is kept between two videos; the next one records its graphs anew."""
+    if isinstance(denoiser.step, RecordedStep):
+        denoiser.step.release()
 
 
 def _has_graphs(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.hip is None
 
 
-def _compiled(module: nn.Module, method: str) -> Callable[..., Any]:
-    """The method, compiled at its first call; if it cannot be, as it is."""
+def _compiled(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled at its first call; if that fails, as it is."""
     from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
 
-    plain: Callable[..., Any] = getattr(module, method)
-    # Before each call the compiler looks whether what it compiled for is still so. For torch's own layers that takes
-    # a millisecond and says nothing: their weights move or change their type together with what is passed in.
+    # Before each call the compiler checks that what it compiled for still holds. For torch's own layers that takes a
+    # millisecond and finds nothing: their weights move or change their type together with the inputs.
     unwatched = getattr(torch.compiler, "skip_guard_on_inbuilt_nn_modules_unsafe", None)  # torch 2.8 and later
     options = {"guard_filter_fn": unwatched} if unwatched else None
-    run = torch.compile(plain, dynamic=False, fullgraph=True, options=options)
+    run = torch.compile(function, dynamic=False, fullgraph=True, options=options)
 
-    def attempt(*args: Any, **kwargs: Any) -> Any:
+    def attempt(*args: Any) -> Any:
         nonlocal run
         try:
-            return run(*args, **kwargs)
+            return run(*args)
         except TorchDynamoException as error:
-            reason = " ".join(str(error).split())
-            log.warning("%s.%s runs uncompiled: %.200s", type(module).__name__, method, reason)
-            run = plain
-            return plain(*args, **kwargs)
+            log.warning("The %s runs uncompiled: %.200s", name, " ".join(str(error).split()))
+            run = function
+            return function(*args)
 
     return attempt

@@ -7,7 +7,7 @@ import torch
 from ..models.networks import Networks
 
 
-def offload(networks: Networks, device: torch.device) -> None:
+def keep_on_host(networks: Networks, device: torch.device) -> None:
     """Place the networks, whose weights are in host memory, for sampling on `device`.
 
     The denoising UNet runs in every step and stays there. What runs once a job or once a clip (reference UNet,

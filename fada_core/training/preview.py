@@ -15,8 +15,8 @@ from ..media.video import VideoWriter
 from ..models.networks import Networks
 from ..people.clip import sample
 from ..sampling.chain import sample_chain
-from ..sampling.denoise import SamplingSettings, prepare_subject
-from ..sampling.schedule import NoiseSchedule
+from ..sampling.denoise import Denoiser, prepare_subject
+from ..settings import SamplingSettings
 
 AVATARS = 2
 CLIPS = 3  #: chained, so that drift shows
@@ -26,7 +26,7 @@ def preview_avatars(networks: Networks, folder: Path, step: int, ways: list[Samp
     """Write `preview-STEP.png` (for each avatar the truth, below it one row for each way of sampling) and
     `preview-STEP.mp4` (the same side by side, with sound)."""
     config = networks.config
-    schedule = NoiseSchedule(config.schedule)
+    denoiser = Denoiser(networks)
     videos, sound = [], []
     for index in range(AVATARS):
         seconds = CLIPS * config.clip_frames / config.fps
@@ -43,7 +43,7 @@ def preview_avatars(networks: Networks, folder: Path, step: int, ways: list[Samp
         videos.append(clip.frames.movedim(1, -1))
         for settings in ways:
             generator = torch.Generator().manual_seed(index)
-            clips = sample_chain(networks, schedule, subject, features, settings, generator)
+            clips = sample_chain(denoiser, subject, features, settings, generator)
             videos.append(to_uint8(torch.cat([networks.vae.decode(part.latents[0]) for part in clips])))
         sound.append(clip.waveform)
     every_third = [frames[::3] for frames in videos]

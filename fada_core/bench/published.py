@@ -1,6 +1,6 @@
-"""The plain way to sample, as published code for this kind of network does it; only the benchmark's yardstick.
+"""Sampling as published code for this kind of network does it: the yardstick of the benchmark and its checks.
 
-What it does, and `sampling` does not (all seen in Hallo, arXiv 2406.08801, and its relatives):
+It does what Hallo (arXiv 2406.08801) and its relatives do, and `sampling` does not:
 
 - branches are separate passes; the portrait's features are computed for every branch and clip;
 - in every step, the portrait's features are repeated for every frame, and keys and values of portrait, identity, audio
@@ -10,9 +10,9 @@ What it does, and `sampling` does not (all seen in Hallo, arXiv 2406.08801, and 
   and norm, and in float32 where bfloat16 ones are resized;
 - pictures are decoded one by one and reach the host as float32.
 
-What published code does worse than that is left out: full attention for rows that do not use it, computing the
-portrait's own latents again for every clip, synchronisation in the loop. Same weights, same mathematics: the result is
-that of `Pipeline.sample` up to rounding.
+What would be unfair to compare with is left out: full attention for rows that do not use it, the portrait's own latents
+computed for every clip, synchronisation in the loop. Same weights, same mathematics: the result is that of
+`Pipeline.sample` up to rounding.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ from ..job import Condition
 from ..media.image import to_uint8
 from ..models import precondition
 from ..models.attention import AudioTransformer, SpatialTransformer
+from ..models.inputs import ReferenceFeatures, Subject
 from ..models.motion import TemporalTransformer
-from ..models.networks import Networks, ReferenceFeatures
+from ..models.networks import Networks
 from ..models.reference import UNetBlock
 from ..models.resnet import ResnetBlock, Upsample
 from ..pipeline import Stats
 from ..sampling.chain import clip_windows, next_motion
-from ..sampling.denoise import Callback, Subject
+from ..sampling.denoise import Callback, Denoiser
 from ..sampling.guidance import Branch, branches, combine, one_pass
 from ..sampling.schedule import NoiseSchedule
 from ..sampling.solvers import build_solver
+from ..settings import Mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class _Inputs:
     masks: Any
 
 
-class ReferencePipeline:
+class PublishedPipeline:
     """Samples and decodes like `Pipeline`, for chained clips and DDIM."""
 
     def __init__(self, networks: Networks, info: CheckpointInfo) -> None:
@@ -69,7 +71,8 @@ class ReferencePipeline:
     def sample(
         self,
         cond: Condition,
-        mode: str,
+        mode: Mode,
+        *,
         steps: int,
         ref_cfg: float,
         audio_cfg: float,
@@ -79,6 +82,7 @@ class ReferencePipeline:
         """As `Pipeline.sample`; the callback counts the steps of each clip by itself."""
         config, subject, self.stats = self.config, cond.subject, Stats()
         used = one_pass(ref_cfg, audio_cfg) if mode == "fast" else branches(ref_cfg, audio_cfg)
+        weights = torch.tensor(list(used.values()), device=subject.portrait.device)
         generator = torch.Generator().manual_seed(seed)
         motion = subject.portrait[:, None].expand(-1, config.motion_frames, -1, -1, -1)
         for start in range(0, cond.frames, config.clip_frames):
@@ -88,12 +92,13 @@ class ReferencePipeline:
             shape = (1, config.clip_frames, *subject.portrait.shape[1:])
             x = torch.randn(shape, generator=generator).to(subject.portrait.device)
             for done, t in enumerate(solver.timesteps, start=1):
-                guided = combine([_predict(self.networks, self.schedule, x, t, one) for one in inputs], used)
+                predictions = [_predict(self.networks, self.schedule, x, t, one) for one in inputs]
+                guided = combine(torch.stack(predictions), weights)
                 if callback:
                     callback(done, steps, self.schedule.to_x0(x, guided, t)[0])
                 x = solver.step(guided, t, x)
             if start + config.clip_frames < cond.frames:
-                motion = next_motion(self.networks, x)
+                motion = next_motion(Denoiser(self.networks), x)
             self.stats.clips += 1
             self.stats.nfe_per_clip = steps * len(used)
             self.stats.nfe += self.stats.nfe_per_clip
