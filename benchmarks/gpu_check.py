@@ -35,7 +35,7 @@ from fada_core.bench.models import bench_config, make_job, random_pipeline
 from fada_core.bench.report import device_name, markdown
 from fada_core.bench.variants import build_variant
 from fada_core.config import ModelConfig
-from fada_core.job import Condition
+from fada_core.job import Job
 from fada_core.media.image import to_uint8
 from fada_core.models.kernels import KernelModule
 from fada_core.pipeline import Pipeline
@@ -107,9 +107,9 @@ def check_placement(config: ModelConfig, device: torch.device, dtype: torch.dtyp
     return passed & _line(config, "fast", "offload", dtype, error, 1e-6)
 
 
-def _waits(pipe: Pipeline, cond: Condition, compute: str) -> bool:
+def _waits(pipe: Pipeline, job: Job, compute: str) -> bool:
     """Whether the host waits for the device between the steps of a clip that is not the first."""
-    one_clip = replace(cond, features=cond.features[:1])
+    one_clip = replace(job, audio_features=job.audio_features[:1])
 
     def watch(step: int, steps: int, latents: Tensor) -> None:
         torch.cuda.set_sync_debug_mode("default" if step == steps else "error")

@@ -20,17 +20,17 @@ from .system import out_of_memory
 
 
 @dataclass(frozen=True, eq=False)
-class Condition:
+class Job:
     """A job: who speaks and what is heard. Made by `Pipeline.encode`, for one model."""
 
     config: ModelConfig
     subject: Subject
-    features: Tensor  #: audio features of the whole audio, (frames, layers, dim) float32 on the CPU
+    audio_features: Tensor  #: audio features of the whole audio, (frames, layers, dim) float32 on the CPU
 
     @property
     def frames(self) -> int:
         """Frames of the finished video."""
-        return len(self.features)
+        return len(self.audio_features)
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """From a portrait and speech to video frames: load, encode, sample, decode. Each step also works alone.
 
 pipe = fada_core.load("tiny")
-cond = pipe.encode(image, audio)              # once a job
-for latents in pipe.sample(cond, seed=0):     # clip by clip, in constant memory
+job = pipe.encode(image, audio)             # once
+for latents in pipe.sample(job, seed=0):     # clip by clip, in constant memory
     frames = pipe.decode(latents)
 """
 
@@ -23,14 +23,13 @@ from .checkpoint import CheckpointInfo, load_checkpoint
 from .errors import FadaError
 from .face.region import FaceRegion
 from .finite import FiniteCheck
-from .job import Condition, encode_portrait, encode_speech
+from .job import Job, encode_portrait, encode_speech
 from .models.inputs import Masks
 from .models.networks import Networks
 from .sampling.chain import clip_count, sample_chain
 from .sampling.denoise import Callback
 from .sampling.guidance import evaluations
 from .sampling.live import LiveClip, sample_live
-from .sampling.preview import preview
 from .sampling.solvers import build_solver
 from .settings import Mode, SamplingOptions, SamplingSettings, modes_of, resolve_settings
 from .speed.compute import build_denoiser, choose, release
@@ -42,7 +41,6 @@ from .system import (
     free_bytes,
     named_device,
     out_of_memory,
-    picture_bytes,
 )
 from .tensors import map_tensors
 from .threads import shared_machine
@@ -131,7 +129,7 @@ class Pipeline:
         identity: Tensor | None = None,
         face_box: Tensor | None = None,
         masks: Masks | None = None,
-    ) -> Condition:
+    ) -> Job:
         """Encode portrait and speech, once a job.
 
         Args:
@@ -152,11 +150,11 @@ class Pipeline:
         with shared_machine(self.device.type):
             subject = encode_portrait(self.networks, self.device, image, region, identity, face_box, masks)
             features = encode_speech(self.networks, self.device, audio, fps)
-        return Condition(self.config, subject, features)
+        return Job(self.config, subject, features)
 
     def sample(
         self,
-        cond: Condition,
+        job: Job,
         mode: Mode | None = None,
         *,
         seed: int = 0,
@@ -185,23 +183,23 @@ class Pipeline:
             FadaError: the mode does not fit the checkpoint, a value is out of range, no such way to compute or not on
                 this device, `after` is not whole clips of a part of this video, or out of memory.
         """
-        if cond.config != self.config:
+        if job.config != self.config:
             raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
         asked = SamplingOptions(mode=mode, **options)
         settings = self._resolve(asked)
         if after is not None:
             whole = self.config.clip_frames - self.config.clip_overlap
-            possible = range(whole, cond.frames, whole)
-            if after.shape[1:] != cond.subject.portrait.shape[1:] or len(after) not in possible:
+            possible = range(whole, job.frames, whole)
+            if after.shape[1:] != job.subject.portrait.shape[1:] or len(after) not in possible:
                 raise FadaError(
                     f"after has the shape {tuple(after.shape)}; give the latents of whole clips, {whole} frames each, "
-                    f"fewer than the video's {cond.frames} frames."
+                    f"fewer than the video's {job.frames} frames."
                 )
             after = after[None]
-        clips = clip_count(cond.frames, self.config.clip_frames)
+        clips = clip_count(job.frames, self.config.clip_frames)
         self._compute_as(asked.compute, clips * evaluations(settings))
         self.stats = Stats()
-        return self._clips(cond, settings, _generator(seed), callback, self.stats, after)
+        return self._clips(job, settings, _generator(seed), callback, self.stats, after)
 
     def stream(
         self,
@@ -274,14 +272,14 @@ class Pipeline:
     @torch.inference_mode()
     def _clips(
         self,
-        cond: Condition,
+        job: Job,
         settings: SamplingSettings,
         generator: torch.Generator,
         callback: Callback | None,
         stats: Stats,
         after: Tensor | None,
     ) -> Iterator[Tensor]:
-        subject = map_tensors(lambda value: value.to(self.device), cond.subject)
+        subject = map_tensors(lambda value: value.to(self.device), job.subject)
         advice = OUT_OF_MEMORY_ADVICE
         if settings.batch_branches:
             advice = "sample with batch_branches=False (--no-batch-branches), or with scales that need fewer branches"
@@ -293,7 +291,7 @@ class Pipeline:
                     callback(step, steps, latents)
 
             hear = between if callback is not None or self.device.type == "cpu" else None
-            chain = sample_chain(self.denoiser, subject, cond.features, settings, generator, hear, after)
+            chain = sample_chain(self.denoiser, subject, job.audio_features, settings, generator, hear, after)
             check: FiniteCheck | None = None
             while True:
                 start = time.perf_counter()
@@ -327,9 +325,9 @@ class Pipeline:
         Raises:
             FadaError: out of memory even so, or frames that are not finite.
         """
-        networks, tiles = self.networks, self.config.vae.kind == "kl"
+        networks, vae = self.networks, self.networks.vae
         if batch is None:
-            free, each = free_bytes(self.device), picture_bytes(self.config, networks.dtype)
+            free, each = free_bytes(self.device), vae.picture_bytes(self.config.size, networks.dtype)
             batch = DECODED if free is None else max(1, min(DECODED, free // each))
         batch = min(batch, self._decodable)
         # The order of memory that convolutions like; without it, a quarter slower on a CPU.
@@ -337,14 +335,14 @@ class Pipeline:
         with shared_machine(self.device.type) as share:
             share()
             while True:
-                decode = self.denoiser.decode if batch else networks.vae.decode_tiled
+                decode = self.denoiser.decode if batch else vae.decode_tiled
                 with out_of_memory():
                     try:
                         parts = ordered.chunk(math.ceil(len(ordered) / max(1, batch)))  # all alike, for the compiler
                         frames = torch.cat([decode(part).float() for part in parts])
                         break
                     except torch.OutOfMemoryError:
-                        if not batch or (batch == 1 and not tiles):
+                        if not batch or (batch == 1 and not vae.tiles):
                             raise
                 batch = self._decodable = batch // 2
                 if batch:
@@ -358,7 +356,7 @@ class Pipeline:
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Tensor:
         """Rough frames, as `decode`, of unfinished latents (n, c, h, w); a fraction of its cost."""
-        return preview(self.networks, latents.to(self.device))
+        return self.networks.vae.preview(latents.to(self.device, self.networks.dtype)).float()
 
 
 def _generator(seed: int) -> torch.Generator:

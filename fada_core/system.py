@@ -9,13 +9,9 @@ from pathlib import Path
 
 import torch
 
-from .config import ModelConfig
 from .errors import FadaError
 
 OUT_OF_MEMORY_ADVICE = "load the model with offload=True (--offload), use a smaller model, or the CPU"
-_PICTURE_MAPS = 4
-"""Maps of the picture's size that are alive at once in an autoencoder, for the estimate of the memory that it needs."""
-_PICTURE_CHANNELS = {"tiny": 16, "taesd": 64, "kl": 256}  #: of such a map, at most
 
 
 def default_device() -> torch.device:
@@ -55,11 +51,6 @@ def out_of_memory(advice: str = OUT_OF_MEMORY_ADVICE) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise FadaError(f"The device ran out of memory; {advice}.") from error
-
-
-def picture_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    """An upper estimate of the memory that the autoencoder's activations take for one picture."""
-    return _PICTURE_MAPS * config.size**2 * _PICTURE_CHANNELS[config.vae.kind] * dtype.itemsize
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -8,7 +8,6 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ..fada_core.pipeline import DECODED, Pipeline
-from ..fada_core.system import picture_bytes
 
 _FEATURE_MAPS = 40
 """Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
@@ -77,7 +76,8 @@ class FadaModel:
 
     def _pictures(self, count: int) -> int:
         """Memory for the activations of the autoencoder, in bytes."""
-        return count * picture_bytes(self._pipeline.config, self._pipeline.networks.dtype)
+        networks = self._pipeline.networks
+        return count * networks.vae.picture_bytes(networks.config.size, networks.dtype)
 
     def _ready(self, patchers: list[ModelPatcher], memory: int) -> Pipeline:
         used = [patcher for patcher in patchers if any(True for _ in patcher.model.parameters())]

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..fada_core.errors import FadaError
-from ..fada_core.job import Condition
+from ..fada_core.job import Job
 from ..fada_core.pipeline import Pipeline
 
 CATEGORY = "FADA"
@@ -51,7 +51,7 @@ class Progress:
 class FadaCondition:
     """An encoded job, the sound that its video shall have, and what was sampled for it."""
 
-    condition: Condition
+    condition: Job
     audio: Audio
     progress: Progress = field(default_factory=Progress)
 

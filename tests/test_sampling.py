@@ -17,7 +17,6 @@ from fada_core.models.networks import Networks
 from fada_core.sampling.chain import clip_windows, next_motion, sample_chain
 from fada_core.sampling.denoise import Denoiser, prepare_subject, sample_clip
 from fada_core.sampling.guidance import branches, combine
-from fada_core.sampling.preview import preview
 from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.sampling.solvers import build_solver
 from fada_core.settings import SOLVERS, SamplingSettings
@@ -468,7 +467,7 @@ def test_published_row_order_runs_batched_only(with_identity):
 
 
 def test_preview_has_the_size_of_the_video(small):
-    shown = preview(small, make_subject(small).portrait.expand(2, -1, -1, -1))
+    shown = small.vae.preview(make_subject(small).portrait.expand(2, -1, -1, -1))
     assert shown.shape == (2, 3, 64, 64) and shown.abs().max() <= 1
 
 

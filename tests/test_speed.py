@@ -30,7 +30,6 @@ from fada_core.pipeline import Pipeline
 from fada_core.speed.compute import COMPILE_FROM_EVALUATIONS, choose
 from fada_core.speed.fused_layers import fuse_layers, restore_layers
 from fada_core.speed.overlap import Behind, decode_ahead
-from fada_core.system import picture_bytes
 from fada_core.tensors import map_tensors
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
@@ -393,7 +392,7 @@ def test_decoding_takes_no_more_than_is_free(monkeypatch):
     exact, decode, taken = pipe.decode(latents), pipe.networks.vae.decode, []
     monkeypatch.setattr(pipe.networks.vae, "decode", lambda part: taken.append(len(part)) or decode(part))
     for free, sizes in ((3.5, [3, 3, 1]), (0.5, [1] * 7), (100, [7])):
-        each = picture_bytes(pipe.config, torch.float32)
+        each = pipe.networks.vae.picture_bytes(pipe.config.size, torch.float32)
         monkeypatch.setattr("fada_core.pipeline.free_bytes", lambda device, free=free, each=each: int(free * each))
         torch.testing.assert_close(pipe.decode(latents), exact, atol=1e-6, rtol=0)
         assert taken == sizes

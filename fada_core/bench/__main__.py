@@ -25,7 +25,7 @@ from ..pipeline import Pipeline, load
 from ..settings import COMPUTE, MODES, Mode, Role, SamplingOptions, SamplingSettings
 from ..system import default_device, default_dtype
 from .measure import Measurement, count_tflop, measure, peak_tflops
-from .models import STEPS, Job, bench_config, make_job, random_pipeline
+from .models import STEPS, NoiseJob, bench_config, make_job, random_pipeline
 from .report import Result, markdown, summarise
 from .variants import Variant, build_variant, parse_variants
 
@@ -117,7 +117,7 @@ class _Contender:
     """What a row of the table is about."""
 
     pipe: Pipeline
-    job: Job
+    job: NoiseJob
     options: SamplingOptions
     variant: Variant
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..config import ModelConfig
-from ..job import Condition
+from ..job import Job
 from ..media.video import VideoWriter
 from ..settings import SamplingOptions
 from ..system import peak_memory_mb, reset_peak
-from .models import Job
+from .models import NoiseJob
 from .variants import Variant
 
 CLIP_STAGES = ("reference", "denoise", "decode", "copy", "write")
@@ -78,7 +78,7 @@ class Clock:
             torch.accelerator.synchronize(self._device)
 
 
-def measure(variant: Variant, encode: Callable[[], Condition], job: Job, options: SamplingOptions) -> Measurement:
+def measure(variant: Variant, encode: Callable[[], Job], job: NoiseJob, options: SamplingOptions) -> Measurement:
     """Make the job's video once, as `generate` does, and take the times.
 
     The first step of a clip also prepares its conditions. So the other steps' median counts for every step, and the
@@ -94,9 +94,9 @@ def measure(variant: Variant, encode: Callable[[], Condition], job: Job, options
     marks: list[tuple[list[Any], list[Any]]] = []
     ticks: list[Any] = []
     began = clock.mark()
-    cond = encode()
-    encoded = clock.mark()
-    clips = variant.sample(cond, options, lambda step, steps, latents: ticks.append(clock.mark()))
+    encoded = encode()
+    encoding_done = clock.mark()
+    clips = variant.sample(encoded, options, lambda step, steps, latents: ticks.append(clock.mark()))
     made = []
     bounds = [clock.mark()]
     for latents in clips:
@@ -111,10 +111,10 @@ def measure(variant: Variant, encode: Callable[[], Condition], job: Job, options
     memory = peak_memory_mb(device)
     writing = _write(made, config, job)  # by itself, as the encoder's threads go on beside what follows
     times = [_clip_times(clock, *of, seconds) for of, seconds in zip(marks, writing, strict=True)]
-    return Measurement(clock.seconds(began, encoded), times, variant.pipe.stats.nfe_per_clip, memory)
+    return Measurement(clock.seconds(began, encoding_done), times, variant.pipe.stats.nfe_per_clip, memory)
 
 
-def _write(clips: Sequence[Tensor], config: ModelConfig, job: Job) -> list[float]:
+def _write(clips: Sequence[Tensor], config: ModelConfig, job: NoiseJob) -> list[float]:
     """Seconds that each clip takes."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "bench.mp4")
@@ -136,7 +136,7 @@ def _clip_times(clock: Clock, bounds: Sequence[Any], ticks: Sequence[Any], write
     return ClipTimes(dict(zip(CLIP_STAGES, spans, strict=True)), step)
 
 
-def count_tflop(variant: Variant, cond: Condition, options: SamplingOptions) -> float:
+def count_tflop(variant: Variant, encoded: Job, options: SamplingOptions) -> float:
     """TFLOP (multiply and add are two) of one clip's matrix products, convolutions and attentions, decoding included.
 
     Counted while the job's first clip is made, so a chain's second clip has as much.
@@ -147,7 +147,7 @@ def count_tflop(variant: Variant, cond: Condition, options: SamplingOptions) -> 
         return sdpa_flop_count(query, key, value)
 
     with FlopCounterMode(display=False, custom_mapping={cpu_attention: attention}) as counter:
-        variant.pipe.decode(next(variant.sample(cond, options)))
+        variant.pipe.decode(next(variant.sample(encoded, options)))
     return counter.get_total_flops() / 1e12
 
 

@@ -13,7 +13,7 @@ from ..checkpoint import CheckpointInfo
 from ..config import ControlConfig, ModelConfig, preset
 from ..errors import FadaError
 from ..face.region import FaceRegion, find_face
-from ..job import Condition
+from ..job import Job
 from ..models.audio import SAMPLE_RATE
 from ..models.networks import Networks
 from ..pipeline import Pipeline
@@ -84,21 +84,22 @@ def random_pipeline(
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class NoiseJob:
     """A portrait and speech, both noise: what they show has no influence on the time."""
 
     image: Tensor  #: (1, 3, size, size) in -1..1
     speech: Tensor  #: (samples,), whole clips
     region: FaceRegion
 
-    def encode(self, pipe: Pipeline) -> Condition:
+    def encode(self, pipe: Pipeline) -> Job:
         return pipe.encode(self.image, self.speech, region=self.region)
 
 
-def make_job(config: ModelConfig, clips: int) -> Job:
+def make_job(config: ModelConfig, clips: int) -> NoiseJob:
     """A job of `clips` whole clips for a model; the face fills the middle of the portrait."""
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, 3, config.size, config.size, generator=generator) * 2 - 1
     samples = int(clips * config.clip_frames / config.fps * SAMPLE_RATE)
+    speech = 0.1 * torch.randn(samples, generator=generator)
     low, high = config.size // 4, 3 * config.size // 4
-    return Job(image, 0.1 * torch.randn(samples, generator=generator), find_face(image, box=(low, low, high, high)))
+    return NoiseJob(image, speech, find_face(image, box=(low, low, high, high)))

@@ -28,7 +28,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..checkpoint import CheckpointInfo
-from ..job import Condition
+from ..job import Job
 from ..media.image import to_uint8
 from ..models import precondition
 from ..models.attention import AudioTransformer, SpatialTransformer
@@ -70,7 +70,7 @@ class PublishedPipeline:
     @torch.inference_mode()
     def sample(
         self,
-        cond: Condition,
+        job: Job,
         mode: Mode,
         *,
         steps: int,
@@ -80,13 +80,13 @@ class PublishedPipeline:
         callback: Callback | None = None,
     ) -> Iterator[Tensor]:
         """As `Pipeline.sample`; the callback counts the steps of each clip by itself."""
-        config, subject, self.stats = self.config, cond.subject, Stats()
+        config, subject, self.stats = self.config, job.subject, Stats()
         used = one_pass(ref_cfg, audio_cfg) if mode == "fast" else branches(ref_cfg, audio_cfg)
         weights = torch.tensor(list(used.values()), device=subject.portrait.device)
         generator = torch.Generator().manual_seed(seed)
         motion = subject.portrait[:, None].expand(-1, config.motion_frames, -1, -1, -1)
-        for start in range(0, cond.frames, config.clip_frames):
-            audio = clip_windows(cond.features, start, config.clip_frames, config.condition.audio_window)
+        for start in range(0, job.frames, config.clip_frames):
+            audio = clip_windows(job.audio_features, start, config.clip_frames, config.condition.audio_window)
             inputs = [_inputs(self.networks, subject, motion, audio, branch) for branch in used]
             solver = build_solver(self.schedule, steps)
             shape = (1, config.clip_frames, *subject.portrait.shape[1:])
@@ -97,12 +97,12 @@ class PublishedPipeline:
                 if callback:
                     callback(done, steps, self.schedule.to_x0(x, guided, t)[0])
                 x = solver.step(guided, t, x)
-            if start + config.clip_frames < cond.frames:
+            if start + config.clip_frames < job.frames:
                 motion = next_motion(Denoiser(self.networks), x)
             self.stats.clips += 1
             self.stats.nfe_per_clip = steps * len(used)
             self.stats.nfe += self.stats.nfe_per_clip
-            yield x[0, : cond.frames - start]
+            yield x[0, : job.frames - start]
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FadaError
-from ..job import Condition as Job
+from ..job import Job
 from ..media.image import to_uint8
 from ..models.networks import Networks
 from ..pipeline import Pipeline

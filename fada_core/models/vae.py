@@ -31,7 +31,23 @@ class ResBlock(nn.Module):
         return x + self.conv2(F.silu(self.conv1(F.silu(x))))
 
 
-class TinyVAE(nn.Module):
+class Autoencoder(KernelModule):
+    """What the kinds share; each has `encode` and `decode`."""
+
+    map_channels: int
+    """Channels, at most, of the decoder's maps of the picture's size; for the estimate of the memory that it needs."""
+    tiles = False  #: whether it has `decode_tiled`
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """Approximate pictures of unfinished latents, as `decode` gives them, within milliseconds."""
+        return self.decode(latents)
+
+    def picture_bytes(self, size: int, dtype: torch.dtype) -> int:
+        """An upper estimate of the memory that the activations of one picture take, `size` pixels on each side."""
+        return 4 * size**2 * self.map_channels * dtype.itemsize  # some four maps are alive at once
+
+
+class TinyVAE(Autoencoder):
     """Small convolutional autoencoder without norm layers.
 
     The encoder begins with a pixel-unshuffle to a quarter of `downscale`, halves the resolution once, and gives latents
@@ -40,6 +56,7 @@ class TinyVAE(nn.Module):
     before every further width, and leaves the rest to pixel-shuffle.
     """
 
+    map_channels = 16
     encoder_blocks = 3
 
     def __init__(self, config: VAEConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
@@ -100,8 +117,20 @@ class TinyVAE(nn.Module):
         return self.reconstruct(F.pixel_shuffle(latents * std + mean, 2)).clamp(-1, 1)
 
 
-class StableDiffusionVAE(KernelModule):
+_SD15_RGB = (
+    (0.298, 0.207, 0.208),
+    (0.187, 0.286, 0.173),
+    (-0.158, 0.189, 0.264),
+    (-0.184, -0.271, -0.473),
+)
+"""Stable Diffusion 1.x latents (rows, scaled by 0.18215) to RGB in -1..1; the linear fit that user interfaces share."""
+
+
+class StableDiffusionVAE(Autoencoder):
     """diffusers' AutoencoderKL in the shapes of Stable Diffusion 1.5, scaled by `scaling_factor` (0.18215)."""
+
+    map_channels = 256
+    tiles = True
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -147,8 +176,16 @@ class StableDiffusionVAE(KernelModule):
         return self.kl.tiled_decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
 
 
-class TAESD(nn.Module):
+    def preview(self, latents: Tensor) -> Tensor:
+        """A linear map of the latents, enlarged."""
+        pictures = torch.einsum("nchw,cr->nrhw", latents.float(), torch.tensor(_SD15_RGB, device=latents.device))
+        return F.interpolate(pictures.clamp(-1, 1), scale_factor=8.0, mode="nearest")
+
+
+class TAESD(Autoencoder):
     """diffusers' AutoencoderTiny: Stable Diffusion's scaled latents, at a hundredth of the cost and less detail."""
+
+    map_channels = 64
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()

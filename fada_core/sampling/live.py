@@ -33,10 +33,7 @@ class _Speech:
 
     def __init__(self, networks: Networks, lookahead: float) -> None:
         self._encoder, self._fps = networks.audio_encoder, networks.config.fps
-        audio = networks.config.audio
-        # Frames of a mel encoder hear a little of their neighbours, those of the others much more.
-        back = 0.0 if audio.kind == "mel" else audio.context_seconds
-        self._back = max(1, math.ceil(back * self._fps))
+        self._back = max(1, math.ceil(self._encoder.context_seconds * self._fps))
         self._ahead = round(lookahead * SAMPLE_RATE)
         self._reach = networks.config.condition.audio_window // 2
         self._device = networks.device

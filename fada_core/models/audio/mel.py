@@ -32,6 +32,8 @@ class MelEncoder(nn.Module):
     as in a long recording. It has neither weights nor buffers: casting the networks to half precision leaves it exact.
     """
 
+    context_seconds = 0.0  #: of speech before a frame that its features depend on
+
     def __init__(self, config: AudioEncoderConfig) -> None:
         super().__init__()
         if (config.layers, config.dim) != (1, config.mels * MEL_COLUMNS):

@@ -49,7 +49,7 @@ class Wav2Vec2Encoder(nn.Module):
                 f"This wav2vec2 has {wav2vec2.num_hidden_layers} layers of width {wav2vec2.hidden_size}, the model "
                 f"needs {config.layers} of {config.dim}; use the one that it was trained with."
             )
-        self.config = config
+        self.config, self.context_seconds = config, config.context_seconds
         # Masking is for its own training; without it there is no embedding of masked rows among the weights.
         unmasked = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
         self.model = transformers.Wav2Vec2Model(

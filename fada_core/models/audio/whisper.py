@@ -49,7 +49,7 @@ class WhisperEncoder(nn.Module):
                 f"This Whisper has {whisper.encoder_layers} layers of width {whisper.d_model}, the model needs "
                 f"{states - 1} of {config.dim}; use the one that it was trained with."
             )
-        self.config = config
+        self.config, self.context_seconds = config, config.context_seconds
         self.model = Transformer(whisper)
         self.model.layer_norm = nn.Identity()  # hidden states are taken before it
         self.requires_grad_(False).eval()
