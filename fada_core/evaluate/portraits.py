@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import avatars
 from ..data.avatars import HELD_OUT_SEED
 from ..errors import FadaError
 from ..face.detect import LIPS, Detector, load_detector
@@ -25,6 +24,7 @@ from ..face.region import FaceRegion, crop, find_face
 from ..media.audio import SAMPLE_RATE, load_audio
 from ..media.image import load_image
 from ..media.video import probe, read_video
+from ..people.clip import sample
 from .cases import Case, EvaluationSet
 from .lips import correlation
 from .mesh import FaceMesh, openness, still_mask
@@ -36,7 +36,7 @@ RECORDINGS, VIDEOS = (".mp3", ".wav", ".flac", ".m4a"), (".mp4", ".webm", ".mkv"
 
 @dataclass(frozen=True)
 class PortraitsConfig:
-    """Pictures of faces instead of avatars."""
+    """Pictures of faces instead of rendered people."""
 
     portraits: Path | None = None
     """A folder of pictures, each of which says the same words."""
@@ -120,7 +120,7 @@ def portrait_sets(config: PortraitsConfig, seconds: float, size: int, fps: float
         paths = _files(config.portraits, PICTURES)
         if not paths:
             raise FadaError(f"There is no picture in '{config.portraits}'; give a folder of portraits.")
-        said = avatars.sample(HELD_OUT_SEED + config.words, "high", seconds, size=size, fps=fps)
+        said = sample(HELD_OUT_SEED + config.words, "high", seconds, size=64, fps=fps)  # nobody looks at it
         cases = PortraitCases(paths, said.waveform, said.truth["openness"], size, clip, mesh, detector)
         yield EvaluationSet("portraits", len(paths), cases, {})
     if config.peers is not None:
