@@ -13,7 +13,7 @@ from fada_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoin
 from fada_core.config import ControlConfig
 from fada_core.data.batches import ClipBatch
 from fada_core.distill.losses import min_snr_weight, sample_losses
-from fada_core.distill.mixer import Mixer, Terms
+from fada_core.distill.mixer import Mixer, Terms, trust_in_truth
 from fada_core.distill.strategies import StepStrategy, velocity_between
 from fada_core.distill.student import count_parameters, make_student, merge_lora, parameter_groups, select_trainable
 from fada_core.distill.teacher import GuidedTeacher
@@ -325,12 +325,24 @@ def test_drawn_timesteps(name: str, count: int) -> None:
 
 def terms(**changes: Tensor | tuple[Tensor, Tensor]) -> Terms:
     ones = torch.ones(4)
-    values = {"distill": ones, "gt": ones, "teacher_error": ones, "quality": 0.5 * ones, "gradient_norms": None}
+    values = {"distill": ones, "gt": ones, "teacher_error": ones, "quality": 0.5 * ones, "trust": ones}
+    values |= {"gradient_norms": None}
     return Terms(timesteps=torch.tensor([100, 100, 900, 900]), **{**values, **changes})
 
 
 def weights_of(mixer: Mixer, given: Terms) -> tuple[Tensor, Tensor]:
     return mixer(given, Accelerator(cpu=True))
+
+
+def test_beyond_scales_of_one_only_the_teacher_knows() -> None:
+    scales = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 2.0], [2.0, 6.5]])
+    trust = trust_in_truth(scales, 1.0)
+    torch.testing.assert_close(trust, torch.tensor([1.0, 1.0, 0.3679, 0.0015]), atol=1e-4, rtol=0)
+    assert trust_in_truth(scales, 0.0).min() == 1
+    for strategy in ("constant", "ratio", "confidence"):
+        to_teacher, to_truth = weights_of(Mixer(strategy, 0.5, 1000), terms(trust=trust))
+        torch.testing.assert_close(to_truth, 0.5 * trust)
+        torch.testing.assert_close(to_teacher + to_truth, torch.ones(4))
 
 
 def test_constant_mixer() -> None:

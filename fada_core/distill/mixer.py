@@ -3,7 +3,9 @@
     loss = lambda * L_distill + (1 - lambda) * L_gt,    per sample
 
 FADA (arXiv 2412.16915) says that the balance is adaptive and exists because the student's data are of varying quality;
-its formula is not known. The four strategies are ours, after common practice; `MIXERS` names them.
+its formula is not known. The four strategies are ours, after common practice. So is the trust in the ground truth by
+which all of them are bounded: footage knows no guidance scales. It answers what the student is asked at scales of 1 or
+with conditions dropped; beyond, guidance exaggerates on purpose, and only the teacher knows by how much.
 """
 
 from __future__ import annotations
@@ -28,8 +30,18 @@ class Terms:
     gt: Tensor  #: L_gt, (batch,)
     teacher_error: Tensor  #: of the teacher's audio branch against the ground truth, in the same measure, (batch,)
     quality: Tensor  #: of the sample's data, (batch,) in 0..1
+    trust: Tensor  #: in the ground truth at the sample's scales, (batch,) in 0..1, see `trust_in_truth`
     timesteps: Tensor  #: (batch,) int64
     gradient_norms: tuple[Tensor, Tensor] | None  #: of the mean L_distill and L_gt, for grad_norm
+
+
+def trust_in_truth(scales: Tensor, reach: float) -> Tensor:
+    """exp(-d / reach), d being how far ref_cfg and audio_cfg, (batch, 2), together exceed 1; (batch,) in 0..1.
+
+    A reach of 0 trusts the ground truth at all scales alike.
+    """
+    excess = (scales - 1).clamp(min=0).sum(1)
+    return torch.exp(-excess / reach) if reach else torch.ones_like(excess)
 
 
 class RunningMeans(nn.Module):
@@ -103,6 +115,7 @@ class Mixer(nn.Module):
             surprise = (terms.teacher_error / usual_error).clamp(min=1e-6).log()
             score = lam.logit() - self.error_slope * surprise - self.quality_slope * (terms.quality - usual_quality)
             lam = score.sigmoid().clamp(*self.limits)
+        lam = 1 - (1 - lam) * terms.trust
         scale_distill = scale_gt = torch.ones_like(lam)
         if self.strategy == "ratio":
             distill, gt = (self.means[name](terms.timesteps) for name in ("distill", "gt"))

@@ -17,7 +17,7 @@ from ..models.networks import Networks
 from ..sampling.guidance import BRANCHES
 from ..sampling.schedule import NoiseSchedule
 from .losses import HUBER_C, Penalty, Space, sample_losses
-from .mixer import Mixer, Terms
+from .mixer import Mixer, Terms, trust_in_truth
 from .mixer import Strategy as MixerStrategy
 from .strategies import StepStrategy
 from .strategies import Strategy as StepName
@@ -43,6 +43,8 @@ class Objective:
     mixer: MixerStrategy = "confidence"
     teacher_share: float = 0.5
     """lambda where nothing speaks for teacher or ground truth; 1 is naive distillation."""
+    truth_reach: float = 1.0
+    """How far the scales exceed 1 where the ground truth has lost all but 1/e of its weight; 0: it keeps all of it."""
     ref_cfg: tuple[float, float] = (1.0, 3.0)
     """Range that reference scales are drawn from."""
     audio_cfg: tuple[float, float] = (1.0, 10.0)
@@ -146,6 +148,7 @@ class DistillTask:
             gt=gt.detach(),
             teacher_error=measure(audio_alone, truth),
             quality=batch.quality,
+            trust=trust_in_truth(scales, o.truth_reach),
             timesteps=t,
             gradient_norms=self._gradient_norms(distill, gt) if o.mixer == "grad_norm" else None,
         )
