@@ -89,23 +89,25 @@ def _kuwahara(picture: np.ndarray, n: int, sharpness: float) -> np.ndarray:
             r, g, b = picture[y, x, 0], picture[y, x, 1], picture[y, x, 2]
             planes[y, x, 0], planes[y, x, 1], planes[y, x, 2] = r, g, b
             planes[y, x, 3] = r * r + g * g + b * b
-    sums = _box(planes, n)
+    votes = _box(planes, n)  # of each square: its mean colour times its weight, and its weight
     area = np.float32(1.0 / (n * n))
+    for y in range(h):
+        for x in range(w):
+            r, g, b = votes[y, x, 0] * area, votes[y, x, 1] * area, votes[y, x, 2] * area
+            spread = votes[y, x, 3] * area - r * r - g * g - b * b
+            q = np.float32(1) / (np.float32(1) + sharpness * max(spread, np.float32(0)))
+            q = q * q
+            q = q * q + np.float32(1e-12)
+            votes[y, x, 0], votes[y, x, 1], votes[y, x, 2], votes[y, x, 3] = q * r, q * g, q * b, q
     result = np.empty_like(picture)
     up, down = n // 2 - (n - 1), n // 2  # to the middles of the squares that end and begin in a pixel
     for y in range(h):
+        top, bottom = votes[max(y + up, 0)], votes[min(y + down, h - 1)]
         for x in range(w):
-            r = g = b = weight = np.float32(0)
-            for corner in range(4):
-                yy = min(max(y + (down if corner & 1 else up), 0), h - 1)
-                xx = min(max(x + (down if corner & 2 else up), 0), w - 1)
-                mr, mg, mb = sums[yy, xx, 0] * area, sums[yy, xx, 1] * area, sums[yy, xx, 2] * area
-                spread = sums[yy, xx, 3] * area - mr * mr - mg * mg - mb * mb
-                q = np.float32(1) / (np.float32(1) + sharpness * max(spread, np.float32(0)))
-                q = q * q
-                q = q * q + np.float32(1e-12)
-                r, g, b, weight = r + q * mr, g + q * mg, b + q * mb, weight + q
-            result[y, x, 0], result[y, x, 1], result[y, x, 2] = r / weight, g / weight, b / weight
+            i, j = max(x + up, 0), min(x + down, w - 1)
+            share = np.float32(1) / (top[i, 3] + top[j, 3] + bottom[i, 3] + bottom[j, 3])
+            for k in range(3):
+                result[y, x, k] = (top[i, k] + top[j, k] + bottom[i, k] + bottom[j, k]) * share
     return result
 
 

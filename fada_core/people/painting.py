@@ -8,11 +8,11 @@ import numpy as np
 from .filters import blur, kuwahara, luminance, paper, part_lines, smooth_field
 from .mesh import Part
 
-FINE = (Part.EYES, Part.LIPS, Part.MOUTH, Part.TEETH, Part.TONGUE, Part.LASH, Part.BROW)
+FINE = (Part.EYES, Part.LIPS, Part.MOUTH, Part.TEETH, Part.TONGUE, Part.LASH, Part.BROW, Part.GLASSES)
 
 
 def fine_area(parts: np.ndarray, spread: float) -> np.ndarray:
-    """Where a painter takes a small brush: (h, w) 0..1 about eyes, brows and mouth."""
+    """Where a painter takes a small brush: (h, w) 0..1 about eyes, brows, glasses and mouth."""
     return np.minimum(blur(np.isin(parts, FINE).astype(np.float32), spread) * 2.5, 1)
 
 
@@ -127,6 +127,44 @@ class Oil:
         return out - 0.35 * np.maximum(out - 0.72, 0)  # paint is never as bright as light
 
 
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _wash(rough, picture, area, source, out, tone) -> None:
+    """Clear, light pigments (h, w, 3) of `rough`, in the `area` of the picture itself, from `source`; their tone."""
+    h, w, _ = rough.shape
+    flat_rough, flat_picture, flat_area = rough.reshape(h * w, 3), picture.reshape(h * w, 3), area.reshape(h * w)
+    for y in range(h):
+        for x in range(w):
+            q = source[y, x]
+            t = np.float32(0.85) * flat_area[q]
+            r = flat_rough[q, 0] + t * (flat_picture[q, 0] - flat_rough[q, 0])
+            g = flat_rough[q, 1] + t * (flat_picture[q, 1] - flat_rough[q, 1])
+            b = flat_rough[q, 2] + t * (flat_picture[q, 2] - flat_rough[q, 2])
+            grey = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+            tone[y, x] = grey
+            for k, c in enumerate((r, g, b)):
+                c = min(max(grey + np.float32(1.25) * (c - grey), np.float32(0.01)), np.float32(1))
+                out[y, x, k] = c * (np.float32(1.38) - np.float32(0.38) * c)  # lifts the middle tones
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _glaze(wash, tone, soft, parts, density, white, tooth, background, out) -> None:
+    """The wash in its `density`, more at rims, where `tone` differs from `soft`; white paper behind and around it."""
+    h, w, _ = wash.shape
+    for y in range(h):
+        for x in range(w):
+            amount = density[y, x] + min(np.float32(5) * abs(soft[y, x] - tone[y, x]), np.float32(0.9))
+            bare = np.float32(0)
+            if parts[y, x] == 0:
+                amount *= background
+                bare = np.float32(0.85) * (1 - background)
+            for k in range(3):
+                c = wash[y, x, k]
+                c -= (c - c * c) * (amount - 1)  # Bousseau et al. 2006, equation 1
+                c += (1 - c) * bare
+                c += (np.float32(0.98) - c) * white[y, x]
+                out[y, x, k] = c * tooth[y, x] * (np.float32(1) - np.float32(0.0175) * k)
+
+
 class Watercolor:
     """Washes of pigment on white paper: patches with darker rims, granulation, blooms, and white paper around."""
 
@@ -135,14 +173,13 @@ class Watercolor:
         self.unit = size / 256
         tooth = paper(size, 0.8 * self.unit, rng)
         flow = smooth_field(size, 7, rng) + 0.6 * smooth_field(size, 22, rng)
-        self.density = (1 + 0.16 * flow + 0.22 * (tooth - 0.5)).astype(np.float32)[..., None]
-        self.tooth = (1 - 0.06 * tooth).astype(np.float32)[..., None]
+        self.density = (rng.uniform(0.75, 1.1) * (1 + 0.16 * flow + 0.22 * (tooth - 0.5))).astype(np.float32)
+        self.tooth = (1 - 0.06 * tooth).astype(np.float32)
         y, x = np.mgrid[0:size, 0:size] / (size - 1) * 2 - 1
         edge = np.maximum(np.abs(x), np.abs(y)) + 0.06 * smooth_field(size, 9, rng) + 0.02 * smooth_field(size, 40, rng)
         border = rng.uniform(0.75, 1.25)
-        self.white = np.clip((edge - border) * 9, 0, 1).astype(np.float32)[..., None]
+        self.white = np.clip((edge - border) * 9, 0, 1).astype(np.float32)
         self.background = float(rng.choice([0.0, 0.5, 1.0]))
-        self.strength = rng.uniform(0.75, 1.1)
         self.lines = rng.uniform(0.0, 0.6) if rng.random() < 0.5 else 0.0
         # Displacements of a pixel or two make borders run with the paper.
         shift = np.stack([smooth_field(size, 40, rng), smooth_field(size, 40, rng)]) * (0.6 * self.unit)
@@ -153,22 +190,14 @@ class Watercolor:
 
     def frame(self, picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
         rough = kuwahara(picture, max(2, round(4 * self.unit)))
-        area = fine_area(parts, 3 * self.unit)[..., None]
-        wash = rough + 0.85 * area * (picture - rough)
-        wash = wash.reshape(-1, 3)[self.source]
-        tone = luminance(wash)
-        rim = np.abs(blur(tone, 2.2 * self.unit) - tone)[..., None] * 5
-        grey = tone[..., None]
-        wash = np.clip(grey + 1.25 * (wash - grey), 0.01, 1) ** 0.8  # clear pigments, and light
-        density = self.strength * self.density + np.minimum(rim, 0.9)
-        empty = (parts == Part.BACKGROUND).astype(np.float32)[..., None]
-        density = density * (1 - (1 - self.background) * empty)
-        out = wash - (wash - wash * wash) * (density - 1)  # Bousseau et al. 2006, equation 1
-        out = out + (1 - out) * (0.85 * (1 - self.background) * empty)
+        area = fine_area(parts, 3 * self.unit)
+        wash, tone = np.empty_like(rough), np.empty_like(area)
+        _wash(rough, picture, area, self.source, wash, tone)
+        soft = blur(tone, 2.2 * self.unit)
         if self.lines:
-            out = out * (1 - self.lines * part_lines(parts, self.table, 1.2 * self.unit))[..., None]
-        out = out + (0.98 - out) * self.white
-        return out * self.tooth * np.array([1.0, 0.99, 0.965], np.float32)
+            soft = soft + 0.12 * self.lines * part_lines(parts, self.table, 1.2 * self.unit)
+        _glaze(wash, tone, soft, parts, self.density, self.white, self.tooth, np.float32(self.background), wash)
+        return wash
 
 
 def line_table(skin: float, background: float) -> np.ndarray:

@@ -122,6 +122,12 @@ def with_hair(traits: SkinTraits, hair: HairTraits, sex: float, rng: np.random.G
     )
 
 
+def polished(traits: SkinTraits) -> SkinTraits:
+    """The skin of a computer's figure: even, with hardly a pore or a mark."""
+    even = {"blotches": 0.1, "roughness": 0.05, "freckles": 0.0, "moles": 0, "pimples": 0, "dark_circles": 0.0}
+    return replace(traits, **even, wrinkles=0.3 * traits.wrinkles, redness=0.5 * traits.redness)
+
+
 def _tone(melanin: np.ndarray) -> np.ndarray:
     """Linear colour (n, 3) of skin with so much melanin (n,)."""
     anchors = np.log(to_linear(np.array(TONES) / 255))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fada_core.people import eyes, mouth_texture, skin
+from fada_core.people.hair_traits import sample_hair_traits
 from fada_core.people.makeup import MakeUp
 from fada_core.people.surface import spot, surface
 
@@ -130,3 +131,22 @@ def test_teeth_are_lighter_than_gums_and_whiter_where_they_should_be():
     gum = white[5:20, 230:280].mean((0, 1))
     assert tooth.mean() > 1.3 * gum.mean() and gum[0] > 1.3 * gum[1]
     assert yellow[70:100, 240:252].mean((0, 1))[2] < tooth[2] - 30
+
+
+def test_polished_skin_is_smoother():
+    rough = traits(roughness=0.8, moles=8, pimples=10, wrinkles=0.6)
+    natural, clean = (np.abs(np.diff(paint(t).height, axis=1)).mean() for t in (rough, skin.polished(rough)))
+    assert clean < 0.7 * natural
+
+
+def test_scalp_and_stubble_come_from_the_hair():
+    rng = np.random.default_rng(1)
+    hair = sample_hair_traits(rng, 0.5, 1.0, (0.0, 0.0, 1.0), "high")
+    hair = replace(hair, style="cropped", recession=0.0, thinning=0.0)
+    bearded = replace(hair, face=replace(hair.face, beard="full"))
+    worn = skin.with_hair(traits(melanin=0.1), bearded, 1.0, rng)
+    assert worn.stubble > 0.5 and worn.scalp > 0.5
+    crown = spot(surface(SIZE), 0.2, 8.2, 0.6, 0.15)
+    assert mean(paint(worn).albedo, crown).sum() < 0.8 * mean(paint(traits(melanin=0.1)).albedo, crown).sum()
+    woman = skin.with_hair(traits(), replace(hair, face=replace(hair.face, beard="")), 0.0, rng)
+    assert woman.stubble == 0
