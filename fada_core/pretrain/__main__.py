@@ -31,6 +31,7 @@ from .vae import Pools, VAETask
 log = logging.getLogger("fada.pretrain")
 
 POOLS = ("high", "moderate")
+AUTOENCODER = "autoencoder.safetensors"
 
 
 @dataclass
@@ -88,7 +89,7 @@ def run(config: PretrainConfig) -> Path | None:
         made = (config.clips, config.clip_seconds, model.size, model.fps)
         pools = [AvatarSet(config.out / "data", pool, *made) for pool in POOLS]
         with accelerator.main_process_first():
-            for pool in pools:
+            for pool in pools[: 1 if (config.out / AUTOENCODER).exists() else None]:  # the teacher's, or both
                 pool.render(config.workers)
         origin = f"{config.clips} rendered avatars of {config.clip_seconds} s"
     else:
@@ -129,7 +130,7 @@ def _autoencoder(
     It is kept in a file of its own, as latents and teachers depend on its very numbers, the latents' statistics too,
     while the set of clips may grow.
     """
-    target = config.out / "autoencoder.safetensors"
+    target = config.out / AUTOENCODER
     if not target.exists():
         task = VAETask(networks.vae, pictures, config.vae_batch, config.vae_crop, config.vae_textures)
         if not train(task, config.vae, config.out / "vae", accelerator, deadline):
