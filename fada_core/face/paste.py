@@ -7,6 +7,8 @@ a frame is taken as that reconstruction plus a difference, and only the differen
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +22,26 @@ DETAIL = 0.06, 0.2  #: likewise, where the picture's own fine detail gives way t
 SPREAD = 1 / 85  #: radius over which a change reaches to its neighbours, as a part of the square's side
 _COLOUR_CELLS = 16  # per side: what a reconstruction gets wrong over such distances is colour, not detail
 _MOST_GRAIN = 0.06  # standard deviation; a photograph's, at high sensitivity
+
+
+def shrunk(original: Tensor, region: FaceRegion, width: int, height: int) -> tuple[Tensor, FaceRegion]:
+    """The picture, (1, 3, h, w) in -1..1, at a smaller size of the same shape, and the face's region in it."""
+    if (width, height) == (region.width, region.height):
+        return original, region
+    small = F.interpolate(original.float(), (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
+    x, y = width / region.width, height / region.height
+    side = min(round(region.side * x), width, height)
+    return small, replace(
+        region,
+        width=width,
+        height=height,
+        left=min(round(region.left * x), width - side),
+        top=min(round(region.top * y), height - side),
+        side=side,
+        face=region.face.scaled(x, y),
+        lips=region.lips.scaled(x, y),
+        points=tuple((px * x, py * y) for px, py in region.points),
+    )
 
 
 class PasteBack:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 from accelerate import PartialState
 
 from ..command import DONE, FAILED, Stop, run_command
-from .jobs import Job, read_jobs, run_jobs
-from .options import JOB, PATHS, STDIO, GenerateConfig, JobsConfig, Settings
+from .jobs import read_jobs, run_jobs
+from .options import JOB, PATHS, STDIO, GenerateConfig, JobsConfig, Settings, plain
 from .video import Report, generate, open_pipeline
 
 
@@ -46,19 +47,17 @@ def _do_jobs(config: JobsConfig, tell: Callable[[Report], None], check: Callable
     jobs = read_jobs(config.jobs, JOB, ("image", "audio", "out"))
     shared = {f.name: getattr(config, f.name) for f in fields(Settings)}
 
-    def work() -> Callable[[Job], dict[str, object]]:
+    def work() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         state = PartialState()
         pipe = open_pipeline(replace(config, device=str(state.device)) if state.num_processes > 1 else config)
 
-        def make(job: Job) -> dict[str, object]:
+        def make(job: Mapping[str, Any]) -> dict[str, Any]:
             paths = {name: folder / job[name] for name in PATHS if name in job}
-            report = generate(GenerateConfig(**shared | job | paths), check, pipe)
-            tell(report)
-            return asdict(report)
+            return asdict(generate(GenerateConfig(**shared | job | paths), check, pipe))
 
         return make
 
-    return run_jobs(config.jobs, jobs, work)
+    return run_jobs(config.jobs, jobs, plain(config), work, lambda report: tell(Report(**report)))
 
 
 def _sentence(report: Report) -> str:

@@ -4,53 +4,78 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
 from ..errors import FadaError
+from ..media.outputs import UNFINISHED
+from ..records import Kind, RecordError, check, parse_json, read_json_lines
 
 log = logging.getLogger("fada.jobs")
 
-Job = dict[str, Any]
-Accepted = Mapping[str, type | tuple[type, ...]]
-"""What a job may say, and of which JSON type it is."""
+
+@dataclass(frozen=True)
+class Job:
+    """A line of the list: what it says, or why it says nothing that could be made."""
+
+    line: int
+    values: Mapping[str, Any]
+    problem: str | None = None
+
+    def result(self, settings: Mapping[str, Any], **outcome: Any) -> dict[str, Any]:
+        """The line of the results."""
+        said = {"job": self.values, "settings": settings} if self.values else {}
+        return {"line": self.line} | said | outcome
 
 
-def read_jobs(path: Path, accepted: Accepted, required: tuple[str, ...]) -> list[Job]:
-    """The jobs of a file, blank lines aside.
+def read_jobs(path: Path, accepted: Mapping[str, Kind], required: tuple[str, ...]) -> list[Job]:
+    """The jobs of a file; a line that is none has a problem in place of values.
 
     Raises:
-        FadaError: the file cannot be read, or a line is no object with what is required and only what is accepted.
+        FadaError: the file cannot be read, or has no jobs.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise FadaError(f"The list of jobs {path} cannot be read ({error.strerror}); check its path.") from error
     jobs = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"Line {number} of {path}"
+    for line, value in read_json_lines(path, "the list of jobs"):
         try:
-            job = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise FadaError(f"{where} is not JSON ({error.msg}); write one object a line.") from error
-        if not isinstance(job, dict):
-            raise FadaError(f"{where} is no object; write {{...}} with {', '.join(required)}.")
-        for name in required:
-            if name not in job:
-                raise FadaError(f"{where} does not say {name}; give {', '.join(required)}.")
-        for name, value in job.items():
-            if name not in accepted:
-                raise FadaError(f"{where} has '{name}'; a job may have {', '.join(accepted)}.")
-            # To Python, true is a number as well.
-            if not isinstance(value, accepted[name]) or (isinstance(value, bool) and accepted[name] is not bool):
-                raise FadaError(f"{where} says {name} is {json.dumps(value)}, which is of the wrong type; correct it.")
-        jobs.append(job)
-    return jobs
+            if isinstance(value, RecordError):
+                raise value
+            check(value, accepted, required, only=True)
+        except RecordError as error:
+            jobs.append(Job(line, {}, f"Line {line} of '{path.name}' is no job: {error}; correct it."))
+        else:
+            jobs.append(Job(line, value))
+    if not jobs:
+        raise FadaError(f"The list of jobs '{path}' is empty; write one JSON object a line.")
+    return _distinct(jobs, path)
+
+
+def _distinct(jobs: list[Job], path: Path) -> list[Job]:
+    """The jobs, with a problem for each whose results would replace another's, or what another one reads."""
+
+    def place(name: str) -> str:
+        return os.path.normcase(os.path.realpath(path.parent / name))
+
+    read = {place(job.values[name]) for job in jobs for name in ("image", "audio") if name in job.values}
+    read |= {place(path.name), place(results_path(path).name)}
+    taken: dict[str, int] = {}
+    checked = []
+    for job in jobs:
+        problem = job.problem
+        for name in ("out", "sheet"):
+            if name in job.values and problem is None:
+                target = place(job.values[name])
+                if target in taken:
+                    problem = f"Line {taken[target]} has the same {name}, '{job.values[name]}'; give each its own."
+                elif target in read:
+                    problem = f"'{job.values[name]}' is what a job reads, and would be overwritten; give another name."
+                taken.setdefault(target, job.line)
+        checked.append(Job(job.line, job.values, problem))
+    return checked
 
 
 def results_path(jobs: Path) -> Path:
@@ -58,48 +83,86 @@ def results_path(jobs: Path) -> Path:
     return jobs.with_suffix(".results.jsonl")
 
 
-def run_jobs(path: Path, jobs: list[Job], work: Callable[[], Callable[[Job], dict[str, Any]]]) -> bool:
+def run_jobs(
+    path: Path,
+    jobs: list[Job],
+    settings: Mapping[str, Any],
+    work: Callable[[], Callable[[Mapping[str, Any]], dict[str, Any]]],
+    tell: Callable[[dict[str, Any]], None],
+) -> bool:
     """Do this process's share of the jobs that are not done yet; returns whether all of it succeeded.
 
-    Done is what has a report in the results and whose file `out` is there. A job that ends in a FadaError is written
-    down with its message, and the next one is begun. A job that was stopped has no result, and is begun anew.
+    Done is what has a report in the results for the same settings, and whose `out` is there as a whole. A job that
+    fails, however it does, is written down with its error, and the next one is begun. A job that was stopped has no
+    result, and is begun anew.
 
     Args:
         path: of the list; results and `out` are relative to its folder.
+        settings: plain JSON, the same for all jobs: what makes the videos other ones.
         work: prepares once, if there is anything to do, and returns what makes a job into its report.
+        tell: called with each report, once it is written down.
     """
     results = results_path(path)
     finished = _finished(results, path.parent)
     state = PartialState()
     share = jobs[state.process_index :: state.num_processes]
-    left = [job for job in share if _key(job) not in finished]
+    left = [job for job in share if _key(job.values, settings) not in finished]
     log.info("%d of %d jobs are done already", len(share) - len(left), len(share))
-    if not left:
-        return True
-    make, succeeded = work(), True
+    make, succeeded = None, True
     for job in left:
+        outcome: dict[str, Any]
         try:
-            result = {"report": make(job)}
+            if job.problem:
+                raise FadaError(job.problem)
+            make = make or work()
+            outcome = {"report": make(job.values)}
         except FadaError as error:
-            succeeded, result = False, {"error": str(error)}
-            log.error("%s: %s", job["out"], error)
-        # One short write to the end of the file: lines of several processes do not mix.
-        with results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"job": job} | result) + "\n")
+            if make is None and not job.problem:
+                raise  # the model, without which there is no job
+            outcome = {"error": str(error)}
+            log.error("%s: %s", job.values.get("out", f"line {job.line}"), error)
+        except Exception as error:  # one job must not end the others, whatever is wrong with it
+            if make is None:
+                raise
+            log.exception("%s failed", job.values["out"])
+            outcome = {"error": f"It failed in a way that was not foreseen ({type(error).__name__}: {error})."}
+        _append(results, job.result(settings, **outcome))
+        if "report" in outcome:
+            tell(outcome["report"])
+        succeeded = succeeded and "report" in outcome
     return succeeded
 
 
+def _append(results: Path, line: Mapping[str, Any]) -> None:
+    """One write to the end of the file: lines of several processes do not mix, and a torn one swallows no other."""
+    try:
+        with results.open("ab+") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+    except OSError as error:
+        raise FadaError(f"'{results}' cannot be written ({error.strerror}); make room and start again.") from error
+
+
 def _finished(results: Path, folder: Path) -> set[str]:
+    if not results.is_file():
+        return set()
     done = set()
-    for line in results.read_text(encoding="utf-8").splitlines() if results.is_file() else ():
-        try:
-            result = json.loads(line)
-        except json.JSONDecodeError:  # cut off by a crash
-            continue
-        if "report" in result and (folder / result["job"]["out"]).exists():
-            done.add(_key(result["job"]))
+    with results.open("rb") as file:
+        for line in file:
+            try:
+                result = parse_json(line)
+            except RecordError:  # cut off by a crash
+                continue
+            job = result.get("job") if isinstance(result, dict) else None
+            if isinstance(job, dict) and "report" in result and _is_whole(folder, job.get("out")):
+                done.add(_key(job, result.get("settings")))
     return done
 
 
-def _key(job: Job) -> str:
-    return json.dumps(job, sort_keys=True)
+def _is_whole(folder: Path, out: Any) -> bool:
+    return isinstance(out, str) and (folder / out).exists() and not (folder / out / UNFINISHED).exists()
+
+
+def _key(job: Mapping[str, Any], settings: Any) -> str:
+    return json.dumps([job, settings], sort_keys=True)

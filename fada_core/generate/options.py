@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ..records import FLAG, choice, number, several, text
 from ..settings import Compute, SamplingOptions
-from .jobs import Accepted
 
 STDIO = "-"  #: as a path: the standard input or output
 
@@ -41,7 +42,8 @@ class Settings(SamplingOptions):
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
     paste_back: bool = False
-    """Put the animated square back into the portrait: the video has the portrait's size."""
+    """Put the animated square back into the portrait: the video has the portrait's size, up to two megapixels, which
+    play everywhere; a folder of frames has all of it."""
     json: bool = False
     """Print one line of JSON for each video and nothing else to stdout."""
 
@@ -53,7 +55,8 @@ class GenerateConfig(Settings):
     image: Path
     """The portrait: head and shoulders, facing the camera."""
     audio: Path
-    """The recording: any file with sound; -: speech as it arrives on the standard input, raw, 16 bit, mono, 16 kHz."""
+    """The recording: any file with sound; -: speech as it arrives on the standard input, such a file or raw samples (16
+    bit, mono, 16 kHz)."""
     out: Path
     """The video: .mp4, .webm or .gif; without a suffix, a folder of PNG frames and audio.wav; -: mp4 to the standard
     output, for a player that shows it as it comes."""
@@ -62,19 +65,23 @@ class GenerateConfig(Settings):
 
 
 PATHS = ("image", "audio", "out", "sheet")  #: settings of a job that are paths
-JOB: Accepted = {
-    **dict.fromkeys(PATHS, str),
-    "mode": str,
-    "steps": int,
-    "ref_cfg": (int, float),
-    "audio_cfg": (int, float),
-    "seed": int,
-    "start": (int, float),
-    "duration": (int, float),
-    "face_box": list,
-    "paste_back": bool,
+JOB = {
+    **dict.fromkeys(PATHS, text(r"(?s:.+)", "a path")),
+    "mode": choice("teacher", "balanced", "fast"),
+    "steps": number(1, 1000, whole=True),
+    "ref_cfg": number(),
+    "audio_cfg": number(),
+    "seed": number(whole=True),
+    "start": number(0),
+    "duration": number(0),
+    "face_box": several(number(), 4, 4),
+    "paste_back": FLAG,
 }
 """What a job of a list may say of itself; the rest is the same for all, so that the model is loaded once."""
+
+
+HOW_IT_IS_MADE = ("json", "device", "compute", "offload", "batch_branches")
+"""Settings with which the same video comes out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +94,9 @@ class JobsConfig(Settings):
     jobs: Path
     """A file with one JSON object a line: image, audio, out, and any of sheet, mode, steps, ref_cfg, audio_cfg, seed,
     start, duration, face_box, paste_back. Paths are relative to it. Results go to NAME.results.jsonl beside it."""
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """The settings that make a video another one, as JSON has them."""
+    shared = {f.name: getattr(settings, f.name) for f in fields(Settings) if f.name not in HOW_IT_IS_MADE}
+    return json.loads(json.dumps(shared, default=str))

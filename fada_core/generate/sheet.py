@@ -12,6 +12,7 @@ from ..media.image import to_uint8
 from ..media.video import contact_sheet
 
 SHEET_COLUMNS, SHEET_ROWS = 6, 3
+SHEETS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Sheet:

@@ -25,6 +25,23 @@ from .outputs import STDOUT, Format, check_folder, check_place, format_of, held
 from .sinks import ContainerSink, FolderSink, Sink
 from .soundtrack import Soundtrack
 
+MACROBLOCKS = 8704  #: of 16x16 pixels in a frame, at most, of what plays everywhere: H.264's level 4.2 (table A-1)
+
+
+def playable_size(width: int, height: int, format: Format) -> tuple[int, int]:
+    """Width and height of a video of pictures of that size: the same, or less where many players would give up."""
+    if format == "png" or -(-width // 16) * -(-height // 16) <= MACROBLOCKS:
+        return width, height
+    scale = (MACROBLOCKS * 256 / (width * height)) ** 0.5
+    # Rounded down to whole macroblocks along the longer side, so that the count is right with any shape.
+    longer = max(16, int(max(width, height) * scale) // 16 * 16)
+    while True:
+        shrink = longer / max(width, height)
+        size = max(2, int(width * shrink) // 2 * 2), max(2, int(height * shrink) // 2 * 2)
+        if -(-size[0] // 16) * -(-size[1] // 16) <= MACROBLOCKS:
+            return size
+        longer -= 16
+
 
 class VideoWriter:
     """Writes frames and the sound that belongs to them as they arrive; a context manager.

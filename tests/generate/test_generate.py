@@ -5,7 +5,6 @@ import io
 import json
 import math
 import os
-import re
 import signal
 import threading
 import time
@@ -21,66 +20,12 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.generate import video
 from fada_core.generate.__main__ import main
 from fada_core.media.audio import load_audio
 from fada_core.media.listen import listen
 from fada_core.media.video import probe
-from fada_core.models.networks import Networks
-from tests.small import SMALL
-
-STEPS = 2
-RATE = 22050
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with random weights, a portrait, and 0.5 s of sound."""
-    folder = tmp_path_factory.mktemp("generate")
-    torch.manual_seed(0)
-    save_checkpoint(folder / "model.safetensors", Networks(SMALL), CheckpointInfo("teacher", steps=STEPS))
-    pixels = np.random.default_rng(0).integers(0, 255, (50, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "portrait.png")
-    write_sound(folder / "speech.wav", 0.5)
-    return folder
-
-
-@pytest.fixture
-def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command with good arguments but for those given (None: left out): exit code, stdout, stderr."""
-
-    def call(**changes: object) -> tuple[int, str, str]:
-        options = {
-            "image": folder / "portrait.png",
-            "audio": folder / "speech.wav",
-            "model": folder / "model.safetensors",
-            "out": tmp_path / "out.mp4",
-            "device": "cpu",
-            **changes,
-        }
-        arguments: list[str] = []
-        for name, value in options.items():
-            values = [] if value is True else str(value).split() if name == "face_box" else [str(value)]
-            arguments += [f"--{name.replace('_', '-')}", *values]
-        code = main(arguments)
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def write_sound(path: Path, seconds: float, rate: int = RATE) -> None:
-    t = np.arange(round(seconds * rate)) / rate
-    soundfile.write(path, (0.3 * np.sin(2 * math.pi * 180 * t)).astype(np.float32), rate, subtype="FLOAT")
-
-
-def decoded_frames(path: Path) -> int:
-    """Frames of a video that can be decoded; fails where the file cannot be opened."""
-    with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0))
-
+from tests.generate.support import RATE, STEPS, Run, decoded_frames, refused, write_sound
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
@@ -180,17 +125,6 @@ def test_stopped_run_leaves_a_playable_file(run: Run, tmp_path: Path, number: in
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
-def refused(result: tuple[int, str, str], *parts: str) -> None:
-    """Exit code 2, nothing on stdout, and one sentence with these parts as the last line of stderr."""
-    code, out, err = result
-    assert (code, out) == (2, "")
-    assert "Traceback" not in err
-    line = err.splitlines()[-1]
-    assert line.startswith("error: ")
-    for part in parts:
-        assert part in line
 
 
 def test_no_picture_file(run: Run) -> None:
@@ -357,54 +291,6 @@ def test_listening_gives_up_waiting_but_not_the_speech() -> None:
         assert next(piece for piece in pieces if len(piece)).shape == (160,)
         os.close(writing)
         assert not any(map(len, pieces))
-
-
-# --- a list of jobs ---------------------------------------------------------------------------------------------------
-
-
-def test_jobs_are_done_once_and_failures_written_down(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shared = {"image": str(folder / "portrait.png"), "audio": str(folder / "speech.wav")}
-    listed = [shared | {"out": "a.mp4", "seed": 1}, shared | {"out": "b.gif", "audio": "gone.wav"}]
-    path, results = tmp_path / "jobs.jsonl", tmp_path / "jobs.results.jsonl"
-    path.write_text("".join(json.dumps(job) + "\n\n" for job in listed))
-    command = ["--jobs", str(path), "--model", str(folder / "model.safetensors"), "--device", "cpu", "--json"]
-
-    assert main(command) == 1
-    told = capsys.readouterr()
-    assert [json.loads(line)["seed"] for line in told.out.splitlines()] == [1]
-    first, second = [json.loads(line) for line in results.read_text().splitlines()]
-    assert first["job"] == listed[0] and first["report"]["frames"] == decoded_frames(tmp_path / "a.mp4")
-    assert second["job"] == listed[1] and "gone.wav" in second["error"]
-    assert not (tmp_path / "b.gif").exists()
-
-    made = (tmp_path / "a.mp4").stat().st_mtime_ns
-    results.write_text(results.read_text() + '{"job": {"out": "c')  # a crash
-    path.write_text("".join(json.dumps(job) + "\n" for job in (listed[0], shared | {"out": "b.gif"})))
-    assert main(command) == 0
-    assert (tmp_path / "a.mp4").stat().st_mtime_ns == made
-    assert len(capsys.readouterr().out.splitlines()) == 1 and (tmp_path / "b.gif").is_file()
-
-
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        ("nonsense", "Line 1 of .* is not JSON"),
-        ("[1]", "is no object"),
-        ('{"image": "a.png", "audio": "b.wav"}', "does not say out"),
-        ('{"image": "a", "audio": "b", "out": "c", "model": "d"}', "has 'model'"),
-        ('{"image": "a", "audio": "b", "out": "c", "steps": "many"}', 'steps is "many"'),
-        ('{"image": "a", "audio": "b", "out": "c", "seed": true}', "seed is true"),
-    ],
-)
-def test_mistakes_in_a_list_of_jobs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
-) -> None:
-    path = tmp_path / "jobs.jsonl"
-    path.write_text(line)
-    assert main(["--jobs", str(path)]) == 2
-    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("paste", [{}, {"paste_back": True, "face_box": "5 5 30 30"}], ids=["square", "pasted"])
