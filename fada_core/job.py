@@ -11,7 +11,8 @@ from torch import Tensor
 from .config import ModelConfig
 from .errors import FadaError
 from .face.region import FaceRegion, crop
-from .media.image import to_square
+from .media.audio import checked_speech
+from .media.image import checked_picture, to_square
 from .models.audio import SAMPLE_RATE
 from .models.inputs import Masks, Subject
 from .models.networks import Networks
@@ -44,10 +45,7 @@ def encode_portrait(
     masks: Masks | None = None,
 ) -> Subject:
     """Who speaks; arguments and errors as those of `Pipeline.encode`."""
-    if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel():
-        raise FadaError(f"The portrait has the shape {tuple(image.shape)}; give one RGB picture, (1, 3, h, w).")
-    if not image.isfinite().all():
-        raise FadaError("The portrait has values that are not finite (NaN); check where they come from.")
+    image = checked_picture(image)
     config = networks.config
     wanted = config.condition.identity_dim
     if identity is not None and identity.shape != (1, wanted):
@@ -89,12 +87,7 @@ def encode_speech(networks: Networks, device: torch.device, audio: Tensor, fps: 
             f"The model '{config.name}' makes {config.fps:g} frames per second, not {fps:g}; "
             f"use {config.fps:g} and change the finished video's rate if needed."
         )
-    if audio.ndim != 1:
-        raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give mono samples, (samples,).")
-    if not len(audio):
-        raise FadaError("The audio is empty, which makes 0 frames; give at least one sample.")
-    if not audio.isfinite().all():
-        raise FadaError("The audio has values that are not finite (NaN); check where they come from.")
+    audio = checked_speech(audio)
     frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
     with out_of_memory():
         return networks.audio_encoder.encode(audio.float().to(device), frames, fps)

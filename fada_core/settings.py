@@ -86,7 +86,7 @@ def resolve_settings(info: CheckpointInfo, config: ModelConfig, options: Samplin
     """The settings of a sampling, with the checkpoint's own values where the options leave them open.
 
     Raises:
-        FadaError: the mode does not fit the checkpoint, or a scale is out of range.
+        FadaError: the mode does not fit the checkpoint, or a scale, weight or interval is out of range.
     """
     possible = modes_of(info, config)
     mode = possible[0] if options.mode is None else options.mode
@@ -99,6 +99,10 @@ def resolve_settings(info: CheckpointInfo, config: ModelConfig, options: Samplin
         names = " or ".join(f"'{name}'" for name in possible)
         raise FadaError(f"Mode '{mode}' {reason}; choose mode {names} or load another checkpoint.")
     ranges = info.scale_ranges if mode == "fast" else (SCALE_RANGE, SCALE_RANGE)
+    low, high = options.guidance_interval
+    if not 0 <= low < high <= 1:  # NaN is not either
+        wrong = f"Guidance from {low:g} to {high:g} is no part of the schedule"
+        raise FadaError(f"{wrong}; give two numbers from 0 to 1, the smaller one first.")
     ref_cfg = info.ref_cfg if options.ref_cfg is None else options.ref_cfg
     audio_cfg = info.audio_cfg if options.audio_cfg is None else options.audio_cfg
     return SamplingSettings(

@@ -200,6 +200,12 @@ def test_a_student_without_tokens_has_one_mode(pipe, image):
         student.sample(cond, audio_cfg=3.0)
 
 
+@pytest.mark.parametrize("interval", [(1.0, 0.0), (float("nan"), 1.0), (-5.0, 9.0), (0.5, 0.5)])
+def test_guidance_interval_that_is_none(pipe, cond, interval):
+    with pytest.raises(FadaError, match="no part of the schedule"):
+        pipe.sample(cond, guidance_interval=interval)
+
+
 def test_guidance_interval_saves_evaluations(pipe, cond):
     next(pipe.sample(cond, steps=4, ref_cfg=2.0, audio_cfg=3.0, guidance_interval=(0.0, 0.6)))
     assert pipe.stats.nfe_per_clip == 1 + 1 + 3 + 3

@@ -118,6 +118,26 @@ def from_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
     return torch.from_numpy(soxr.resample(samples.astype(np.float32), sample_rate, SAMPLE_RATE))
 
 
+def checked_speech(audio: Tensor) -> Tensor:
+    """Speech in memory, if it is (samples,) float with 1 as full scale, not necessarily below it.
+
+    Raises:
+        FadaError: another shape or number type, no samples, values that are not finite, or integers' values.
+    """
+    if audio.ndim != 1:
+        raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give mono samples, (samples,).")
+    if not len(audio):
+        raise FadaError("The audio is empty, which makes 0 frames; give at least one sample.")
+    if not audio.is_floating_point():
+        kind = str(audio.dtype).removeprefix("torch.")
+        raise FadaError(f"The audio has samples of the type {kind}; give floats in -1..1, by from_waveform, say.")
+    if not audio.isfinite().all():
+        raise FadaError("The audio has values that are not finite (NaN); check where they come from.")
+    if (peak := float(audio.abs().max())) > LOUD:
+        raise FadaError(f"The audio has samples up to {peak:g}; scale them to -1..1, by from_waveform, say.")
+    return audio
+
+
 def as_planes(waveform: Tensor, sample_rate: int) -> np.ndarray:
     """A waveform, as for `from_waveform`, as (channels, samples) float32, checked."""
     if waveform.ndim > 3 or (waveform.ndim == 3 and len(waveform) != 1):

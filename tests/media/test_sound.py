@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fada_core.errors import FadaError
-from fada_core.media.audio import from_waveform, load_audio, load_recording
+from fada_core.media.audio import checked_speech, from_waveform, load_audio, load_recording
 from fada_core.media.listen import begins_container, listen
 from fada_core.media.soundtrack import playable, soundtrack
 from fada_core.media.video import probe, read_video
@@ -257,6 +257,20 @@ def test_more_than_a_day_of_speech_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_samples_before_channels_are_told(tmp_path: Path) -> None:
     with pytest.raises(FadaError, match="channels before samples"):
         from_waveform(torch.zeros(48000, 2), 48000)
+
+
+def test_speech_in_memory_of_other_ranges_is_told() -> None:
+    good = torch.from_numpy(tone())
+    assert checked_speech(good) is good
+    for wrong, said in (
+        ((good * 32767).to(torch.int16), "int16"),
+        (good * 32767, "samples up to"),
+        (torch.zeros(48000, 2), "shape"),
+        (good * float("nan"), "not finite"),
+        (torch.zeros(0), "empty"),
+    ):
+        with pytest.raises(FadaError, match=said):
+            checked_speech(wrong)
 
 
 # On the standard input
