@@ -21,6 +21,9 @@ PIVOT = np.array([0.0, 6.05, 0.05], np.float32)  # where the head turns: the upp
 
 CHIN, CROWN = 5225, 881  # numbers in hm08
 
+# The base mesh looks stern; this is added to everybody at rest.
+REST = {"browInnerUp": 0.14, "mouthSmileLeft": 0.05, "mouthSmileRight": 0.05, "eyeWideLeft": 0.1, "eyeWideRight": 0.1}
+
 # The ring where closed lips touch, in the middle and to the left of it, in hm08.
 CONTACT_UPPER = (474, 7228, 7226)
 CONTACT_LOWER = (493, 7242, 7236)
@@ -196,6 +199,8 @@ class Head:
             self.neutral[index] += np.float32(weight) * delta
         eyes = np.concatenate([data.helpers[k].base for k in ("left_eye", "right_eye")])
         self.neutral += data.vertices[eyes].mean(0) - self.neutral[eyes].mean(0)
+        for name, weight in REST.items():
+            self.neutral += np.float32(weight) * data.unit_deltas[unit_index(name)]
         row = {int(n): i for i, n in enumerate(data.hm08)}
         self._close_lips([row[n] for n in CONTACT_UPPER], [row[n] for n in CONTACT_LOWER])
         chin, crown = self.neutral[row[CHIN], 1], self.neutral[row[CROWN], 1]

@@ -86,11 +86,11 @@ def sample_light(rng: np.random.Generator, pool: str) -> Light:
         key = temperature(rng.uniform(5600, 8000)) * rng.uniform(1.5, 2.1)
         sky, rim = temperature(rng.uniform(4000, 6500)) * rng.uniform(0.35, 0.65), gray * rng.uniform(0, 0.2)
     elif kind == "outdoor":
-        azimuth, elevation, softness = rng.uniform(0, 80), rng.uniform(25, 60), rng.uniform(0.25, 1.2)
+        azimuth, elevation, softness = rng.uniform(0, 75), rng.uniform(20, 48), rng.uniform(0.25, 1.2)
         key = temperature(rng.uniform(4800, 5800)) * rng.uniform(1.1, 2.2)
         sky, rim = temperature(rng.uniform(7000, 9500)) * rng.uniform(0.6, 1.0), gray * rng.uniform(0, 0.8)
     elif kind == "indoor":
-        azimuth, elevation, softness = rng.uniform(0, 50), rng.uniform(25, 60), rng.uniform(0.6, 1.4)
+        azimuth, elevation, softness = rng.uniform(0, 50), rng.uniform(20, 48), rng.uniform(0.6, 1.4)
         key = temperature(rng.uniform(3800, 6000)) * rng.uniform(1.1, 1.7)
         sky, rim = temperature(rng.uniform(4200, 6500)) * rng.uniform(0.6, 0.9), gray * rng.uniform(0, 0.4)
     elif kind == "night":

@@ -41,13 +41,13 @@ def span(u, v, step_u, step_v, length):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def rasterise(screen, faces, mesh_of, flags, uv, texels, texture, near, ids, lens):
+def rasterise(screen, faces, mesh_of, lots, flags, uv, texels, texture, near, ids, lens):
     """Writes the nearest face of every sample.
 
     `mesh_of` (F,): the face's mesh; per mesh `flags` and `texture` (m, 3) int64: start in `texels`, height, width. A
-    face that is partly clear covers so many of a pixel's 2 x 2 samples; which of them is the face's own lot, so that
-    layers add up and nothing flickers. Clear faces go to `lens` (S, S) int32 where they are nearer than all opaque ones
-    drawn before.
+    face that is partly clear covers so many of a pixel's 2 x 2 samples; which of them its `lots` (F,) 0..7 say, so
+    that layers add up and nothing flickers. Clear faces go to `lens` (S, S) int32 where they are nearer than all opaque
+    ones drawn before.
     """
     size = near.shape[0]
     for t in range(len(faces)):
@@ -71,8 +71,10 @@ def rasterise(screen, faces, mesh_of, flags, uv, texels, texture, near, ids, len
         zi, zj, zk = screen[i, 2], screen[j, 2], screen[k, 2]
         step_z = step_u * zi + step_v * zj + step_w * zk
         cut, clear = flags[m] & 2, flags[m] & 4
+        edge = np.float32(1.001)
         height, width, start = texture[m, 1], texture[m, 2], texture[m, 0]
-        lot = np.uint32(t * np.uint32(2654435761)) >> np.uint32(29)
+        beside, below = 4 if width > 1 else 0, 4 * width if height > 1 else 0
+        lot = lots[t]
         px = np.float32(left + 0.5)
         for y in range(top, bottom + 1):
             py = np.float32(y + 0.5)
@@ -91,10 +93,17 @@ def rasterise(screen, faces, mesh_of, flags, uv, texels, texture, near, ids, len
                         w = np.float32(1.0) - u - v
                         a = u * uv[i, 0] + v * uv[j, 0] + w * uv[k, 0]
                         b = u * uv[i, 1] + v * uv[j, 1] + w * uv[k, 1]
-                        tx = min(width - 1, max(0, int(a * width)))
-                        ty = min(height - 1, max(0, int((np.float32(1.0) - b) * height)))
+                        sx = min(np.float32(width) - edge, max(np.float32(0), a * np.float32(width) - np.float32(0.5)))
+                        sy = (np.float32(1.0) - b) * np.float32(height) - np.float32(0.5)
+                        sy = min(np.float32(height) - edge, max(np.float32(0), sy))
+                        tx, ty = int(sx), int(sy)
+                        fx, fy = sx - np.float32(tx), sy - np.float32(ty)
+                        p = start + (ty * width + tx) * 4 + 3
+                        q = p + below
+                        upper = texels[p] + (np.float32(texels[p + beside]) - np.float32(texels[p])) * fx
+                        lower = texels[q] + (np.float32(texels[q + beside]) - np.float32(texels[q])) * fx
                         step = (lot + (x & 1) * 2 + ((x ^ y) & 1)) & 3
-                        visible = texels[start + (ty * width + tx) * 4 + 3] > 24 + step * 56 + ((lot & 4) << 2)
+                        visible = upper + (lower - upper) * fy > np.float32(20 + step * 56 + ((lot & 4) << 2))
                     if visible:
                         if clear:
                             lens[y, x] = t

@@ -115,8 +115,8 @@ class Renderer:
         self._lens.fill(-1)
         self._depth.fill(1e9)
         raster.rasterise(
-            s["screen"], scene.faces, scene.mesh_of, scene.flags, scene.uv, scene.texels, scene.texture, self._near,
-            self._ids, self._lens,
+            s["screen"], scene.faces, scene.mesh_of, scene.lots, scene.flags, scene.uv, scene.texels, scene.texture,
+            self._near, self._ids, self._lens,
         )  # fmt: skip
         raster.depth_map(scene.points, scene.faces, scene.mesh_of, scene.no_shadow, s["matrix"], self._depth)
         metal = np.float32(scene.overrides.metal if scene.overrides else 0)

@@ -6,6 +6,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from . import assets, organs, raster
 from .assets import unit_index
@@ -85,6 +87,10 @@ class Scene:
         faces = [m.faces.astype(np.int32) + s for m, s in zip(pieces, self.starts, strict=False)]
         self.faces = np.ascontiguousarray(np.concatenate(faces), np.int32)
         self.mesh_of = np.repeat(np.arange(len(pieces), dtype=np.int32), [len(m.faces) for m in pieces])
+        edges = np.concatenate([self.faces[:, :2], self.faces[:, 1:]])
+        graph = sparse.csr_matrix((np.ones(len(edges)), edges.T), (self.starts[-1], self.starts[-1]))
+        _, card = csgraph.connected_components(graph, directed=False)
+        self.lots = (card[self.faces[:, 0]].astype(np.uint32) * np.uint32(2654435761) >> np.uint32(29)).astype(np.int32)
         self.uv = np.ascontiguousarray(np.concatenate([m.uv for m in pieces]), np.float32)
         n = self.starts[-1]
         self.points, self.normals = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
@@ -114,7 +120,8 @@ class Scene:
         """Puts the faces of every mesh nearest first, as the camera sees the head at rest: most of the later ones of
         a mesh with many layers, such as hair, are then hidden before their texture is read."""
         distance = np.linalg.norm(self.points[self.faces].mean(1) - np.array(self.camera.eye), axis=1)
-        self.faces = np.ascontiguousarray(self.faces[np.lexsort((distance, self.mesh_of))])
+        order = np.lexsort((distance, self.mesh_of))
+        self.faces, self.lots = np.ascontiguousarray(self.faces[order]), self.lots[order]
 
     def _tables(self) -> None:
         """Per mesh: flags, kind, colour, gloss, texture's place; and all textures in one run of bytes."""

@@ -151,7 +151,7 @@ def surface(
             open_ = open_ + (ONE - open_) * inside  # occlusion was measured with the mouth closed
     wr, wg, wb = np.float32(0.1), np.float32(0.1), np.float32(0.1)
     if what == 0:
-        wr, wg, wb = np.float32(0.34), np.float32(0.18), np.float32(0.12)
+        wr, wg, wb = np.float32(0.27), np.float32(0.19), np.float32(0.155)
         if inside > 0.5:
             red, green, blue = red * np.float32(0.7), green * np.float32(0.42), blue * np.float32(0.4)
             gloss = np.float32(0.5)
