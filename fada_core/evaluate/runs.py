@@ -92,7 +92,7 @@ def generate(run: Run, case: Case, seed: int) -> tuple[Tensor, dict[str, float]]
     began = time.perf_counter()
     condition = run.pipe.encode(case.portrait[None], case.waveform, region=case.region, identity=case.identity)
     how = {"ref_cfg": run.ref_cfg, "audio_cfg": run.audio_cfg, "solver": run.solver, "compute": run.compute}
-    clips = run.pipe.sample(condition, run.mode, run.steps, seed=seed, **how)
+    clips = run.pipe.sample(condition, run.mode, steps=run.steps, seed=seed, **how)
     frames = torch.cat([run.pipe.decode(latents).cpu() for latents in clips])
     seconds = time.perf_counter() - began
     return frames, {"nfe_per_clip": run.pipe.stats.nfe_per_clip, "seconds_per_video": seconds}
