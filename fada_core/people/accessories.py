@@ -4,9 +4,10 @@ import numpy as np
 
 from . import assets
 from .fabric import weave
-from .garments import cloth, contour
+from .garments import cloth
 from .glue import project_front
 from .mesh import Material, Mesh, Part
+from .neckline import contour
 from .scalp import Skull, base, smooth, unit
 from .shapes import Shape, ball, join, sheet, tube
 

@@ -92,7 +92,7 @@ def combing(cut: Cut, skull: Skull, points: np.ndarray, roots: Roots, part: np.n
         raised = np.stack([0.25 * part, 0.55 * ones, -0.55 * ones], 1)
         return raised * front[:, None] + (away + [0, -0.4, -0.4]) * (1 - front[:, None])
     if kind == "out":
-        return unit(roots.points - skull.centre)
+        return 0.7 * unit(roots.points - skull.centre)
     slope = skull.coordinates(points)[1]  # fall
     front = smooth((16 - roots.inside) / 10) * smooth((62 - np.abs(roots.azimuth)) / 20)  # off the forehead
     aside = np.stack([part, 0.35 * front, -0.25 * ones - 0.5 * front], 1) * smooth((85 - slope) / 40)[:, None]
@@ -120,7 +120,7 @@ def grow_lines(
     raised = np.radians(cut.lift * above * (0.7 + 0.6 * rng.random(n)))[:, None].astype(np.float32)
     forth = np.stack([0.12 * part, np.full(n, -0.1), np.ones(n)], 1).astype(np.float32)
     comb = np.where(fringe[:, None], forth, combing(cut, skull, points, roots, part))
-    comb = comb + rng.normal(0, 0.5 if cut.comb == "out" else 0.12, (n, 3)).astype(np.float32)
+    comb = comb + rng.normal(0, 0.45 if cut.comb == "out" else 0.12, (n, 3)).astype(np.float32)
     flat = unit(comb - (comb * roots.normals).sum(1, keepdims=True) * roots.normals)
     heading = flat * np.cos(raised) + roots.normals * np.sin(raised)
     track = [points]

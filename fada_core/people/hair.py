@@ -25,9 +25,9 @@ STYLES: dict[str, Cut] = {
     "afro": Cut(1900, 2, 0.17, 0.5, 0.4, 0.42, "out", 85, 0.0, 1.0, 0.0, 0.05),
     "bob": Cut(620, 7, 0.17, 3.4, 2.6, 2.4, "fall", 22, 1.2, 0.85, 0.13, 0.35, 6.3, True),
     "long": Cut(440, 10, 0.2, 5.0, 4.2, 4.0, "fall", 20, 1.2, 0.85, 0.11, 0.4, 4.9, True),
-    "ponytail": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
-    "bun": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
-    "braids": Cut(620, 5, 0.13, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
+    "ponytail": Cut(560, 5, 0.14, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
+    "bun": Cut(560, 5, 0.14, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
+    "braids": Cut(560, 5, 0.14, 0, 0, 0, "back", 0, 0, 0, 0.07, 0.0),
 }
 
 
@@ -92,7 +92,7 @@ def lengths(cut: Cut, traits: HairTraits, roots: Roots, rng: np.random.Generator
     if cut.level is None:
         out = out * (0.6 + 0.8 * traits.length)
         out = out * (0.55 + 0.45 * smooth(roots.inside / 7))
-    return out * (0.82 + 0.3 * rng.random(len(out)))
+    return out * (0.94 + 0.08 * rng.random(len(out)) if cut.comb == "out" else 0.82 + 0.3 * rng.random(len(out)))
 
 
 def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> list[Mesh]:
@@ -108,7 +108,7 @@ def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> li
     fibre = replace(fibre_of(traits.curl), ragged=0.3) if traits.style == "bob" else fibre_of(traits.curl)
     texture = atlas(fibre, color, traits.grey, traits.roots, rng)
     under = caps.paint(line, color, traits.grey, 1.0, rng)
-    lift = {"afro": 0.3, "curly": 0.12}.get(traits.style, 0.35 * cut.volume) * volume
+    lift = {"afro": 0.14, "curly": 0.12}.get(traits.style, 0.35 * cut.volume) * volume
     meshes = [caps.cap(skull, line, cut, under, 0.0, "scalp")]
     if lift > 0.03 and not traits.pressed and not cut.covers:
         meshes.append(caps.cap(skull, line, cut, under, lift, "under hair"))
@@ -140,7 +140,7 @@ def tied_hair(
 ) -> list[Mesh]:  # fmt: skip
     """Hair pulled to its knots, and what is behind them."""
     if traits.style == "braids":
-        knots = np.stack([tied.knot(skull, a, 122.0, 0.12) for a in (-128.0, 128.0)])
+        knots = np.stack([tied.knot(skull, a, 122.0, 0.12) for a in (-118.0, 118.0)])
     else:
         knots = tied.knot(skull, 180.0, 60.0 + 35 * traits.part, 0.1)[None]
     lines = tied.pull(skull, roots, knots, layer, cut.volume * (0.6 + traits.volume), cut.segments, rng)
@@ -161,7 +161,7 @@ def tied_hair(
             if traits.curl > 0.3:
                 lines = curl(lines, outward, 0.03 + 0.04 * traits.curl, 1.1 - 0.75 * traits.curl, rng)
         else:
-            aside = np.array([np.sign(at[0]) * 0.4, 0, 1.5], np.float32)
+            aside = np.array([np.sign(at[0]) * 0.1, 0, 3.2], np.float32)
             path = tied.course(skull, at, away, 2.2 + 1.4 * traits.length, 0.15, aside)
             lines, outward = tied.braid(path, 0.15 + 0.05 * traits.volume, 5)
             widths = np.full(len(lines), 0.13, np.float32)

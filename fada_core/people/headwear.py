@@ -66,7 +66,7 @@ def cap(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh
     rows = []
     for t in np.linspace(0, 1, 5):
         reach = np.stack(
-            [0.35 * forward * np.sin(np.radians(a)), -0.3 * forward - bend * (a / 62) ** 2 * forward, forward], 1
+            [0.35 * forward * np.sin(np.radians(a)), -0.42 * forward - bend * (a / 62) ** 2 * forward, forward], 1
         )
         rows.append(inner + t * reach)
     visor = np.stack(rows)

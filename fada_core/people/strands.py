@@ -50,7 +50,7 @@ class Fibre:
 STRAIGHT = Fibre()
 WAVY = Fibre(wave=1.6, turns=3.0)
 CURLY = Fibre(wave=4.0, turns=3.5, thick=2.6, many=14, ragged=0.6)
-COILED = Fibre(wave=6.0, turns=4.0, thick=2.8, many=13, ragged=0.5)
+COILED = Fibre(wave=6.0, turns=4.0, thick=2.8, many=13, ragged=0.3)
 
 
 def atlas(fibre: Fibre, color: np.ndarray, grey: float, roots: float, rng: np.random.Generator) -> np.ndarray:
