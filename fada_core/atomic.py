@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, however the writing ends, and files that one process has for itself."""
+"""Files that are there whole or not at all, and files and folders that one process has for itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import errno
 import logging
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,21 +20,24 @@ from .errors import FadaError
 log = logging.getLogger("fada.files")
 
 LEFTOVER = ".partial"  #: how the folder ends that a file is written in; after a kill it stays
+DAY = 86400  #: seconds; nobody writes one file for that long
 
 
 @contextmanager
-def whole_file(path: Path, size: int = 0) -> Iterator[Path]:
+def whole_file(path: Path, size: int = 0, *, shared: bool = False) -> Iterator[Path]:
     """A path to write to; when the block ends well, what is there takes the place of `path`.
 
     It lies in a folder of its own beside `path`, because libraries put files of their own names next to theirs.
 
     Args:
         size: bytes that will be written, if that is known: a disk that is too small is noticed before.
+        shared: several processes, on several machines even, may write this file at the same time; the last one counts.
 
     Raises:
         FadaError: there is no room, or the place cannot be written to.
     """
-    folder = path.with_name(f".{path.name}{LEFTOVER}")
+    mine = f".{socket.gethostname()[:40]}-{os.getpid()}" if shared else ""
+    folder = path.with_name(f".{path.name}{mine}{LEFTOVER}")
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -56,9 +61,41 @@ def whole_file(path: Path, size: int = 0) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Remove what killed processes left in `folder`, which nobody else may be writing to; returns how many bytes."""
-    found = [path for path in folder.glob(f".*{LEFTOVER}") if path.is_dir()]
+@contextmanager
+def only_worker(folder: Path) -> Iterator[None]:
+    """Within, no other process works in `folder`, which is made; what killed ones left half-written is removed.
+
+    The system lets go of the lock however a process ends.
+
+    Raises:
+        FadaError: another one works there, or the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise FadaError(f"'{folder}' cannot be written ({error.strerror}); choose another place.") from error
+    with file:
+        file.seek(0)
+        owner = file.read(200).strip()
+        if not lock(file):
+            raise FadaError(f"Another process works in '{folder}' ({owner}); wait for its end or choose another --out.")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        if left := remove_leftovers(folder):
+            log.info("removed %.0f MB that a stopped process left in %s", left / 1e6, folder)
+        yield
+
+
+def remove_leftovers(folder: Path, older: float = 0.0) -> int:
+    """Remove what killed processes left in `folder`; returns how many bytes.
+
+    Args:
+        older: than so many seconds; 0 where nobody else can be writing.
+    """
+    latest = time.time() - older
+    found = [path for path in folder.glob(f".*{LEFTOVER}") if path.is_dir() and path.stat().st_mtime <= latest]
     size = sum(file.stat().st_size for path in found for file in path.rglob("*") if file.is_file())
     for path in found:
         shutil.rmtree(path, ignore_errors=True)

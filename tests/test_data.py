@@ -19,7 +19,7 @@ from fada_core.config import TINY
 from fada_core.data.avatars import AvatarSet
 from fada_core.data.manifest import ManifestSet
 from fada_core.data.quality import overall, speech_activity
-from fada_core.data.samples import ClipSample, EncodedClips, encode_clips
+from fada_core.data.samples import BadClipError, ClipSample, EncodedClips, encode_clips
 from fada_core.data.shards import ShardClips, write_shards
 from fada_core.errors import FadaError
 from fada_core.media.video import VideoWriter
@@ -176,19 +176,34 @@ def test_bad_rows_are_left_out_and_named(encode: Encode, tmp_path: Path, caplog:
         "pool": {"pool": "best"},
         "nan-score": {"quality": {"yaw": math.nan}},
     }
+    cases |= {
+        "long-name": {"video": "x" * 300},
+        "deep-name": {"video": "a/" * 450},
+        "nul-boxes": {"boxes": ""},
+        "number": {"video": 5},
+        "fps-huge": {"fps": 10**400},
+        "score-text": {"quality": {"yaw": "left"}},
+        "scores": {"quality": [1]},
+        "split": {"split": {"train": 1}},
+        "playlist": {"video": "list.mp4"},
+        "playlist-sound": {"audio": "list.wav"},
+    }
+    (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path.parent / 'outside.mp4'}\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.wav").write_text(f"ffconcat version 1.0\nfile '{tmp_path.parent / 'outside.mp4'}'\n")
     lines = ["{broken", row("../up"), row("a"), row("a"), *(row(name, **change) for name, change in cases.items())]
     with caplog.at_level(logging.WARNING):
         clips = encode(manifest(tmp_path, *lines))
     assert [sample.id for sample in (clips[i] for i in range(len(clips)))] == ["a"]
     reasons = dict(clips.bad)
-    assert reasons.keys() == {"line 1", "line 2", "a", *cases}
+    where = {name: name for name in cases} | {"fps-huge": f"line {[*cases].index('fps-huge') + 5}"}
+    assert reasons.keys() == {"line 1", "line 2", "a", *where.values()}
     for name, words in {
         "line 1": "no JSON",
         "line 2": "letters",
         "a": "used before",
         "missing": "missing",
-        "mute": "no sound",
-        "no-audio": "no audio",
+        "mute": "'silent.mp4' has no sound; give",
+        "no-audio": "its audio is null",
         "short": "5 frames where 6",
         "slow": "12.5 fps",
         "fps": "30 fps",
@@ -201,9 +216,33 @@ def test_bad_rows_are_left_out_and_named(encode: Encode, tmp_path: Path, caplog:
         "bbox": "64x64",
         "pool": "best",
         "nan-score": "yaw",
+        "long-name": "is missing",
+        "deep-name": "is missing",
+        "number": "its video is 5, not a path",
+        "fps-huge": "401 digits",
+        "score-text": "'yaw' is \"left\"",
+        "scores": "its quality is [1], not an object",
+        "split": "not text",
+        "playlist": "cannot be read as a video",
+        "playlist-sound": "cannot be read as sound",
     }.items():
-        assert words in reasons[name], name
+        assert words in reasons[where.get(name, name)], name
     assert f"{len(reasons)} of {len(lines)} clips are left out" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_manifests_of_other_editors(encode: Encode, tmp_path: Path, encoding: str) -> None:
+    film(tmp_path / "a.mp4")
+    path = manifest(tmp_path, row("a"), row("b", note="Zoë\u2028"))
+    path.write_bytes(path.read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    assert [len(encode(path)), encode(path).bad] == [2, []]
+
+
+def test_clips_that_do_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film(tmp_path / "a.mp4")
+    monkeypatch.setattr("fada_core.data.manifest.MAX_BYTES", 3 * SIZE**2 * (FRAMES - 1))
+    with pytest.raises(BadClipError, match="it is longer than .* s; cut it into pieces"):
+        ManifestSet(manifest(tmp_path, row("a")), SIZE, FPS).fetch(0)
 
 
 def test_nan_that_the_encoder_makes_is_found(networks: Networks, accelerator: Accelerator, tmp_path: Path) -> None:
@@ -241,6 +280,9 @@ def test_encoding_goes_on_and_notices_changes(encode: Encode, accelerator: Accel
     whole = first.paths[0].read_bytes()
     first.paths[0].write_bytes(whole[:1000])
     assert encode(path)[0].quality == 0.5, "a file that is cut off is written again"
+    for content in ("{", '{"id": "a"}', "[" * 9999):
+        save_file(load_file(first.paths[0]), first.paths[0], {"clip": content})
+        assert encode(path)[0].quality == 0.5, "as is one whose facts are damaged"
     other = encode_clips(ManifestSet(path, SIZE, FPS), small_networks(1), accelerator, tmp_path / "cache")
     assert other.paths[0].parent != first.paths[0].parent, "other weights have a place of their own"
 
@@ -283,6 +325,12 @@ def test_tars_give_the_samples_of_the_manifest(encode: Encode, networks: Network
             ShardClips(files[0], networks)
     with pytest.raises(FadaError, match="no shards"):
         ShardClips(tmp_path / "nowhere", networks)
+    files[0].write_bytes(whole.replace(b'"frames": 12', b'"frames": -1'))
+    with pytest.raises(FadaError, match=r"cannot be used: of clip-\d.json, its frames is -1"):
+        ShardClips(files[0], networks)
+    files[0].write_bytes(whole.replace(b'"latents"', b'"patents"'))
+    with pytest.raises(FadaError, match=r"The clip 'clip-\d' in '.*.tar' is damaged \(it has no latents\)"):
+        ShardClips(files[0], networks)[0]
 
 
 def test_quality() -> None:

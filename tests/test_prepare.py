@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+from fada_core.atomic import only_worker
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.config import TINY
 from fada_core.data.manifest import ManifestSet
@@ -334,6 +337,38 @@ def test_shards(footage: Path, tmp_path: Path) -> None:
     clips = encode_clips(source, networks, Accelerator(cpu=True), tmp_path / "cache")
     assert [packed[i].id for i in range(3)] == [clips[i].id for i in range(3)]
     torch.testing.assert_close(packed[1].latents, clips[1].latents)
+
+
+def test_damaged_records_and_other_folders(footage: Path, tmp_path: Path) -> None:
+    """A video whose record is damaged is cut again; a folder of somebody else's, or one in use, is left alone."""
+    first = prepare(settings_for(footage))
+    record = next(path for path in (footage / "out" / "videos").iterdir() if json.loads(path.read_text())["rows"])
+    whole = record.read_text()
+    for content in ("", "[" * 9999, '{"video": 1}', '{"telepathy": 1}', whole[:99], "\0" * 99):
+        record.write_text(content)
+        assert [r.rows for r in prepare(settings_for(footage))] == [r.rows for r in first]
+        assert record.read_text() == whole
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(FadaError, match="mine' is not empty, and not of an earlier run"):
+        prepare(settings_for(footage, out=tmp_path / "mine"))
+    with only_worker(footage / "out"), pytest.raises(FadaError, match="Another process works in '.*out'"):
+        prepare(settings_for(footage))
+
+
+def test_times_that_jump(tmp_path: Path) -> None:
+    """Neither a hang nor a traceback: a damaged timestamp would be days of one picture."""
+    with av.open(tmp_path / "jump.mkv", "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuvj420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 25)
+        for pts in (0, 1, 10**7):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            frame.pts = pts
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(FadaError, match="'jump.mkv' has no picture for 4.* s; convert it to MP4"):
+        list(frames_at(tmp_path / "jump.mkv", 25.0))
 
 
 def test_mistakes_are_named(footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

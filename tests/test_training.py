@@ -258,7 +258,7 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
     process.start()
     while not saved_states(tmp_path):
         time.sleep(0.02)
-    with pytest.raises(FadaError, match=rf"Another training works in .* \(process {process.pid} on"):
+    with pytest.raises(FadaError, match=rf"Another process works in .* \(process {process.pid} on"):
         run(Regression(), SETTINGS, tmp_path)
     process.kill()
     process.join()

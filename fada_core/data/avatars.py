@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic import whole_file
+from ..atomic import DAY, remove_leftovers, whole_file
 from ..people import clip as people
 from ..people.degrade import VISUAL
 from .quality import overall
@@ -59,6 +59,7 @@ class AvatarSet:
     def render(self, workers: int) -> None:
         """Render what is missing; interrupted and resumed at will."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder, older=DAY)
         missing = [i for i in range(self.count) if not self.path(i).exists()]
         if not missing:
             return
@@ -133,7 +134,7 @@ def _render(job: tuple[AvatarSet, int]) -> None:
     tensors |= {name: clip.truth[name].float() for name in ("mouth_box", "eyes_box", "face_box", "openness")}
     if data.clean:
         tensors["clean_frames"] = clip.clean_frames
-    with whole_file(data.path(index)) as partial:
+    with whole_file(data.path(index), shared=True) as partial:
         save_file(
             {name: value.contiguous() for name, value in tensors.items()},
             partial,

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -28,10 +27,38 @@ from ..errors import FadaError
 from ..media.audio import SAMPLE_RATE, load_audio
 from ..media.image import MIN_SIDE, to_square
 from ..media.video import probe, read_video
+from ..records import (
+    OBJECT,
+    Kind,
+    RecordError,
+    check,
+    choice,
+    number,
+    optional,
+    read_json_lines,
+    several,
+    shortened,
+    text,
+)
 from .quality import SILENT_SHARE, overall, speech_activity
 from .samples import BadClipError, Pool, RawClip
 
-ID = re.compile(r"[A-Za-z0-9_-]{1,150}")
+_PATH = text(wanted="a path", longest=1000)
+KINDS: dict[str, Kind] = {
+    "id": text(r"[A-Za-z0-9_-]+", "made of letters, digits, - and _", 150),
+    "pool": choice("high", "moderate"),
+    "fps": number(0.1, 1000),
+    "split": text(longest=100),
+    "video": _PATH,
+    "audio": _PATH,
+    "bbox": optional(several(number(-1e6, 1e6), 4, 4)),
+    "quality": optional(OBJECT),
+    "boxes": optional(_PATH),
+    "identity": optional(_PATH),
+}
+"""What the entries of a line have to be."""
+MAX_BYTES = 2**31  #: of a clip's decoded pictures: two minutes at 512 pixels
+_MAX_VALUES = 10**7  #: of a tensor of boxes
 FPS_TOLERANCE = 0.01  #: relative; 24000/1001 for 23.98, say
 
 
@@ -65,13 +92,11 @@ class ManifestSet:
         self._root = self.path.resolve().parent
         self._rows: list[dict[str, Any] | BadClipError] = []
         seen: set[str] = set()
-        for number, line in enumerate(self.path.read_bytes().splitlines(), 1):
-            if not line.strip():
-                continue
+        for line, entry in read_json_lines(self.path, "the manifest"):
             try:
-                row = _parsed(line, f"line {number}")
+                row = _checked(entry, f"line {line}")
                 if row["id"] in seen:
-                    raise BadClipError(row["id"], f"its id was used before line {number}")
+                    raise BadClipError(row["id"], f"its id was used before line {line}")
                 seen.add(row["id"])
             except BadClipError as error:
                 self._rows.append(error)
@@ -105,9 +130,12 @@ class ManifestSet:
         row = self._row(index)
         try:
             quality = overall(row["quality"])
-            waveform = load_audio(self._file(row, "audio"))
+            longest = MAX_BYTES // (3 * self.size**2)
+            waveform = load_audio(self._file(row, "audio"), duration=(longest + 1) / self.fps)
             frames, corner, scale = self._frames(row, int(len(waveform) / SAMPLE_RATE * self.fps + 0.5))
-        except (FadaError, av.FFmpegError) as error:
+            if len(frames) > longest:
+                raise FadaError(f"it is longer than {longest / self.fps:.0f} s; cut it into pieces")
+        except FadaError as error:
             raise BadClipError(row["id"], str(error)) from error
         boxes = {}
         if row.get("boxes") is not None:
@@ -137,13 +165,13 @@ class ManifestSet:
 
     def _file(self, row: dict[str, Any], name: str) -> Path:
         relative = row.get(name)
-        if not isinstance(relative, str):
+        if relative is None:
             raise BadClipError(row["id"], f"it has no {name}")
-        path = (self._root / relative).resolve()
+        path = Path(os.path.realpath(self._root / relative))
         if not path.is_relative_to(self._root):
-            raise BadClipError(row["id"], f"its {name} '{relative}' lies outside of the manifest's folder")
-        if not path.is_file():
-            raise BadClipError(row["id"], f"its {name} '{relative}' is missing")
+            raise BadClipError(row["id"], f"its {name} '{shortened(relative)}' lies outside of the manifest's folder")
+        if not os.path.isfile(path):  # unlike Path's own, False for names that no disk takes
+            raise BadClipError(row["id"], f"its {name} '{shortened(relative)}' is missing")
         return path
 
     def _frames(self, row: dict[str, Any], most: int) -> tuple[Tensor, Tensor, float]:
@@ -163,6 +191,8 @@ class ManifestSet:
         for picture in read_video(path):
             if len(frames) == most:
                 break
+            if picture.shape[:2] != (facts.height, facts.width):
+                raise BadClipError(row["id"], "its video changes the size of its pictures")
             image = torch.from_numpy(picture[y0:y1, x0:x1]).permute(2, 0, 1)[None].float() / 127.5 - 1
             frames.append(((to_square(image, self.size) + 1) * 127.5).round().to(torch.uint8))
         if not frames:
@@ -178,46 +208,36 @@ class ManifestSet:
                 )
             if not value.isfinite().all():
                 raise BadClipError(row["id"], f"its {name} boxes hold NaN or infinite values")
-        return {name: value[:count].float() for name, value in boxes.items()}
+        return {name: value[:count] for name, value in boxes.items()}
 
     def _identity(self, row: dict[str, Any]) -> Tensor:
         embedding = self._tensors(row, "identity", ("identity",)).get("identity")
         if embedding is None or embedding.ndim != 1 or not embedding.isfinite().all():
             raise BadClipError(row["id"], "its identity file has no embedding 'identity' of finite numbers, (d,)")
-        return embedding.float()
+        return embedding
 
     def _tensors(self, row: dict[str, Any], entry: str, names: Sequence[str]) -> dict[str, Tensor]:
-        """Those of the tensors `names` that the file of this entry has."""
+        """Those of the tensors `names` that the file of this entry has, as floats."""
         try:
             with safe_open(self._file(row, entry), "pt") as file:
-                return {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+                found = [name for name in names if name in file.keys()]  # noqa: SIM118 - not a dict
+                if any(math.prod(file.get_slice(name).get_shape()) > _MAX_VALUES for name in found):
+                    raise BadClipError(row["id"], f"its {entry} are larger than those of any clip")
+                return {name: file.get_tensor(name).float() for name in found}
+        except (SafetensorError, OSError) as error:
             raise BadClipError(row["id"], f"its {entry} cannot be read ({error})") from error
 
 
-def _parsed(line: bytes, where: str) -> dict[str, Any]:
-    """An entry with everything that does not need its files checked."""
+def _checked(entry: Any | RecordError, where: str) -> dict[str, Any]:
+    """A line's entry, if everything in it is right that does not need its files."""
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadClipError(where, f"it is no JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise BadClipError(where, "it is no JSON object")
-    name = row.get("id")
-    if not isinstance(name, str) or not ID.fullmatch(name):
-        raise BadClipError(where, f"its id {name!r} is not made of letters, digits, - and _")
-    if row.get("pool") not in ("high", "moderate"):
-        raise BadClipError(name, f"its pool {row.get('pool')!r} is neither high nor moderate")
-    if not _is_number(row.get("fps")) or row["fps"] <= 0:
-        raise BadClipError(name, f"its fps {row.get('fps')!r} is no positive number")
-    box = row.get("bbox")
-    if box is not None and not (isinstance(box, list) and len(box) == 4 and all(_is_number(v) for v in box)):
-        raise BadClipError(name, f"its bbox {box!r} is not [x0, y0, x1, y1]")
-    row["quality"] = row.get("quality") or {}
-    if not isinstance(row["quality"], dict):
-        raise BadClipError(name, f"its quality {row['quality']!r} is no JSON object")
-    return row
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(entry, RecordError):
+            raise entry
+        check(entry, {"id": KINDS["id"]}, ("id",))
+    except RecordError as error:
+        raise BadClipError(where, str(error)) from error
+    try:
+        check(entry, KINDS, ("pool", "fps"))
+    except RecordError as error:
+        raise BadClipError(entry["id"], str(error)) from error
+    return entry | {"quality": entry.get("quality") or {}}

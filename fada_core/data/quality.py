@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FadaError
+from ..records import shortened, shown
 
 SPEECH_WINDOW = 320  #: samples: 20 ms at 16 kHz
 SPEECH_FLOOR_DB = -45.0  #: of full scale; quieter windows are taken for silence, whatever the rest of the clip is like
@@ -68,7 +69,9 @@ def overall(scores: Mapping[str, float | None]) -> float:
     known = {name: value for name, value in scores.items() if value is not None}
     for name, value in known.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise FadaError(f"The quality score '{name}' is {value!r}; give a finite number, or leave it out.")
+            raise FadaError(
+                f"The quality score '{shortened(name)}' is {shown(value)}; give a finite number, or leave it out."
+            )
     if "overall" in known:
         return min(1.0, max(0.0, float(known["overall"])))
     values = {name: abs(value) if name in _EITHER_WAY else value for name, value in known.items()}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,8 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from ..atomic import DAY, remove_leftovers, whole_file
 from ..errors import FadaError
 from ..models.networks import Networks
+from ..records import FLAG, Kind, RecordError, check, choice, number, parse_json, text
 from .faces import clip_box
 
 log = logging.getLogger("fada.data")
@@ -121,7 +122,15 @@ class EncodedClips:
 
 
 def build_sample(tensors: dict[str, Tensor], facts: dict[str, str | float | bool]) -> ClipSample:
-    """A sample from what `encode_clips` stores: tensors by field name, and the other fields."""
+    """A sample from what `encode_clips` stores: tensors by field name, and the other fields.
+
+    Raises:
+        BadClipError: tensors are missing.
+    """
+    for name in ("portrait", "latents", "audio", "weights"):
+        if name not in tensors:
+            raise BadClipError(str(facts["id"]), f"it has no {name}")
+    tensors = {field.name: tensors[field.name] for field in fields(ClipSample) if field.name in tensors}
     named = {name: facts[name] for name in ("id", "pool", "quality", "silent")}
     return ClipSample(**{"target_latents": None, **tensors, **named})
 
@@ -138,6 +147,8 @@ def encode_clips(source: ClipSource, networks: Networks, accelerator: Accelerato
     """
     folder = cache / encoder_fingerprint(networks)
     folder.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        remove_leftovers(folder, older=DAY)
     mine = range(accelerator.process_index, len(source), accelerator.num_processes)
     found: list[tuple[int, str, str]] = []  # index, id, pool
     bad: list[tuple[str, str]] = []
@@ -216,15 +227,39 @@ def loss_weights(clip: RawClip, grid: int) -> Tensor:
     return weights
 
 
+FACTS: dict[str, Kind] = {
+    "id": text(longest=300),
+    "pool": choice("high", "moderate"),
+    "quality": number(0, 1),
+    "silent": FLAG,
+    "frames": number(1, 10**6, whole=True),
+    "identity": number(0, 10**6, whole=True),
+    "digest": text(),
+    "encoders": text(longest=64),
+}
+"""What is stored of a clip besides its tensors."""
+
+
+def read_facts(content: str | bytes) -> dict[str, str | float | bool]:
+    """What is stored of a clip, from its JSON.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    facts = parse_json(content)
+    check(facts, FACTS, ("id", "pool", "quality", "silent", "frames", "encoders"))
+    return facts
+
+
 def _cached_facts(path: Path, digest: str) -> dict[str, str | float | bool] | None:
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["clip"])
-    except SafetensorError:  # cut off by something other than us, a copy that stopped for example
+            facts = read_facts((file.metadata() or {}).get("clip", ""))
+    except (SafetensorError, RecordError):  # cut off by something other than us, a copy that stopped for example
         return None
-    return facts if facts["digest"] == digest else None
+    return facts if facts.get("digest") == digest else None
 
 
 def _encode(
@@ -263,10 +298,8 @@ def _encode(
     for kind, value in tensors.items():
         if not value.isfinite().all():
             raise BadClipError(name, f"its {kind} came out as NaN or infinite")
-    # Named by the process too: on a shared disk, a restarted one may overlap with one that is just ending.
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({kind: value.contiguous() for kind, value in tensors.items()}, partial, {"clip": json.dumps(facts)})
-    os.replace(partial, path)
+    with whole_file(path, shared=True) as partial:
+        save_file({kind: value.contiguous() for kind, value in tensors.items()}, partial, {"clip": json.dumps(facts)})
     return facts
 
 

@@ -12,13 +12,14 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import FadaError
 from ..models.networks import Networks
+from ..records import MAX_LINE, RecordError
 from .samples import (
     BadClipError,
     ClipSample,
@@ -27,6 +28,7 @@ from .samples import (
     build_sample,
     check_facts,
     encoder_fingerprint,
+    read_facts,
     report_bad,
 )
 
@@ -108,7 +110,13 @@ class ShardClips:
 
     def __getitem__(self, index: int) -> ClipSample:
         member = self._members[index]
-        return build_sample(_tensors(member), member.facts)
+        try:
+            return build_sample(_tensors(member), member.facts)
+        except (SafetensorError, BadClipError) as error:
+            raise FadaError(
+                f"The clip '{member.facts['id']}' in '{member.shard.name}' is damaged ({error}); copy or make the tar "
+                "again."
+            ) from error
 
     def counts(self) -> dict[Pool, int]:
         """How many clips each pool has."""
@@ -128,12 +136,16 @@ def _members(shard: Path) -> list[_Member]:
     try:
         with tarfile.open(shard, "r:") as tar:
             for info in tar:
+                if not info.isreg() or info.issparse():
+                    continue
                 name, _, kind = info.name.rpartition(".")
                 found.setdefault(name, {})[kind] = info
                 if kind == "json":
-                    facts[name] = json.load(tar.extractfile(info))  # type: ignore[arg-type]
-    except (tarfile.TarError, EOFError, ValueError) as error:
+                    facts[name] = read_facts(tar.extractfile(info).read(MAX_LINE + 1))  # type: ignore[union-attr]
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise FadaError(f"'{shard.name}' is no whole tar file ({error}); copy or make it again.") from error
+    except RecordError as error:
+        raise FadaError(f"'{shard.name}' cannot be used: of {info.name}, {error}; make it again.") from error
     members = []
     for name, kinds in found.items():
         data = kinds.get("safetensors")

@@ -67,6 +67,8 @@ def opened(source: Path | BinaryIO, name: str, kind: Kind) -> Iterator[av.contai
                 size = f"{streams[0].width}x{streams[0].height}"
                 raise FadaError(f"{name} has pictures of {size} pixels; give a smaller video.")
             yield container
+    except FadaError:  # a ValueError, too
+        raise
     except av.FFmpegError as error:
         what = "read as sound" if kind == "sound" else "read as a video"
         reason = error.strerror

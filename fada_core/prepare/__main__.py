@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from ..atomic import only_worker, whole_file
 from ..checkpoint import load_checkpoint
 from ..command import run_command
 from ..data.manifest import ManifestSet
@@ -30,6 +32,7 @@ from ..errors import FadaError
 from ..face.detect import Detector, load_detector
 from ..face.identity import Embedder, load_identity
 from ..face.region import MARGIN
+from ..records import shortened
 from .clips import Record, Settings, digest, make_clips, name_of
 from .measures import Thresholds
 from .report import write_report
@@ -85,12 +88,35 @@ def prepare(config: PrepareConfig) -> list[Record]:
     _check(config)
     if not config.videos.is_dir():
         raise FadaError(f"There is no folder '{config.videos}'; give a folder of videos.")
+    begun = any((config.out / name).exists() for name in ("lock", "videos"))
+    if config.out.exists() and not begun and not _is_empty(config.out):
+        raise FadaError(f"'{config.out}' is not empty, and not of an earlier run; give --out another name.")
+    with only_worker(config.out):
+        return _prepare(config)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8, as Python keeps them in names
+        return False
+    return True
+
+
+def _prepare(config: PrepareConfig) -> list[Record]:
     out = config.out.resolve()
     videos = sorted(
         path.relative_to(config.videos).as_posix()
         for path in config.videos.rglob("*")
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.resolve().is_relative_to(out)
     )
+    for video in [video for video in videos if not _is_text(video)]:
+        log.warning("left out %s: its name is no UTF-8; rename the file", shortened(video, 200))
+        videos.remove(video)
     if not videos:
         raise FadaError(f"There is no video in '{config.videos}'; known kinds are {', '.join(SUFFIXES)}.")
     settings = _settings(config)
@@ -150,7 +176,11 @@ def _finished(config: PrepareConfig, settings: Settings, video: str) -> Record |
     path = _record_path(config, video)
     if not path.exists():
         return None
-    record = Record.read(path)
+    try:
+        record = Record.read(path)
+    except FadaError as error:  # of a disk that was full, say
+        log.info("made again: %s", error)
+        return None
     same = record.error is None and record.digest == digest(config.videos / video, settings)
     return record if same else None
 
@@ -169,6 +199,11 @@ def _made(config: PrepareConfig, settings: Settings, videos: Sequence[str]) -> I
         jobs = [pool.submit(_in_worker, config.videos, video, config.out, settings) for video in videos]
         try:
             yield from (job.result() for job in as_completed(jobs))
+        except BrokenProcessPool as error:
+            raise FadaError(
+                "The system ended a process that was cutting a video, for lack of memory mostly; lower --workers, and "
+                "start again to go on."
+            ) from error
         finally:
             for job in jobs:  # after an error or Ctrl-C, only what is under way is finished
                 job.cancel()
@@ -208,10 +243,8 @@ def _shards(config: PrepareConfig) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _sentence(config: PrepareConfig, records: Iterable[Record]) -> str:

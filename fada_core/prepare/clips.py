@@ -27,6 +27,7 @@ from ..face.region import FaceRegion, find_face
 from ..media.audio import SAMPLE_RATE
 from ..media.image import to_square
 from ..media.video import VideoWriter
+from ..records import OBJECT, Kind, RecordError, check, number, optional, read_json, several, text
 from .footage import analyse, frames_at, sound_of
 from .measures import Thresholds, light, yaw
 from .tracks import Track, cut_up, find_tracks, union
@@ -65,7 +66,26 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """
+        Raises:
+            FadaError: the file is damaged.
+        """
+        facts = read_json(path, "the record")
+        try:
+            check(facts, _RECORD, ("video", "digest"), only=True)
+        except RecordError as error:
+            raise FadaError(f"The record '{path}' is damaged: {error}; delete it.") from error
+        return cls(**facts)
+
+
+_RECORD: dict[str, Kind] = {
+    "video": text(),
+    "digest": text(),
+    "seconds": number(0),
+    "rows": several(OBJECT, 0, 10**6),
+    "dropped": several(OBJECT, 0, 10**6),
+    "error": optional(text()),
+}
 
 
 def digest(video: Path, settings: Settings) -> str:

@@ -21,6 +21,7 @@ CUT_DIFFERENCE = 0.08  #: mean change of a thumbnail's values (0..1) from which 
 CUT_RATIO = 4.0  #: and by how much it has to stand out from the changes before it: a moving camera is no cut
 _CUT_MEMORY = 12  # frames
 _THUMBNAIL = 32
+_LONGEST_GAP = 600.0  # seconds between a frame and the next, or between the first frame and the first sound
 _DETECTION_SIDE = 1280  # pixels; larger pictures are shrunk for the detector
 
 
@@ -30,7 +31,7 @@ def frames_at(path: Path, fps: float) -> Iterator[np.ndarray]:
     Frames are dropped or repeated, never blended; variable frame rates are followed by their timestamps.
 
     Raises:
-        FadaError: not a readable video.
+        FadaError: not a readable video, or one whose times jump or whose pictures change their size.
     """
     path = existing_file(path, "a video")
     name = f"'{path.name}'"
@@ -45,12 +46,18 @@ def frames_at(path: Path, fps: float) -> Iterator[np.ndarray]:
             first = now if before is None else first
             time = now - first
             pixels = _upright(frame)
+            if time - (before or 0.0) > _LONGEST_GAP:
+                raise FadaError(f"{name} has no picture for {time - (before or 0.0):.0f} s; convert it to MP4.")
+            if shown is not None and pixels.shape != shown.shape:
+                raise FadaError(f"{name} changes the size of its pictures; cut it where it does.")
             while tick / fps <= time + 1e-6:
                 nearer = before is None or time - tick / fps <= tick / fps - before
                 yield pixels if nearer else shown  # type: ignore[misc] - set with `before`
                 tick += 1
             shown, before = pixels, time
-        while shown is not None and tick / fps < time + 1 / rate - 1e-6:  # the last frame lasts as long as others
+        while (
+            shown is not None and tick / fps < time + min(1.0, 1 / rate) - 1e-6
+        ):  # the last frame lasts as long as others
             yield shown
             tick += 1
 
@@ -72,7 +79,10 @@ def sound_of(path: Path) -> Tensor:
         heard = next((frame.time for frame in decoded(container, "sound", name, tell=False)), None)
     with opened(path, name, "video") as container:
         seen = next((frame.time for frame in decoded(container, "video", name, tell=False)), None)
-    late = round(((heard or 0.0) - (seen or 0.0)) * SAMPLE_RATE)
+    late = (heard or 0.0) - (seen or 0.0)
+    if abs(late) > _LONGEST_GAP:
+        raise FadaError(f"{name} has {late:.0f} s between its first picture and its first sound; convert it to MP4.")
+    late = round(late * SAMPLE_RATE)
     return F.pad(waveform, (late, 0))  # a negative number cuts off
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from ..atomic import lock, remove_leftovers
+from ..atomic import only_worker
 from ..errors import FadaError
 from ..records import shown
 
@@ -34,37 +32,17 @@ def agreed(value: Any, accelerator: Accelerator) -> Any:
 
 @contextmanager
 def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Within, no other training works in `folder`; what killed ones left there half-written is removed.
-
-    The system lets go of the lock however a process ends.
-
-    Raises:
-        FadaError: another training works there, or the folder cannot be made; on every process alike.
-    """
-    file, problem = None, None
-    if accelerator.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = (folder / "lock").open("a+")
-            file.seek(0)
-            owner = file.read(200).strip()
-            if lock(file):
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
-                if left := remove_leftovers(folder):
-                    log.info("removed %.0f MB that a stopped training left in %s", left / 1e6, folder)
-            else:
-                problem = f"Another training works in '{folder}' ({owner}); wait for its end or choose another --out."
-        except OSError as error:
-            problem = f"'{folder}' cannot be written ({error.strerror}); choose another --out."
-    try:
+    """`only_worker` for a training of several processes: the main one holds the lock, an error comes on each alike."""
+    with ExitStack() as stack:
+        problem = None
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(only_worker(folder))
+            except FadaError as error:
+                problem = str(error)
         if problem := agreed(problem, accelerator):
             raise FadaError(problem)
         yield
-    finally:
-        if file is not None:
-            file.close()
 
 
 def check_settings(began: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
