@@ -118,12 +118,18 @@ class VideoWriter:
         folder = self.format == "png"
         if self._piped:
             return self
-        check_folder(self.path, self._job) if folder else check_place(self.path)
+        check_place(self.path, folder=folder)
         self._new = not os.path.lexists(self.path)
         try:
             self._held.enter_context(held(self.path, folder=folder))
         except OSError as error:
             raise self._failure(error) from error
+        if folder:
+            try:
+                check_folder(self.path, self._job)
+            except FadaError:
+                self._held.close()
+                raise
         return self
 
     def _opened(self) -> Sink:
