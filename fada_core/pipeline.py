@@ -152,6 +152,17 @@ class Pipeline:
             features = encode_speech(self.networks, self.device, audio, fps)
         return Job(self.config, subject, features)
 
+    @torch.inference_mode()
+    def reconstruct(self, image: Tensor, region: FaceRegion | None = None) -> Tensor:
+        """The square that is animated, encoded and decoded again with nothing denoised: (1, 3, size, size) in -1..1,
+        float32 on the CPU. What a frame changes is its difference from this (`face.paste`).
+
+        Raises:
+            FadaError: as `encode` for the picture, or out of memory.
+        """
+        subject = encode_portrait(self.networks, self.device, image, region)
+        return self.decode(subject.portrait).float().cpu()
+
     def sample(
         self,
         job: Job,

@@ -41,9 +41,10 @@ class Settings(SamplingOptions):
     the middle of the picture is used)."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
-    paste_back: bool = False
-    """Put the animated square back into the portrait: the video has the portrait's size, up to two megapixels, which
-    play everywhere; a folder of frames has all of it."""
+    square: bool = False
+    """The plain square around the face that the model makes. Else it goes back into the whole picture, whose own detail
+    stays where nothing moved; the video has the picture's size, up to two megapixels, which play everywhere, and a
+    folder of frames has all of it."""
     json: bool = False
     """Print one line of JSON for each video and nothing else to stdout."""
 
@@ -75,7 +76,7 @@ JOB = {
     "start": number(0),
     "duration": number(0),
     "face_box": several(number(), 4, 4),
-    "paste_back": FLAG,
+    "square": FLAG,
 }
 """What a job of a list may say of itself; the rest is the same for all, so that the model is loaded once."""
 
@@ -93,7 +94,7 @@ class JobsConfig(Settings):
 
     jobs: Path
     """A file with one JSON object a line: image, audio, out, and any of sheet, mode, steps, ref_cfg, audio_cfg, seed,
-    start, duration, face_box, paste_back. Paths are relative to it. Results go to NAME.results.jsonl beside it."""
+    start, duration, face_box, square. Paths are relative to it. Results go to NAME.results.jsonl beside it."""
 
 
 def plain(settings: Settings) -> dict[str, Any]:

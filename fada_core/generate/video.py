@@ -77,11 +77,12 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
     size, fps = pipe.config.size, pipe.config.fps
     region = _region(config, portrait)
     paste, (width, height) = None, (size, size)
-    if config.paste_back:
+    if not config.square:
         width, height = playable_size(region.width, region.height, kind)
         if width < region.width:
             log.info("The video has %dx%d pixels, which play everywhere; a folder of frames has all.", width, height)
-        paste = PasteBack(*shrunk(portrait, region, width, height))
+        still = pipe.reconstruct(portrait, region)
+        paste = PasteBack(*shrunk(portrait, region, width, height), still=still)
     frames = 0 if recording is None else math.ceil(len(recording.samples) * fps / SAMPLE_RATE)
     if str(config.out) != STDIO:
         check_room(config.out, kind, frames, width, height)

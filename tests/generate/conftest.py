@@ -37,10 +37,13 @@ def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run
             "model": folder / "model.safetensors",
             "out": tmp_path / "out.mp4",
             "device": "cpu",
+            "square": True,
             **changes,
         }
         arguments: list[str] = []
         for name, value in options.items():
+            if value is False:
+                continue
             values = [] if value is True else str(value).split() if name == "face_box" else [str(value)]
             arguments += [f"--{name.replace('_', '-')}", *values]
         code = main(arguments)

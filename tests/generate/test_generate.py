@@ -84,7 +84,7 @@ def test_a_folder_takes_png_frames(run: Run, tmp_path: Path) -> None:
 def test_the_face_moves_in_the_whole_portrait(run: Run, tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 255, (900, 700, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "portrait.png")
-    given = {"image": tmp_path / "portrait.png", "face_box": "420 100 600 320", "paste_back": True}
+    given = {"image": tmp_path / "portrait.png", "face_box": "420 100 600 320", "square": False}
     code, out, _ = run(**given, json=True, out=tmp_path / "frames", duration=0.2, sheet=tmp_path / "sheet.png")
     assert code == 0
     assert (json.loads(out)["width"], json.loads(out)["height"]) == (700, 900)
@@ -293,7 +293,7 @@ def test_listening_gives_up_waiting_but_not_the_speech() -> None:
         assert not any(map(len, pieces))
 
 
-@pytest.mark.parametrize("paste", [{}, {"paste_back": True, "face_box": "5 5 30 30"}], ids=["square", "pasted"])
+@pytest.mark.parametrize("paste", [{}, {"square": False, "face_box": "5 5 30 30"}], ids=["square", "pasted"])
 def test_no_other_thread_computes_on_a_cpu(run: Run, monkeypatch: pytest.MonkeyPatch, paste: dict[str, object]) -> None:
     """It would slow the networks' own threads: see `Behind`."""
     computed: list[str] = []
