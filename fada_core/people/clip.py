@@ -21,6 +21,7 @@ from .person import Person, make_scene, sample_person
 from .phones import SAMPLE_RATE, Phoneme
 from .render import Motion, Renderer
 from .scene import Scene
+from .skin import polished
 from .speech import Speech, fitted, sample_voice, talk
 
 Pool = Literal["high", "moderate"]
@@ -29,6 +30,7 @@ SPEECHLESS = 0.12  #: share of clips in which nobody speaks, so that a model lea
 CALM = 0.5  #: share of the clips in which the head hardly moves
 _RESTING = np.array([[0.0], [0.0], [1.0]])  # contacts of lips that rest on each other
 FILMED = (styles.STYLES[0], "black and white", *styles.STATUES)  #: styles of pictures that a camera took
+FIGURES = ("rendering", "anime")  #: styles in which skin has no pores
 OFF_STEP = 2  #: frames by which the sound of a moderate clip is early or late at most
 
 
@@ -148,6 +150,10 @@ def sample(
 
     person = sample_person(rng(0, person_seed), pool)
     style = styles.sample_style(rng(5), pool) if style is None else style
+    if style in FIGURES:
+        person = replace(person, skin=polished(person.skin))
+    elif style in styles.STATUES:  # nobody carves a hand before the mouth, which hides what a model is to learn
+        person = replace(person, wardrobe=replace(person.wardrobe, mask=False, prop=""))
     scene = make_scene(person, rng(1), pool, size, style)
 
     words = rng(3, words_seed)
