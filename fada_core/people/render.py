@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import FadaError
-from . import assets, raster, shade
+from . import assets, pixels, raster
 from .head import Posed
 from .light import direction
 from .mesh import Part
@@ -120,8 +120,8 @@ class Renderer:
         )  # fmt: skip
         raster.depth_map(scene.points, scene.faces, scene.mesh_of, scene.no_shadow, s["matrix"], self._depth)
         metal = np.float32(scene.overrides.metal if scene.overrides else 0)
-        shade.picture(
-            self._ids, self._near, self._lens, s["screen"], self.factor, s["exposure"], s["background"], shade.ENCODE,
+        pixels.picture(
+            self._ids, self._near, self._lens, s["screen"], self.factor, s["exposure"], s["background"], pixels.ENCODE,
             scene.part, scene.faces, scene.mesh_of, scene.kind, scene.color, scene.gloss, scene.two_sided,
             scene.texture, scene.texels, scene.uv, scene.points, scene.normals, scene.tangents, scene.attributes,
             scene.slopes, scene.crease_weights(posed), s["eye"], s["lamp"], s["matrix"], self._depth,

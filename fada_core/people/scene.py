@@ -20,6 +20,8 @@ from .skin import SkinMaps
 SHADOW_SIZE, SHADOW_SPAN = 144, 5.4  # texels and dm a side of the lamp's depth map
 OCCLUSION_DIRECTIONS, OCCLUSION_SIZE, OCCLUSION_SPAN = 40, 128, 5.6
 
+STRANDS = (Part.HAIR, Part.BEARD)
+
 
 def reduce(texture: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
     """A texture (H, W, 4) uint8 averaged over cells of `factors` rows and columns, colours weighted by alpha."""
@@ -102,6 +104,8 @@ class Scene:
         self.attributes[:skin_end, 2] = data.region("inside_mouth")
         self.pose(self.head.pose(np.zeros(len(assets.UNITS))))
         self.no_shadow = np.array([m.material.kind in ("eye", "teeth", "tongue", "glass") for m in pieces])
+        if o is not None:  # a statue's hair is one mass, not strands that darken one another
+            self.no_shadow |= np.array([m.part in STRANDS for m in pieces])
         self.attributes[:, 0] = self._occlusion()
         self._focused: Camera | None = None
 
@@ -196,6 +200,9 @@ class Scene:
                 self.points[s] = posed.place(mesh)
             if known is not None:
                 self.normals[s] = known
+            elif self.overrides is not None and mesh.part in STRANDS:  # one mass, with the skull's roundness
+                outward = self.points[s] - posed.rotate(np.array([[0, self.head.middle + 0.1, 0.35]], np.float32))
+                self.normals[s] = outward / np.linalg.norm(outward, axis=1, keepdims=True)
             elif self._rest_normals[n] is not None:
                 self.normals[s] = posed.rotate_direction(self._rest_normals[n], mesh.neck)
             else:

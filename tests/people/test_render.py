@@ -82,3 +82,11 @@ def test_truth_agrees_with_pixels():
 def test_a_mask_needs_a_known_name():
     with pytest.raises(FadaError, match="no mask 'nose'"):
         mask(np.zeros((4, 4), np.uint8), "nose")
+
+
+def test_a_statue_is_of_one_stuff():
+    rng = np.random.default_rng(6)
+    statue = make_scene(sample_person(rng, "high"), rng, "high", SIZE, "marble")
+    picture, parts, _ = Renderer(SIZE).frames(statue, Motion.still(units(jawOpen=0.2)[None]))
+    eyes, skin = (picture[0][parts[0] == p].mean(0) for p in (Part.EYES, Part.SKIN))
+    assert np.abs(eyes - skin).max() < 70 and np.ptp(eyes) < 40  # blank, without an iris or a white
