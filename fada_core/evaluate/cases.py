@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import avatars
-from ..avatars.speech import SAMPLE_RATE, Speech
 from ..data.avatars import HELD_OUT_SEED
 from ..data.samples import Pool
 from ..face.region import FaceRegion
+from ..people.clip import sample
+from ..people.performance import perform
+from ..people.phones import SAMPLE_RATE
+from ..people.speech import Speech
 from .frechet import Features
 from .lips import LipsRegressor
 from .metrics import Truth, measure
@@ -63,12 +65,11 @@ def held_out_words(count: int, seconds: float, fps: float) -> list[Words]:
     found: list[Words] = []
     seed = HELD_OUT_SEED
     while len(found) < count:
-        clip = avatars.sample(seed, "high", seconds - SILENCE, size=16, fps=fps)  # small, as nobody looks at it
-        openness = clip.truth["openness"]
+        act = perform(seed, "high", seconds - SILENCE, fps)
+        openness = torch.from_numpy(act.mouth["openness"])
         if openness.std() > _STANDS_STILL:
-            speech = Speech(torch.as_tensor(clip.waveform), clip.phonemes, clip.text, clip.voice)
             openness = F.pad(openness, (0, round(seconds * fps) - len(openness)))
-            found.append(Words(seed, speech, openness))
+            found.append(Words(seed, act.speech, openness))
         seed += 1
     return found
 
@@ -77,7 +78,7 @@ def held_out_words(count: int, seconds: float, fps: float) -> list[Words]:
 class AvatarCases:
     """Held-out avatars of one pool; both pools say the same words, so that only the faces tell them apart.
 
-    Avatars of the moderate pool keep everything about them that is style: odd colours and proportions, glasses, beards,
+    Avatars of the moderate pool keep everything about them that is style: paintings, drawings, statues, wild light,
     masks, turned and livelier heads. Their portraits, frames and sound have none of that pool's defects (darkness,
     blur, compression, noise, sound out of step): should the video of a noisy portrait be noisy? There is no one answer
     to compare with, and the lips regressor reads defective pictures less well.
@@ -93,13 +94,15 @@ class AvatarCases:
 
     def __iter__(self) -> Iterator[Case]:
         for index, words in enumerate(self.words):
-            made = {"size": self.size, "fps": self.fps, "speech": words.speech}
-            clip = avatars.sample(words.seed, self.pool, self.seconds, **made)
+            made = {"size": self.size, "fps": self.fps, "speech": words.speech, "framing": "face"}
+            clip = sample(words.seed, self.pool, self.seconds, **made)
             # Before any delay or noise, which only the pool's own waveform has.
             samples = int(len(clip.frames) / self.fps * SAMPLE_RATE)  # never a frame more
-            waveform = F.pad(words.speech.waveform, (0, samples - len(words.speech.waveform)))
-            hidden = clip.identity.mask != "none"
-            truth = Truth(clip.portrait, clip.clean_frames.float() / 127.5 - 1, clip.truth, hidden)
+            said = torch.from_numpy(words.speech.waveform)
+            waveform = F.pad(said, (0, samples - len(said)))
+            hidden = clip.person.wardrobe.mask or bool(clip.person.wardrobe.prop)
+            portrait, frames = (value.float() / 127.5 - 1 for value in (clip.clean_portrait, clip.clean_frames))
+            truth = Truth(portrait, frames, clip.truth, hidden)
             other = self.words[(index + 1) % len(self.words)].openness
             judge = partial(
                 measure, truth=truth, other_openness=other, regressor=self.regressor, clip_frames=self.clip_frames

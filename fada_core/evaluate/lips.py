@@ -15,7 +15,7 @@ MAX_OFFSET = 5  #: frames of lag that `correlation_and_offset` looks at on eithe
 
 
 class LipsRegressor(nn.Module):
-    """Mouth openness (0 closed .. 1 widest) of drawn faces: `(n, 3, h, w)` in -1..1 -> `(n,)`."""
+    """Mouth openness (0 closed .. 1 widest) of rendered people: `(n, 3, h, w)` in -1..1 -> `(n,)`."""
 
     widths = (24, 32, 48, 64)
 

@@ -24,7 +24,7 @@ from ..face.region import FaceRegion, crop, find_face
 from ..media.audio import SAMPLE_RATE, load_audio
 from ..media.image import load_image
 from ..media.video import probe, read_video
-from ..people.clip import sample
+from ..people.performance import perform
 from .cases import Case, EvaluationSet
 from .lips import correlation
 from .mesh import FaceMesh, openness, still_mask
@@ -120,8 +120,9 @@ def portrait_sets(config: PortraitsConfig, seconds: float, size: int, fps: float
         paths = _files(config.portraits, PICTURES)
         if not paths:
             raise FadaError(f"There is no picture in '{config.portraits}'; give a folder of portraits.")
-        said = sample(HELD_OUT_SEED + config.words, "high", seconds, size=64, fps=fps)  # nobody looks at it
-        cases = PortraitCases(paths, said.waveform, said.truth["openness"], size, clip, mesh, detector)
+        said = perform(HELD_OUT_SEED + config.words, "high", seconds, fps)
+        waveform, opened = (torch.from_numpy(value) for value in (said.speech.waveform, said.mouth["openness"]))
+        cases = PortraitCases(paths, waveform, opened, size, clip, mesh, detector)
         yield EvaluationSet("portraits", len(paths), cases, {})
     if config.peers is not None:
         folders = [

@@ -15,10 +15,10 @@ import torch
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 
-from .. import avatars
 from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED
 from ..media.image import to_uint8
+from ..people.clip import sample
 from ..pipeline import load
 from .cases import Case
 from .runs import Run, generate
@@ -55,11 +55,11 @@ def strip(config: StripConfig) -> np.ndarray:
     audios = config.audio_cfg or (low_audio, (low_audio + high_audio) / 2, high_audio)
     scales = [(info.ref_cfg, audio) for audio in audios] + [(ref, info.audio_cfg) for ref in refs]
 
-    clip = avatars.sample(config.seed, "high", config.seconds, size=model.size, fps=model.fps)
-    waveform = torch.as_tensor(clip.waveform)
-    case = Case(clip.portrait, waveform, clip.clean_frames.float() / 127.5 - 1, lambda _: {})
+    clip = sample(config.seed, "high", config.seconds, size=model.size, fps=model.fps, framing="face")
+    portrait, truth = (value.float() / 127.5 - 1 for value in (clip.portrait, clip.frames))
+    case = Case(portrait, clip.waveform, truth, lambda _: {})
     shown = torch.linspace(0, len(case.frames) - 1, config.frames).round().long()
-    rows = [_row("drawn", to_uint8(case.frames[shown]).numpy())]
+    rows = [_row("rendered", to_uint8(case.frames[shown]).numpy())]
     for ref_cfg, audio_cfg in scales:
         run = Run("", pipe, config.mode, info.steps, ref_cfg, audio_cfg)
         frames, _ = generate(run, case, 0)

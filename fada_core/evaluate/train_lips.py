@@ -14,15 +14,15 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .. import avatars
 from ..atomic import whole_file
 from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED, AvatarSet
+from ..people.clip import sample
 from ..training import LoopConfig, train
 from .lips import WEIGHTS, LipsRegressor, correlation
 
 log = logging.getLogger("fada.lips")
-SIZE, FPS = 128, 25.0  #: of the avatars that the shipped models learn from
+SIZE, FPS = 256, 25.0  #: of the avatars that the shipped models learn from
 
 
 @dataclass
@@ -96,9 +96,9 @@ def _augment(image: Tensor, generator: torch.Generator) -> Tensor:
 @torch.inference_mode()
 def check(regressor: LipsRegressor, count: int, size: int) -> float:
     """Pearson's r between predicted and true openness over all frames of `count` held-out avatars."""
-    clips = [avatars.sample(HELD_OUT_SEED + i, "high", 2.0, size=size) for i in range(count)]
+    clips = [sample(HELD_OUT_SEED + i, "high", 2.0, size=size, framing="face") for i in range(count)]
     predicted = torch.cat([regressor(clip.frames.float() / 127.5 - 1) for clip in clips])
-    return correlation(predicted, torch.cat([torch.as_tensor(clip.truth["openness"]) for clip in clips]))
+    return correlation(predicted, torch.cat([clip.truth["openness"] for clip in clips]))
 
 
 def run(config: TrainLipsConfig) -> Path:
