@@ -136,7 +136,7 @@ def test_branches_in_one_batch_equal_branches_alone(config: ModelConfig) -> None
 
 @BOTH
 @torch.no_grad()
-def test_plain_rows_see_motion_frames_but_no_portrait(config: ModelConfig) -> None:
+def test_unreferenced_rows_see_motion_frames_but_no_portrait(config: ModelConfig) -> None:
     networks, drawn = networks_of(config), inputs(config)
     before = predict(networks, drawn, unreferenced_rows=1)
 
@@ -155,7 +155,7 @@ def test_plain_rows_see_motion_frames_but_no_portrait(config: ModelConfig) -> No
 
 @torch.no_grad()
 def test_a_clip_needs_no_reference() -> None:
-    """Without reference features every row is plain, as if it had been asked for."""
+    """Without reference features every row is unreferenced, as if it had been asked for."""
     networks, drawn = networks_of(FULL), inputs(FULL)
     given = {"audio_tokens": drawn["audio_tokens"], "image_tokens": drawn["image_tokens"]}
     conditioning = networks[1].prepare(**given)
@@ -309,7 +309,7 @@ def test_sizes_are_those_of_hallo() -> None:
     reference = ReferenceUNet(SD15, device="meta").state_dict()
     denoising = DenoisingUNet(SD15, device="meta").state_dict()
     widest = SD15.unet.block_out_channels[-1]
-    dead = MotionModule(widest, 8, 32, SD15.unet.motion_max_frames, 4, device="meta").state_dict()
+    dead = MotionModule(SD15.unet, widest, device="meta").state_dict()
     dead_modules = 5
     assert len(reference) == 682
     assert len(denoising) + dead_modules * len(dead) == 1946

@@ -168,23 +168,7 @@ def _unet(networks: Networks, x: Tensor, timesteps: Tensor, inputs: _Inputs) -> 
     if inputs.face is not None:
         hidden = hidden + inputs.face
 
-    skips = [hidden]
-    for i, block in enumerate(unet.down_blocks):
-        for j in range(len(block.resnets)):
-            hidden = _layer(block, j, f"down_blocks.{i}.attentions.{j}", i, hidden, time, control, inputs)
-            skips.append(hidden)
-        for downsample in block.downsamplers:
-            hidden = _by_frame(downsample, hidden)
-            skips.append(hidden)
-    deepest = len(unet.down_blocks) - 1
-    hidden = _layer(unet.mid_block, 0, "mid_block.attentions.0", deepest, hidden, time, control, inputs)
-    hidden = _resnet(unet.mid_block.resnets[1], hidden, time)
-    for i, block in enumerate(unet.up_blocks):
-        for j in range(len(block.resnets)):
-            hidden, name = torch.cat([hidden, skips.pop()], dim=1), f"up_blocks.{i}.attentions.{j}"
-            hidden = _layer(block, j, name, deepest - i, hidden, time, control, inputs)
-        for upsample in block.upsamplers:
-            hidden = _upsample(upsample, hidden)
+    hidden = unet.run_blocks(hidden, lambda block, j, x: _layer(block, j, x, time, control, inputs), _resample)
     output = _by_frame(unet.conv_out, F.silu(_by_frame(unet.conv_norm_out, hidden)))
     if unet.gated_output:
         output = output[:, :-1] * output[:, -1:].sigmoid()
@@ -197,31 +181,25 @@ def _by_frame(layer: Callable[[Tensor], Tensor], video: Tensor) -> Tensor:
     return rearrange(pictures, "(b f) c h w -> b c f h w", f=video.shape[2]).contiguous()
 
 
-def _upsample(module: Upsample, video: Tensor) -> Tensor:
-    """By torch's resize for volumes, which an older torch had not in bfloat16."""
+def _resample(module: nn.Module, video: Tensor) -> Tensor:
+    """Upsampling by torch's resize for volumes, which an older torch did not have in bfloat16."""
+    if not isinstance(module, Upsample):
+        return _by_frame(module, video)
     wide = video.float() if video.dtype == torch.bfloat16 else video
     return _by_frame(module.conv, F.interpolate(wide, scale_factor=(1.0, 2.0, 2.0), mode="nearest").to(video.dtype))
 
 
-def _layer(
-    block: UNetBlock,
-    j: int,
-    name: str,
-    level: int,
-    hidden: Tensor,
-    time: Tensor,
-    control: Tensor | None,
-    inputs: _Inputs,
-) -> Tensor:
+def _layer(block: UNetBlock, j: int, hidden: Tensor, time: Tensor, control: Tensor | None, inputs: _Inputs) -> Tensor:
     hidden = _resnet(block.resnets[j], hidden, time)
-    if not block.attentions:
+    if j >= len(block.attentions):
         return hidden
-    bank = inputs.features[name]
-    hidden = _spatial(block.attentions[j], hidden, None if inputs.branch.drop_reference else bank[:1], control, inputs)
+    features = inputs.features[block.attention_name(j)]
+    seen = None if inputs.branch.drop_reference else features[:1]
+    hidden = _spatial(block.attentions[j], hidden, seen, control, inputs)
     if block.audio_modules:
-        masks = None if inputs.masks is None else [mask.to(hidden) for mask in inputs.masks[level]]
+        masks = None if inputs.masks is None else [mask.to(hidden) for mask in inputs.masks[block.level]]
         hidden = _audio(block.audio_modules[j], hidden, inputs.audio, masks)
-    return _motion(block.motion_modules[j].temporal_transformer, hidden, bank[1:])
+    return _motion(block.motion_modules[j].temporal_transformer, hidden, features[1:])
 
 
 def _resnet(block: ResnetBlock, video: Tensor, time: Tensor) -> Tensor:
@@ -250,12 +228,12 @@ def _pointwise(layer: nn.Module, pictures: Tensor) -> Tensor:
 
 
 def _spatial(
-    module: SpatialTransformer, video: Tensor, bank: Tensor | None, control: Tensor | None, inputs: _Inputs
+    module: SpatialTransformer, video: Tensor, portrait: Tensor | None, control: Tensor | None, inputs: _Inputs
 ) -> Tensor:
     block, frames = module.transformer_blocks[0], video.shape[2]
     tokens = _tokens(_by_frame(partial(_pointwise, module.proj_in), _by_frame(module.norm, video)))
     normed = block.norm1(tokens)
-    context = normed if bank is None else torch.cat([normed, bank.repeat(frames, 1, 1)], dim=1)
+    context = normed if portrait is None else torch.cat([normed, portrait.repeat(frames, 1, 1)], dim=1)
     tokens = tokens + _cross(block.attn1, normed, context)
     if block.control is not None:
         repeated = control.repeat(frames, 1, 1)

@@ -1,7 +1,7 @@
 """Attention layers and the two spatial transformers: one over portrait and identity, one over audio.
 
-Tokens are (n, h*w, c); with channels_last images the step between the two is a view. Keys and values are arguments
-everywhere, because most of them (portrait, identity, audio) stay the same over all denoising steps of a clip.
+Tokens are (n, h*w, c); from channels_last images they are a view. Keys and values are arguments everywhere, because
+most of them (portrait, identity, audio) stay the same over all denoising steps of a clip.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import ModelConfig, UNetConfig
 from .kernels import KernelModule
 from .resnet import zeroed
 
@@ -64,8 +65,8 @@ class Attention(nn.Module):
         return self.to_out[0](self.attend(self.to_q(tokens), *keys_values))
 
 
-def few_weights(tokens: Tensor, inward: Tensor, heads: int) -> Tensor:
-    """Weights of a folded context, (n, heads * length, dim), for tokens, (n, l, dim): (n, heads, length, l).
+def folded_weights(tokens: Tensor, inward: Tensor, heads: int) -> Tensor:
+    """Attention weights of tokens, (n, l, dim), to a folded context, (n, heads * length, dim): (n, heads, length, l).
 
     The tokens come last, so that the softmax passes over whole rows of memory. A CPU does that several times as fast
     as a softmax over the few scores of one token after the other.
@@ -74,7 +75,7 @@ def few_weights(tokens: Tensor, inward: Tensor, heads: int) -> Tensor:
 
 
 class ContextAttention(Attention):
-    """Attention to a few tokens that stay the same over many steps: they are multiplied out with all four projections.
+    """Attention to a few tokens that stay the same over many steps: all four projections are folded into them once.
 
         softmax(x W_q (c W_k)^T / sqrt(d)) c W_v W_o + b  =  softmax(x A^T) B
 
@@ -100,7 +101,7 @@ class ContextAttention(Attention):
     def forward(self, tokens: Tensor, folded: Folded) -> Tensor:
         """(n, l, dim) tokens, the context from `fold` -> (n, l, dim)"""
         inward, outward = folded
-        return few_weights(tokens, inward, self.heads).flatten(1, 2).transpose(1, 2) @ outward
+        return folded_weights(tokens, inward, self.heads).flatten(1, 2).transpose(1, 2) @ outward
 
 
 class GEGLU(KernelModule):
@@ -144,71 +145,66 @@ class CFGControlLayer(nn.Module):
         return tokens + self.attn(queries, control).view_as(tokens)
 
 
+@dataclass(frozen=True)
+class SpatialContext:
+    """What a spatial transformer attends to besides its own tokens, constant over the steps of a clip."""
+
+    image: Folded | None = None  #: identity tokens, each row shared by consecutive images; EchoMimic: audio tokens
+    reference: KeysValues | None = None  #: of the portrait, (batch - unreferenced, frames or 1, hw, c) each
+    unreferenced: int = 0  #: so many images, the first ones, do not attend to the portrait
+    control: Folded | None = None  #: the mixed CFG tokens, batch rows
+
+
 class SpatialBlock(nn.Module):
-    """Self-attention that may also look at the portrait, a student's CFG control, identity tokens, feed-forward."""
+    """Self-attention that may also look at the portrait, a student's CFG control, identity tokens, feed-forward.
+
+    `conditioned`: of the denoising UNet, whose attention to tokens may be to the audio's, and which has the control.
+    """
 
     def __init__(
-        self,
-        dim: int,
-        heads: int,
-        image_token_dim: int,
-        ff_mult: int,
-        control_dim: int = 0,
-        attn2_scale: float = 1.0,
-        *,
-        operations: Any = nn,
-        **factory: Any,
+        self, config: ModelConfig, dim: int, conditioned: bool, *, operations: Any = nn, **factory: Any
     ) -> None:
         super().__init__()
-        self.attn2_scale = attn2_scale
+        unet, heads = config.unet, config.unet.num_heads
+        token_dim, self.attn2_scale = unet.image_token_dim, 1.0
+        if conditioned and unet.audio_attention_scale:
+            token_dim, self.attn2_scale = unet.audio_token_dim, unet.audio_attention_scale
         self.norm1 = operations.LayerNorm(dim, **factory)
         self.attn1 = Attention(dim, heads, operations=operations, **factory)
         self.control = None
-        if control_dim:
-            self.control = CFGControlLayer(dim, heads, control_dim, operations=operations, **factory)
+        if conditioned and config.control.kind == "tokens":
+            self.control = CFGControlLayer(dim, heads, config.control.dim, operations=operations, **factory)
         self.attn2 = None
-        if image_token_dim:
+        if token_dim:
             self.norm2 = operations.LayerNorm(dim, **factory)
-            self.attn2 = ContextAttention(dim, heads, image_token_dim, operations=operations, **factory)
+            self.attn2 = ContextAttention(dim, heads, token_dim, operations=operations, **factory)
         self.norm3 = operations.LayerNorm(dim, **factory)
-        self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
+        self.ff = FeedForward(dim, unet.ff_mult, operations=operations, **factory)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        normed: Tensor,
-        image: Folded | None = None,
-        reference: KeysValues | None = None,
-        plain: int = 0,
-        control: Folded | None = None,
-    ) -> Tensor:
-        """
-        tokens (n, hw, c) and `normed`, their norm1; image: identity tokens, batch rows, each shared by n / batch
-        consecutive rows; reference: keys and values of the portrait, (batch - plain rows, frames or 1, hw, c), for all
-        but the first `plain` of the n rows; control: mixed CFG tokens, batch rows.
-        """
-        tokens = tokens + self._self_attention(normed, reference, plain)
+    def forward(self, tokens: Tensor, normed: Tensor, context: SpatialContext) -> Tensor:
+        """tokens (n, hw, c) and `normed`, their norm1 -> (n, hw, c)"""
+        tokens = tokens + self._self_attention(normed, context.reference, context.unreferenced)
         if self.control is not None:
-            tokens = self.control(tokens, control)
+            tokens = self.control(tokens, context.control)
         if self.attn2 is not None:
-            batch = image[0].shape[0]
-            queries = self.norm2(tokens).unflatten(0, (batch, -1)).flatten(1, 2)
-            tokens = tokens + self.attn2(queries, image).view_as(tokens)
+            rows = context.image[0].shape[0]
+            queries = self.norm2(tokens).unflatten(0, (rows, -1)).flatten(1, 2)
+            tokens = tokens + self.attn2(queries, context.image).view_as(tokens)
         return tokens + self.ff(self.norm3(tokens))
 
-    def _self_attention(self, normed: Tensor, reference: KeysValues | None, plain: int) -> Tensor:
+    def _self_attention(self, normed: Tensor, reference: KeysValues | None, unreferenced: int) -> Tensor:
         own = self.attn1.keys_values(normed)
         if reference is None:
             return self.attn1(normed, own)
         queries = self.attn1.to_q(normed)
         both = []
         for mine, portrait in zip(own, reference, strict=True):
-            mine = mine[plain:].unflatten(0, (portrait.shape[0], -1))
+            mine = mine[unreferenced:].unflatten(0, (portrait.shape[0], -1))
             both.append(torch.cat([mine, portrait.expand_as(mine)], dim=2).flatten(0, 1))
-        attended = self.attn1.attend(queries[plain:], *both)
-        if plain:
-            without = self.attn1.attend(queries[:plain], *(mine[:plain] for mine in own))
-            attended = torch.cat([without, attended])
+        attended = self.attn1.attend(queries[unreferenced:], *both)
+        if unreferenced:
+            alone = self.attn1.attend(queries[:unreferenced], *(mine[:unreferenced] for mine in own))
+            attended = torch.cat([alone, attended])
         return self.attn1.to_out[0](attended)
 
 
@@ -219,31 +215,25 @@ class SpatialTransformer(KernelModule):
     """
 
     def __init__(
-        self,
-        channels: int,
-        heads: int,
-        groups: int,
-        image_token_dim: int,
-        ff_mult: int,
-        control_dim: int = 0,
-        attn2_scale: float = 1.0,
-        *,
-        operations: Any = nn,
-        **factory: Any,
+        self, config: ModelConfig, channels: int, conditioned: bool, *, operations: Any = nn, **factory: Any
     ) -> None:
         super().__init__()
-        self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
+        self.norm = operations.GroupNorm(config.unet.norm_groups, channels, eps=1e-6, **factory)
         self.proj_in = operations.Linear(channels, channels, **factory)
-        block = SpatialBlock(
-            channels, heads, image_token_dim, ff_mult, control_dim, attn2_scale, operations=operations, **factory
+        self.transformer_blocks = nn.ModuleList(
+            [SpatialBlock(config, channels, conditioned, operations=operations, **factory)]
         )
-        self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = zeroed(operations.Linear(channels, channels, **factory))
 
-    def enter(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def begin(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(n, c, h, w) -> tokens (n, hw, c) and the same after the block's first norm"""
         tokens = self.proj_in(to_tokens(self.kernels.group_norm(self.norm, hidden)))
         return tokens, self.transformer_blocks[0].norm1(tokens)
+
+    def finish(self, hidden: Tensor, tokens: Tensor, normed: Tensor, context: SpatialContext) -> Tensor:
+        """The other half, given the results of `begin` -> (n, c, h, w)"""
+        tokens = self.transformer_blocks[0](tokens, normed, context)
+        return hidden + to_image(self.proj_out(tokens), *hidden.shape[-2:])
 
     def fold_image(self, image_tokens: Tensor) -> Folded:
         """(n, T, image_token_dim) identity or audio tokens, the attention's strength included"""
@@ -252,140 +242,99 @@ class SpatialTransformer(KernelModule):
         return inward, outward * block.attn2_scale
 
     def reference_keys_values(self, rows: Tensor) -> KeysValues:
-        """Features of the portrait, (n, hw, c), from `enter` of the reference UNet -> keys and values, same shape"""
+        """The reference UNet's features of the portrait, (n, hw, c) -> keys and values, same shape"""
         return self.transformer_blocks[0].attn1.keys_values(rows)
 
     def fold_control(self, control_tokens: Tensor) -> Folded:
         """(batch, T, control_dim) mixed CFG tokens"""
         return self.transformer_blocks[0].control.attn.fold(control_tokens)
 
-    def leave(
-        self,
-        hidden: Tensor,
-        tokens: Tensor,
-        normed: Tensor,
-        image: Folded | None = None,
-        reference: KeysValues | None = None,
-        plain: int = 0,
-        control: Folded | None = None,
-    ) -> Tensor:
-        """The rest, from what `enter` gave: -> (n, c, h, w); the last four as in `SpatialBlock.forward`."""
-        tokens = self.transformer_blocks[0](tokens, normed, image, reference, plain, control)
-        return hidden + to_image(self.proj_out(tokens), *hidden.shape[-2:])
-
 
 @dataclass(frozen=True)
-class Hearing:
-    """The audio tokens, multiplied out with all that a layer's audio attentions do with them; see `AudioBlock.fold`."""
+class FoldedAudio:
+    """The audio tokens multiplied with the projections of a layer's audio attentions, from `AudioBlock.fold`."""
 
     inward: Tensor  #: as in `ContextAttention`, one region after the other, (rows, regions * heads * T, dim)
     outward: Tensor  #: shaped alike
-    silence: Tensor  #: what each region adds for rows that hear nothing, (regions, dim)
-    bias: Tensor  #: what all regions add everywhere, (dim,)
+    silence: Tensor  #: each region's output for rows without audio, (regions, dim)
+    bias: Tensor  #: the sum of the regions' biases, (dim,)
 
 
 class AudioBlock(nn.Module):
     """Optional self-attention, then parallel audio attentions (one a region, masked), feed-forward."""
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        audio_token_dim: int,
-        regions: int,
-        self_attention: bool,
-        ff_mult: int,
-        *,
-        operations: Any = nn,
-        **factory: Any,
-    ) -> None:
+    def __init__(self, config: UNetConfig, dim: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = config.num_heads
         self.attn1 = None
-        if self_attention:
+        if config.audio_self_attention:
             self.norm1 = operations.LayerNorm(dim, **factory)
-            self.attn1 = Attention(dim, heads, operations=operations, **factory)
+            self.attn1 = Attention(dim, self.heads, operations=operations, **factory)
         self.norm2 = operations.LayerNorm(dim, **factory)
-        self.regions = AUDIO_REGIONS[:regions]
+        self.regions = AUDIO_REGIONS[: config.audio_regions]
         for index, region in enumerate(self.regions):
-            attention = ContextAttention(dim, heads, audio_token_dim, operations=operations, **factory)
+            attention = ContextAttention(dim, self.heads, config.audio_token_dim, operations=operations, **factory)
             self.add_module(f"attn2_{index}", attention)
             self.add_module(f"zero_conv_{region}", zeroed(operations.Linear(dim, dim, **factory)))
         self.norm3 = operations.LayerNorm(dim, **factory)
-        self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
+        self.ff = FeedForward(dim, config.ff_mult, operations=operations, **factory)
 
-    def fold(self, audio_tokens: Tensor, weights: Sequence[float]) -> Hearing:
+    def fold(self, audio_tokens: Tensor, weights: Sequence[float]) -> FoldedAudio:
         """(rows, T, audio_token_dim) and the strength of each region; `zero_conv_*` and strength are multiplied in."""
         inward, outward, silence, biases = [], [], [], []
         for index, (region, weight) in enumerate(zip(self.regions, weights, strict=False)):
-            attention, leave = self.get_submodule(f"attn2_{index}"), self.get_submodule(f"zero_conv_{region}")
+            attention, zero_conv = self.get_submodule(f"attn2_{index}"), self.get_submodule(f"zero_conv_{region}")
             into, out = attention.fold(audio_tokens)
             nothing = out.new_zeros(1, out.shape[-1])
-            bias = leave(nothing)
+            bias = zero_conv(nothing)
             inward.append(into)
-            outward.append(weight * (leave(out) - bias))
-            silence.append(weight * (leave(attention.to_out[0](nothing)) - bias))  # attention to zeros is zero
+            outward.append(weight * (zero_conv(out) - bias))
+            silence.append(weight * (zero_conv(attention.to_out[0](nothing)) - bias))  # attention to zeros is zero
             biases.append(weight * bias)
-        return Hearing(torch.cat(inward, 1), torch.cat(outward, 1), torch.cat(silence), torch.cat(biases).sum(0))
+        return FoldedAudio(torch.cat(inward, 1), torch.cat(outward, 1), torch.cat(silence), torch.cat(biases).sum(0))
 
-    def forward(self, tokens: Tensor, audio: Hearing, masks: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, audio: FoldedAudio, masks: Tensor | None) -> Tensor:
         """
-        tokens (n, h*w, c); audio: of the last of the n rows (the others hear nothing); masks: (1 or n, h*w, regions).
+        tokens (n, h*w, c); audio: of the last of the n rows, the others are without; masks: (1 or n, h*w, regions).
         """
         if self.attn1 is not None:
             normed = self.norm1(tokens)
             tokens = tokens + self.attn1(normed, self.attn1.keys_values(normed))
-        tokens = tokens + self._hear(self.norm2(tokens), audio, masks)
+        tokens = tokens + self._attend_audio(self.norm2(tokens), audio, masks)
         return tokens + self.ff(self.norm3(tokens))
 
-    def _hear(self, normed: Tensor, audio: Hearing, masks: Tensor | None) -> Tensor:
+    def _attend_audio(self, normed: Tensor, audio: FoldedAudio, masks: Tensor | None) -> Tensor:
         silent = len(normed) - len(audio.inward)
         if masks is not None:
             masks = masks.expand(len(normed), -1, -1)
-        heard = []
+        attended = []
         if silent:
-            quiet = audio.silence.sum(0) if masks is None else masks[:silent] @ audio.silence
-            heard.append(quiet.expand_as(normed[:silent]))
+            constant = audio.silence.sum(0) if masks is None else masks[:silent] @ audio.silence
+            attended.append(constant.expand_as(normed[:silent]))
         if silent < len(normed):
-            weights = few_weights(normed[silent:], audio.inward, len(self.regions) * self.heads)
+            weights = folded_weights(normed[silent:], audio.inward, len(self.regions) * self.heads)
             if masks is not None:
                 heads_masks = masks[silent:].transpose(1, 2).repeat_interleave(self.heads, 1)
                 weights = weights * heads_masks[:, :, None]
-            heard.append(weights.flatten(1, 2).transpose(1, 2) @ audio.outward)
-        return (heard[0] if len(heard) == 1 else torch.cat(heard)) + audio.bias
+            attended.append(weights.flatten(1, 2).transpose(1, 2) @ audio.outward)
+        return (attended[0] if len(attended) == 1 else torch.cat(attended)) + audio.bias
 
 
 class AudioTransformer(KernelModule):
     """Group norm, linear layer to `inner` channels, one `AudioBlock`, linear layer back, residual."""
 
-    def __init__(
-        self,
-        channels: int,
-        inner: int,
-        heads: int,
-        groups: int,
-        audio_token_dim: int,
-        regions: int,
-        self_attention: bool,
-        ff_mult: int,
-        *,
-        operations: Any = nn,
-        **factory: Any,
-    ) -> None:
+    def __init__(self, config: UNetConfig, channels: int, inner: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
+        self.norm = operations.GroupNorm(config.norm_groups, channels, eps=1e-6, **factory)
         self.proj_in = operations.Linear(channels, inner, **factory)
-        block = AudioBlock(
-            inner, heads, audio_token_dim, regions, self_attention, ff_mult, operations=operations, **factory
-        )
-        self.transformer_blocks = nn.ModuleList([block])
+        self.transformer_blocks = nn.ModuleList([AudioBlock(config, inner, operations=operations, **factory)])
         self.proj_out = operations.Linear(inner, channels, **factory)
 
-    def fold(self, audio_tokens: Tensor, weights: Sequence[float]) -> Hearing:
+    def fold(self, audio_tokens: Tensor, weights: Sequence[float]) -> FoldedAudio:
         """(rows, T, audio_token_dim) and the strength of each region"""
         return self.transformer_blocks[0].fold(audio_tokens, weights)
 
-    def forward(self, hidden: Tensor, audio: Hearing, masks: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, audio: FoldedAudio, masks: Tensor | None) -> Tensor:
         """hidden (n, c, h, w) -> same shape; the rest as in `AudioBlock.forward`"""
         tokens = self.proj_in(to_tokens(self.kernels.group_norm(self.norm, hidden)))
         tokens = self.transformer_blocks[0](tokens, audio, masks)

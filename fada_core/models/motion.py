@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..config import UNetConfig
 from .attention import Attention, FeedForward, to_image, to_tokens
 from .kernels import KernelModule
 from .resnet import zeroed
@@ -33,9 +34,9 @@ class PositionalEncoding(nn.Module):
 class TemporalAttention(Attention):
     """Attention that numbers its positions first."""
 
-    def __init__(self, dim: int, heads: int, max_frames: int, *, operations: Any = nn, **factory: Any) -> None:
-        super().__init__(dim, heads, operations=operations, **factory)
-        self.pos_encoder = PositionalEncoding(dim, max_frames, **factory)
+    def __init__(self, config: UNetConfig, dim: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__(dim, config.num_heads, operations=operations, **factory)
+        self.pos_encoder = PositionalEncoding(dim, config.motion_max_frames, **factory)
 
     def forward_last(self, x: Tensor, skip: int) -> Tensor:
         """Self-attention of (n, length, dim), read out only from position `skip` on: -> (n, length - skip, dim)"""
@@ -48,15 +49,13 @@ class TemporalAttention(Attention):
 class TemporalBlock(nn.Module):
     """Two temporal self-attentions and a feed-forward layer."""
 
-    def __init__(
-        self, dim: int, heads: int, max_frames: int, ff_mult: int, *, operations: Any = nn, **factory: Any
-    ) -> None:
+    def __init__(self, config: UNetConfig, dim: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.attention_blocks = nn.ModuleList(
-            [TemporalAttention(dim, heads, max_frames, operations=operations, **factory) for _ in range(2)]
+            [TemporalAttention(config, dim, operations=operations, **factory) for _ in range(2)]
         )
         self.norms = nn.ModuleList([operations.LayerNorm(dim, **factory) for _ in range(2)])
-        self.ff = FeedForward(dim, ff_mult, operations=operations, **factory)
+        self.ff = FeedForward(dim, config.ff_mult, operations=operations, **factory)
         self.ff_norm = operations.LayerNorm(dim, **factory)
 
     def forward(self, x: Tensor, skip: int) -> Tensor:
@@ -69,33 +68,21 @@ class TemporalBlock(nn.Module):
 class TemporalTransformer(KernelModule):
     """Group norm (each frame by itself), linear layer, one `TemporalBlock`, linear layer, residual."""
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        groups: int,
-        max_frames: int,
-        ff_mult: int,
-        *,
-        operations: Any = nn,
-        **factory: Any,
-    ) -> None:
+    def __init__(self, config: UNetConfig, channels: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        self.norm = operations.GroupNorm(groups, channels, eps=1e-6, **factory)
+        self.norm = operations.GroupNorm(config.norm_groups, channels, eps=1e-6, **factory)
         self.proj_in = operations.Linear(channels, channels, **factory)
-        self.transformer_blocks = nn.ModuleList(
-            [TemporalBlock(channels, heads, max_frames, ff_mult, operations=operations, **factory)]
-        )
+        self.transformer_blocks = nn.ModuleList([TemporalBlock(config, channels, operations=operations, **factory)])
         self.proj_out = zeroed(operations.Linear(channels, channels, **factory))
 
-    def enter(self, hidden: Tensor, frames: int) -> Tensor:
+    def begin(self, hidden: Tensor, frames: int) -> Tensor:
         """(batch*frames, c, h, w) -> tokens (batch, h*w, frames, c)"""
         tokens = self.proj_in(to_tokens(self.kernels.group_norm(self.norm, hidden)))
         return tokens.unflatten(0, (-1, frames)).transpose(1, 2)
 
     def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:
-        """hidden (batch*frames, c, h, w); motion: what `enter` made of the motion frames -> as hidden"""
-        tokens = self.enter(hidden, frames)
+        """hidden (batch*frames, c, h, w); motion: the motion frames' tokens, from `begin` -> as hidden"""
+        tokens = self.begin(hidden, frames)
         skip = 0
         if motion is not None:
             tokens = torch.cat([motion, tokens], dim=2)
@@ -109,25 +96,13 @@ class TemporalTransformer(KernelModule):
 class MotionModule(nn.Module):
     """AnimateDiff's wrapper around its transformer; kept for the parameter names."""
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        groups: int,
-        max_frames: int,
-        ff_mult: int,
-        *,
-        operations: Any = nn,
-        **factory: Any,
-    ) -> None:
+    def __init__(self, config: UNetConfig, channels: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        self.temporal_transformer = TemporalTransformer(
-            channels, heads, groups, max_frames, ff_mult, operations=operations, **factory
-        )
+        self.temporal_transformer = TemporalTransformer(config, channels, operations=operations, **factory)
 
     def prepare(self, rows: Tensor, frames: int) -> Tensor:
         """Motion frames of the reference UNet, (batch*frames, hw, c) -> tokens (batch, hw, frames, c)"""
-        return self.temporal_transformer.enter(to_image(rows, rows.shape[1], 1), frames)
+        return self.temporal_transformer.begin(to_image(rows, rows.shape[1], 1), frames)
 
     def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:
         return self.temporal_transformer(hidden, frames, motion)

@@ -30,7 +30,6 @@ class ClipConditioning:
     back: Tensor | None  #: the inverse of `rows`
 
 
-
 class Networks(nn.Module):
     """The networks that `config` describes, with fresh weights.
 

@@ -5,79 +5,64 @@ Structure and parameter names are Stable Diffusion 1.5's (diffusers' UNet2DCondi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .attention import AudioTransformer, SpatialTransformer
+from .attention import AudioTransformer, SpatialContext, SpatialTransformer
+from .inputs import ReferenceFeatures
 from .motion import MotionModule
 from .resnet import Downsample, ResnetBlock, TimestepEmbedding, Upsample, timestep_features
 
 
 class UNetBlock(nn.Module):
-    """One level: `resnets.j`, `attentions.j` and, if `conditioned`, `audio_modules.j` and `motion_modules.j`.
+    """Residual layers of one resolution: `resnets.j`, `attentions.j` and, if `conditioned`, `audio_modules.j` and
+    `motion_modules.j`; then down- or upsampling.
 
-    `resnets` lists (channels in, channels out); `audio_widths` the inner width of each layer's audio module; it has an
-    entry for each layer with attention, so a level without attention has none.
+    Args:
+        name: in the UNet, such as "down_blocks.0".
+        level: of its resolution, 0 is the finest.
+        resnets: (channels in, channels out) of each layer.
+        audio_widths: inner width of each layer's audio module; one for each layer with attention.
     """
 
     def __init__(
         self,
         config: ModelConfig,
+        name: str,
+        level: int,
         resnets: list[tuple[int, int]],
         audio_widths: list[int],
         *,
         conditioned: bool,
-        operations: Any,
-        **factory: Any,
+        **made: Any,
     ) -> None:
         super().__init__()
-        unet = config.unet
-        factory["operations"] = operations
-        time_dim = 4 * unet.block_out_channels[0]
-        width, heads, groups = resnets[-1][1], unet.num_heads, unet.norm_groups
-        control_dim = config.control.dim if conditioned and config.control.kind == "tokens" else 0
-        token_dim, scale = unet.image_token_dim, 1.0
-        if conditioned and unet.audio_attention_scale:
-            token_dim, scale = unet.audio_token_dim, unet.audio_attention_scale
-        self.resnets = nn.ModuleList(
-            [ResnetBlock(narrow, wide, time_dim, groups, **factory) for narrow, wide in resnets]
-        )
-        self.attentions = nn.ModuleList(
-            [
-                SpatialTransformer(width, heads, groups, token_dim, unet.ff_mult, control_dim, scale, **factory)
-                for _ in audio_widths
-            ]
-        )
+        self.name, self.level = name, level
+        unet, width = config.unet, resnets[-1][1]
+        time_dim, groups = 4 * unet.block_out_channels[0], unet.norm_groups
+        self.resnets = nn.ModuleList([ResnetBlock(narrow, wide, time_dim, groups, **made) for narrow, wide in resnets])
+        self.attentions = nn.ModuleList([SpatialTransformer(config, width, conditioned, **made) for _ in audio_widths])
         if conditioned:
-            self.audio_modules = nn.ModuleList(
-                [
-                    AudioTransformer(
-                        width,
-                        inner,
-                        heads,
-                        groups,
-                        unet.audio_token_dim,
-                        unet.audio_regions,
-                        unet.audio_self_attention,
-                        unet.ff_mult,
-                        **factory,
-                    )
-                    for inner in audio_widths
-                    if unet.audio_regions
-                ]
-            )
+            audio_inners = audio_widths if unet.audio_regions else []
+            self.audio_modules = nn.ModuleList([AudioTransformer(unet, width, inner, **made) for inner in audio_inners])
             alone = len(resnets) if unet.motion_everywhere else 0
-            self.motion_modules = nn.ModuleList(
-                [
-                    MotionModule(width, heads, groups, unet.motion_max_frames, unet.ff_mult, **factory)
-                    for _ in range(len(audio_widths) or alone)
-                ]
-            )
+            motion_count = len(audio_widths) or alone
+            self.motion_modules = nn.ModuleList([MotionModule(unet, width, **made) for _ in range(motion_count)])
         self.downsamplers = nn.ModuleList()
         self.upsamplers = nn.ModuleList()
+
+    def attention_name(self, j: int) -> str:
+        return f"{self.name}.attentions.{j}"
+
+
+Layer = Callable[[UNetBlock, int, Tensor], Tensor]
+"""Computes layer j of a block."""
+Resample = Callable[[nn.Module, Tensor], Tensor]
+"""Applies a block's `Downsample` or `Upsample`."""
 
 
 class UNetSkeleton(nn.Module):
@@ -102,21 +87,23 @@ class UNetSkeleton(nn.Module):
         super().__init__()
         unet = config.unet
         widths, layers, levels = unet.block_out_channels, unet.layers_per_block, len(unet.block_out_channels)
-        factory["operations"] = operations
-        self.conv_in = operations.Conv2d(
-            conv_in_channels, widths[0], 3, padding=1, device=factory["device"], dtype=factory["dtype"]
-        )
-        self.time_embedding = TimestepEmbedding(widths[0], **factory)
+        made = {"operations": operations, **factory}
+        self.conv_in = operations.Conv2d(conv_in_channels, widths[0], 3, padding=1, **factory)
+        self.time_embedding = TimestepEmbedding(widths[0], **made)
+
+        def make_block(name: str, level: int, resnets: list[tuple[int, int]], audio_widths: list[int]) -> UNetBlock:
+            return UNetBlock(config, name, level, resnets, audio_widths, conditioned=conditioned, **made)
+
         self.down_blocks = nn.ModuleList()
         for level, width in enumerate(widths):
             inputs = [widths[max(level - 1, 0)]] + [width] * (layers - 1)
             audio_widths = inputs if unet.attention_levels[level] else []
-            block = UNetBlock(config, [(i, width) for i in inputs], audio_widths, conditioned=conditioned, **factory)
+            block = make_block(f"down_blocks.{level}", level, [(i, width) for i in inputs], audio_widths)
             if level < levels - 1:
-                block.downsamplers.append(Downsample(width, **factory))
+                block.downsamplers.append(Downsample(width, **made))
             self.down_blocks.append(block)
         deepest = widths[-1]
-        self.mid_block = UNetBlock(config, [(deepest, deepest)] * 2, [deepest], conditioned=conditioned, **factory)
+        self.mid_block = make_block("mid_block", levels - 1, [(deepest, deepest)] * 2, [deepest])
         self.up_blocks = nn.ModuleList()
         for level in reversed(range(last_level, levels)):
             width, next_width = widths[level], widths[max(level - 1, 0)]
@@ -124,17 +111,34 @@ class UNetSkeleton(nn.Module):
             skips = [width] * layers + [next_width]
             resnets = [(i + skip, width) for i, skip in zip(inputs, skips, strict=True)]
             audio_widths = [next_width] * (layers + 1) if unet.attention_levels[level] else []
-            block = UNetBlock(config, resnets, audio_widths, conditioned=conditioned, **factory)
+            block = make_block(f"up_blocks.{levels - 1 - level}", level, resnets, audio_widths)
             if level > last_level:
-                block.upsamplers.append(Upsample(width, **factory))
+                block.upsamplers.append(Upsample(width, **made))
             self.up_blocks.append(block)
 
     def attention_blocks(self) -> dict[str, tuple[UNetBlock, int]]:
-        """'down_blocks.0.attentions.1' and so on -> the attention's block and its place there, in the order of data."""
-        named = [(f"down_blocks.{i}", block) for i, block in enumerate(self.down_blocks)]
-        named += [("mid_block", self.mid_block)]
-        named += [(f"up_blocks.{i}", block) for i, block in enumerate(self.up_blocks)]
-        return {f"{name}.attentions.{j}": (block, j) for name, block in named for j in range(len(block.attentions))}
+        """The attentions' names, "down_blocks.0.attentions.1" and so on, in the order of computation -> block, j."""
+        blocks = (*self.down_blocks, self.mid_block, *self.up_blocks)
+        return {block.attention_name(j): (block, j) for block in blocks for j in range(len(block.attentions))}
+
+    def run_blocks(self, hidden: Tensor, layer: Layer, resample: Resample = lambda module, x: module(x)) -> Tensor:
+        """The blocks' output for the output of conv_in: down, middle, and up with skip connections."""
+        skips = [hidden]
+        for block in self.down_blocks:
+            for j in range(len(block.resnets)):
+                hidden = layer(block, j, hidden)
+                skips.append(hidden)
+            for downsample in block.downsamplers:
+                hidden = resample(downsample, hidden)
+                skips.append(hidden)
+        for j in range(len(self.mid_block.resnets)):
+            hidden = layer(self.mid_block, j, hidden)
+        for block in self.up_blocks:
+            for j in range(len(block.resnets)):
+                hidden = layer(block, j, torch.cat([hidden, skips.pop()], dim=1))
+            for upsample in block.upsamplers:
+                hidden = resample(upsample, hidden)
+        return hidden
 
     def time(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
         """(n,) timesteps -> (n, 4 * block_out_channels[0])"""
@@ -144,8 +148,8 @@ class UNetSkeleton(nn.Module):
 class ReferenceUNet(UNetSkeleton):
     """Features of clean pictures for the denoising UNet: the input of every self-attention.
 
-    It ends at the last of these. What follows it in the same block is never run and takes no gradient; Hallo's
-    checkpoint has these weights, too.
+    It ends at the last of these. The weights after it in the same block are part of Hallo's checkpoint, but never run,
+    and take no gradient.
     """
 
     def __init__(
@@ -171,50 +175,24 @@ class ReferenceUNet(UNetSkeleton):
             unused.requires_grad_(False)
         attention.transformer_blocks[0].norm1.requires_grad_(True)
 
-    def forward(self, latents: Tensor, image_tokens: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, latents: Tensor, image_tokens: Tensor | None = None) -> ReferenceFeatures:
         """
         latents (n, c, h, w), clean; image_tokens (n, T, d), None where the preset has none -> norm1's output
         (n, h*w, c) of every attention, by the attention's name. Stops after the last one.
         """
-        hidden = self.conv_in(latents.contiguous(memory_format=torch.channels_last))
         time = self.time(torch.zeros(len(latents), device=latents.device), latents.dtype)
-        bank: dict[str, Tensor] = {}
-        skips = [hidden]
-        for i, block in enumerate(self.down_blocks):
-            for j, resnet in enumerate(block.resnets):
-                hidden = resnet(hidden, time)
-                if block.attentions:
-                    name = f"down_blocks.{i}.attentions.{j}"
-                    hidden = self._attend(block.attentions[j], name, hidden, image_tokens, bank)
-                skips.append(hidden)
-            for downsample in block.downsamplers:
-                hidden = downsample(hidden)
-                skips.append(hidden)
+        features: ReferenceFeatures = {}
 
-        hidden = self.mid_block.resnets[0](hidden, time)
-        hidden = self._attend(self.mid_block.attentions[0], "mid_block.attentions.0", hidden, image_tokens, bank)
-        hidden = self.mid_block.resnets[1](hidden, time)
+        def layer(block: UNetBlock, j: int, hidden: Tensor) -> Tensor:
+            hidden = block.resnets[j](hidden, time)
+            if j >= len(block.attentions):
+                return hidden
+            attention, name = block.attentions[j], block.attention_name(j)
+            tokens, features[name] = attention.begin(hidden)
+            if name == self.last:
+                return hidden
+            image = None if image_tokens is None else attention.fold_image(image_tokens)
+            return attention.finish(hidden, tokens, features[name], SpatialContext(image))
 
-        for i, block in enumerate(self.up_blocks):
-            for j, resnet in enumerate(block.resnets):
-                hidden = resnet(torch.cat([hidden, skips.pop()], dim=1), time)
-                if block.attentions:
-                    name = f"up_blocks.{i}.attentions.{j}"
-                    hidden = self._attend(block.attentions[j], name, hidden, image_tokens, bank)
-            for upsample in block.upsamplers:
-                hidden = upsample(hidden)
-        return bank
-
-    def _attend(
-        self,
-        attention: SpatialTransformer,
-        name: str,
-        hidden: Tensor,
-        image_tokens: Tensor | None,
-        bank: dict[str, Tensor],
-    ) -> Tensor:
-        tokens, bank[name] = attention.enter(hidden)
-        if name == self.last:
-            return hidden
-        image = None if image_tokens is None else attention.fold_image(image_tokens)
-        return attention.leave(hidden, tokens, bank[name], image)
+        self.run_blocks(self.conv_in(latents.contiguous(memory_format=torch.channels_last)), layer)
+        return features

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import ModelConfig
 from ..errors import FadaError
-from .attention import Folded, Hearing, KeysValues
+from .attention import FoldedAudio, SpatialContext
 from .cfg import CFGTokens, ScaleEmbedding
 from .kernels import KernelModule
 from .reference import UNetBlock, UNetSkeleton
@@ -28,11 +28,9 @@ from .resnet import zeroed
 class LayerConditioning:
     """What one layer's attention, audio module and motion module share over the steps of a clip."""
 
-    reference: KeysValues | None  #: of the portrait, (batch - plain rows, frames or 1, hw, c) each
-    image: Folded | None  #: the identity tokens, batch rows, or in their place the audio's, batch*frames rows
-    audio: Hearing | None  #: (batch - silent rows)*frames rows
+    spatial: SpatialContext
+    audio: FoldedAudio | None  #: (batch - silent rows)*frames rows
     motion: Tensor | None  #: the motion frames' tokens in the motion module, (batch, hw, motion_frames, c)
-    control: Folded | None  #: the mixed CFG tokens, batch rows
 
 
 @dataclass(frozen=True)
@@ -113,11 +111,11 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
         Args:
             audio_tokens: (batch, frames, T, audio_token_dim); zeros for rows without audio.
             reference: the reference UNet's features, each (batch * (1 + motion_frames), hw, c): a row's portrait, then
-                its motion frames. Plain rows use their motion frames too. None: no motion frames, all rows plain.
+                its motion frames, which unreferenced rows use, too. None: no motion frames, all rows unreferenced.
             image_tokens: identity tokens, (batch, T, image_token_dim), where the preset has them.
             face_latents: the face locator's feature, (batch, c, h, w); zeros for rows without it.
-            reference_latents: latents of the portrait (zeros for plain rows), (batch, c, h, w), for presets that show
-                them to conv_in.
+            reference_latents: latents of the portrait, (batch, c, h, w), zeros for unreferenced rows, for presets that
+                show them to conv_in.
             scales: guidance scales, ref_cfg and audio_cfg of each row, (batch, 2), for students.
             masks: masks[level][region], each (1 or batch * frames, hw, 1), 0..1, of the audio attention's regions
                 (full, face, lip). None: every region is the whole picture.
@@ -138,7 +136,7 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
         if (self.cfg_tokens is not None or self.scale_embedding is not None) and scales is None:
             raise FadaError("This student needs the guidance scales of each row; pass scales, (batch, 2).")
         if self.concat_reference and reference_latents is None:
-            raise FadaError("This model reads the portrait's latents; pass reference_latents (zeros for plain rows).")
+            raise FadaError("This model reads the portrait's latents; pass reference_latents, or zeros.")
 
         # The published code repeats a (batch, ...) bank over the frames' axis; row r then meets portrait r % batch.
         portrait_rows = torch.arange(unreferenced_rows, batch)[:, None]  # one for all frames of a batch row
@@ -160,11 +158,14 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
                 if rows.shape[1] > 1:
                     motion = block.motion_modules[j].prepare(rows[:, 1:].flatten(0, 1), rows.shape[1] - 1)
             layers[name] = LayerConditioning(
-                reference=portrait,
-                image=None if spatial_tokens is None else attention.fold_image(spatial_tokens),
+                spatial=SpatialContext(
+                    image=None if spatial_tokens is None else attention.fold_image(spatial_tokens),
+                    reference=portrait,
+                    unreferenced=unreferenced_rows * frames,
+                    control=None if control_tokens is None else attention.fold_control(control_tokens),
+                ),
                 audio=block.audio_modules[j].fold(audible, region_weights) if block.audio_modules else None,
                 motion=motion,
-                control=None if control_tokens is None else attention.fold_control(control_tokens),
             )
         time_shift = None
         if self.audio_time_embedding is not None:
@@ -206,48 +207,20 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
         layer = self._layer
         if self.gradient_checkpointing and torch.is_grad_enabled():
             layer = partial(checkpoint, self._layer, use_reentrant=False)
-        skips = [hidden]
-        for i, block in enumerate(self.down_blocks):
-            for j in range(len(block.resnets)):
-                hidden = layer(block, j, f"down_blocks.{i}.attentions.{j}", i, hidden, time, conditioning)
-                skips.append(hidden)
-            for downsample in block.downsamplers:
-                hidden = downsample(hidden)
-                skips.append(hidden)
-
-        deepest = len(self.down_blocks) - 1
-        hidden = layer(self.mid_block, 0, "mid_block.attentions.0", deepest, hidden, time, conditioning)
-        hidden = self.mid_block.resnets[1](hidden, time)
-
-        for i, block in enumerate(self.up_blocks):
-            for j in range(len(block.resnets)):
-                hidden, name = torch.cat([hidden, skips.pop()], dim=1), f"up_blocks.{i}.attentions.{j}"
-                hidden = layer(block, j, name, deepest - i, hidden, time, conditioning)
-            for upsample in block.upsamplers:
-                hidden = upsample(hidden)
+        hidden = self.run_blocks(hidden, lambda block, j, x: layer(block, j, x, time, conditioning))
         output = self.conv_out(self.kernels.group_norm(self.conv_norm_out, hidden, silu=True))
         return output[:, :-1] * output[:, -1:].sigmoid() if self.gated_output else output
 
-    def _layer(
-        self,
-        block: UNetBlock,
-        j: int,
-        name: str,
-        level: int,
-        hidden: Tensor,
-        time: Tensor,
-        conditioning: Conditioning,
-    ) -> Tensor:
-        """Residual block and, where the level has them, attention, audio module and motion module."""
-        frames = conditioning.frames
+    def _layer(self, block: UNetBlock, j: int, hidden: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+        """Residual block and, where the layer has them, attention, audio module and motion module."""
         hidden = block.resnets[j](hidden, time)
-        if not block.attentions:
-            return block.motion_modules[j](hidden, frames, None) if block.motion_modules else hidden
-        layer, attention = conditioning.layers[name], block.attentions[j]
-        tokens, normed = attention.enter(hidden)
-        plain = conditioning.unreferenced_rows * frames
-        hidden = attention.leave(hidden, tokens, normed, layer.image, layer.reference, plain, layer.control)
-        masks = None if conditioning.masks is None else conditioning.masks[level]
-        if block.audio_modules:
-            hidden = block.audio_modules[j](hidden, layer.audio, masks)
-        return block.motion_modules[j](hidden, frames, layer.motion)
+        layer = None
+        if j < len(block.attentions):
+            layer, attention = conditioning.layers[block.attention_name(j)], block.attentions[j]
+            hidden = attention.finish(hidden, *attention.begin(hidden), layer.spatial)
+            if block.audio_modules:
+                masks = None if conditioning.masks is None else conditioning.masks[block.level]
+                hidden = block.audio_modules[j](hidden, layer.audio, masks)
+        if j < len(block.motion_modules):
+            hidden = block.motion_modules[j](hidden, conditioning.frames, None if layer is None else layer.motion)
+        return hidden

@@ -175,7 +175,6 @@ class StableDiffusionVAE(Autoencoder):
         """
         return self.kl.tiled_decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
 
-
     def preview(self, latents: Tensor) -> Tensor:
         """A linear map of the latents, enlarged."""
         pictures = torch.einsum("nchw,cr->nrhw", latents.float(), torch.tensor(_SD15_RGB, device=latents.device))

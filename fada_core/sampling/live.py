@@ -104,9 +104,7 @@ def sample_live(
     """
     config = denoiser.networks.config
     if config.clip_overlap:
-        raise FadaError(
-            f"The model '{config.name}' makes all clips together, so it cannot follow speech live."
-        )
+        raise FadaError(f"The model '{config.name}' makes all clips together, so it cannot follow speech live.")
     if not lookahead >= 0:
         raise FadaError(f"The look-ahead is {lookahead:g} s; give 0 or more.")
     return _follow(denoiser, subject, chunks, settings, generator, _Speech(denoiser.networks, lookahead))
