@@ -37,7 +37,7 @@ class UNetConfig:
     """Motion modules also at the levels without attention, as in EchoMimic; Hallo's weights have them, but unused."""
     motion_max_frames: int = 32  #: length of the motion modules' sine table
     gated_output: bool = False
-    """One more output channel gates the others, cell by cell: what stands still is then easily told to be zero."""
+    """One more output channel gates the others cell by cell, so that still regions can be driven to exactly zero."""
     concat_reference: bool = False
     """conv_in also sees the latents of the portrait (zeros without reference)."""
 
@@ -130,8 +130,8 @@ class ModelConfig:
     residual_std: float = 0.0
     """Above 0: the network predicts the residual to the portrait's latents, expected to have this deviation.
 
-    Most of a talking portrait stands still: for the avatars the residual's deviation is 0.58, its median size 0.03. A
-    value well below the deviation keeps what stands still free of noise, and leaves to the network what moves.
+    Most of a talking portrait stands still: for the avatars the residual's deviation is 0.58, its median size 0.03. Set
+    it well below that deviation: still regions stay clean, and the network predicts only motion.
     """
     unet: UNetConfig = field(default_factory=UNetConfig)
     condition: ConditionConfig = field(default_factory=ConditionConfig)

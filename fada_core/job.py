@@ -1,4 +1,4 @@
-"""What a job is conditioned on: a portrait and speech, checked and encoded."""
+"""A job: a portrait and speech, checked and encoded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .system import out_of_memory
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A job: who speaks and what is heard. Made by `Pipeline.encode`, for one model."""
+    """Portrait and speech of one video, encoded for one model by `Pipeline.encode`."""
 
     config: ModelConfig
     subject: Subject
@@ -44,7 +44,7 @@ def encode_portrait(
     face_box: Tensor | None = None,
     masks: Masks | None = None,
 ) -> Subject:
-    """Who speaks; arguments and errors as those of `Pipeline.encode`."""
+    """The encoded portrait; arguments and errors as those of `Pipeline.encode`."""
     image = checked_picture(image)
     config = networks.config
     wanted = config.condition.identity_dim
@@ -57,7 +57,7 @@ def encode_portrait(
     with out_of_memory():
         square = to_square(image, config.size) if region is None else crop(image, region, config.size)
         if region is not None:
-            face_box, masks = _of_the_face(config, region, face_box, masks)
+            face_box, masks = _face_inputs(config, region, face_box, masks)
         portrait = networks.vae.encode(square.to(device, networks.dtype)).float()
         if masks is not None:
             masks = [[mask.to(device, networks.dtype) for mask in level] for level in masks]
@@ -65,10 +65,10 @@ def encode_portrait(
         return prepare_subject(networks, portrait, *extras, masks)
 
 
-def _of_the_face(
+def _face_inputs(
     config: ModelConfig, region: FaceRegion, face_box: Tensor | None, masks: Masks | None
 ) -> tuple[Tensor | None, Masks | None]:
-    """Face box and masks as given, or else as the region says, as far as the model has a use for them."""
+    """Face box and masks as given, or else those of the region, where the model takes them."""
     if face_box is None and config.condition.face_locator:
         face_box = region.face_picture(config.size).expand(-1, config.condition.face_channels[0], -1, -1)
     if masks is None and config.unet.audio_regions > 1:
@@ -79,7 +79,7 @@ def _of_the_face(
 
 @torch.inference_mode()
 def encode_speech(networks: Networks, device: torch.device, audio: Tensor, fps: float | None = None) -> Tensor:
-    """What is heard, (frames, layers, dim) float32 on the CPU; arguments and errors as those of `Pipeline.encode`."""
+    """Audio features, (frames, layers, dim) float32 on the CPU; arguments and errors as those of `Pipeline.encode`."""
     config = networks.config
     fps = config.fps if fps is None else fps
     if fps != config.fps:

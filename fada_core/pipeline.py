@@ -47,11 +47,11 @@ from .threads import shared_machine
 
 log = logging.getLogger("fada.pipeline")
 
-DECODED = 8  #: pictures that are decoded at once, at most
+DECODE_BATCH = 8  #: frames that are decoded at once, at most
 
 
 class LiveFrames(NamedTuple):
-    """Frames, and what is heard while they are seen."""
+    """Frames and the sound that belongs to them."""
 
     frames: Tensor  #: (n, 3, size, size) in -1..1, float32
     samples: Tensor  #: (samples,) float32, mono, 16 kHz
@@ -59,7 +59,7 @@ class LiveFrames(NamedTuple):
 
 @dataclass
 class Stats:
-    """What the latest `Pipeline.sample` has done so far."""
+    """Counts of the latest `Pipeline.sample` so far."""
 
     clips: int = 0
     frames: int = 0
@@ -115,7 +115,7 @@ class Pipeline:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """What this checkpoint can be asked for, the default first; see `modes_of`."""
+        """The modes that this checkpoint serves, the default first; see `modes_of`."""
         return modes_of(self.info, self.config)
 
     @torch.inference_mode()
@@ -231,9 +231,8 @@ class Pipeline:
             image: (1, 3, h, w) in -1..1, as for `encode`; so are `region` and `identity`.
             chunks: samples, (samples,) float mono 16 kHz, of any length; an empty one says that nothing comes for now,
                 and silence takes its place; their end ends the video.
-            lookahead: seconds of speech beyond its own audio that a clip waits for. The mel encoder needs 0.02 to make
-                what `sample` makes of the whole recording; encoders that hear a recording as a whole only come closer
-                to that the more they have.
+            lookahead: seconds of speech beyond its own audio that a clip waits for. With the mel encoder, 0.02 give the
+                same video as `sample` for the whole recording; other encoders come closer with more.
             options: fields of `settings.SamplingOptions`, as for `sample`; compute "auto" never compiles, as nobody
                 knows how long this will be.
 
@@ -330,8 +329,8 @@ class Pipeline:
         autoencoder, single frames in tiles, which the log says: their colours differ a little.
 
         Args:
-            batch: so many of them at a time; default DECODED, or as many as there is memory for.
-            checked: False leaves it to the caller to look for values that are not finite, without waiting for them.
+            batch: frames at a time; default DECODE_BATCH, or as many as there is memory for.
+            checked: False: the caller looks for values that are not finite, later, without waiting for them here.
 
         Raises:
             FadaError: out of memory even so, or frames that are not finite.
@@ -339,7 +338,7 @@ class Pipeline:
         networks, vae = self.networks, self.networks.vae
         if batch is None:
             free, each = free_bytes(self.device), vae.picture_bytes(self.config.size, networks.dtype)
-            batch = DECODED if free is None else max(1, min(DECODED, free // each))
+            batch = DECODE_BATCH if free is None else max(1, min(DECODE_BATCH, free // each))
         batch = min(batch, self._decodable)
         # The order of memory that convolutions like; without it, a quarter slower on a CPU.
         ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)

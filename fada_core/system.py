@@ -54,7 +54,7 @@ def out_of_memory(advice: str = OUT_OF_MEMORY_ADVICE) -> Iterator[None]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What tensors can still take of a CUDA device's memory; None on others, where nobody knows."""
+    """Free memory of a CUDA device, unused cache included; None for other devices, where it is unknown."""
     if device.type != "cuda":
         return None
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -7,7 +7,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ..fada_core.pipeline import DECODED, Pipeline
+from ..fada_core.pipeline import DECODE_BATCH, Pipeline
 
 _FEATURE_MAPS = 40
 """Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
@@ -65,7 +65,7 @@ class FadaModel:
 
     def for_decoding(self) -> Pipeline:
         """The pipeline, ready to decode."""
-        return self._ready([self._vae], self._pictures(DECODED))
+        return self._ready([self._vae], self._pictures(DECODE_BATCH))
 
     def _step(self, branches: int) -> int:
         """Memory for the activations of one denoising step, in bytes."""

@@ -21,7 +21,7 @@ from ..fada_core.face.region import FaceRegion
 from ..fada_core.media.audio import SAMPLE_RATE, from_waveform
 from ..fada_core.media.image import to_uint8
 from ..fada_core.media.video import VideoWriter
-from ..fada_core.speed.overlap import Behind
+from ..fada_core.speed.overlap import BackgroundCalls
 from .encode import single
 from .model import FadaModel
 from .types import CATEGORY, Audio, ModelType, RegionType, aliases, from_images, from_latent
@@ -129,7 +129,7 @@ class FADAVideoCombine(io.ComfyNode):
         path = Path(folder) / f"{name}_{counter:05}_{'' if format == 'png' else '.' + format}"
         bar = comfy.utils.ProgressBar(count)
         made = {"audio_rate": rate, "metadata": cls._metadata()}
-        with VideoWriter(path, width, height, fps or own["fps"], sound, **made) as writer, Behind() as behind:
+        with VideoWriter(path, width, height, fps or own["fps"], sound, **made) as writer, BackgroundCalls() as behind:
             for chunk in chunks:
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 behind(writer.write, to_uint8(chunk))

@@ -13,7 +13,7 @@ from fada_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoin
 from fada_core.config import ControlConfig
 from fada_core.data.batches import ClipBatch
 from fada_core.distill.losses import min_snr_weight, sample_losses
-from fada_core.distill.mixer import Mixer, Terms, trust_in_truth
+from fada_core.distill.mixer import Mixer, MixerInputs, trust_in_truth
 from fada_core.distill.strategies import StepStrategy, velocity_between
 from fada_core.distill.student import count_parameters, make_student, merge_lora, parameter_groups, select_trainable
 from fada_core.distill.teacher import GuidedTeacher
@@ -323,14 +323,14 @@ def test_drawn_timesteps(name: str, count: int) -> None:
 # Mixer
 
 
-def terms(**changes: Tensor | tuple[Tensor, Tensor]) -> Terms:
+def terms(**changes: Tensor | tuple[Tensor, Tensor]) -> MixerInputs:
     ones = torch.ones(4)
     values = {"distill": ones, "gt": ones, "teacher_error": ones, "quality": 0.5 * ones, "trust": ones}
     values |= {"gradient_norms": None}
-    return Terms(timesteps=torch.tensor([100, 100, 900, 900]), **{**values, **changes})
+    return MixerInputs(timesteps=torch.tensor([100, 100, 900, 900]), **{**values, **changes})
 
 
-def weights_of(mixer: Mixer, given: Terms) -> tuple[Tensor, Tensor]:
+def weights_of(mixer: Mixer, given: MixerInputs) -> tuple[Tensor, Tensor]:
     return mixer(given, Accelerator(cpu=True))
 
 

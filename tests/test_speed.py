@@ -29,7 +29,7 @@ from fada_core.models.resnet import ResnetBlock
 from fada_core.pipeline import Pipeline
 from fada_core.speed.compute import COMPILE_FROM_EVALUATIONS, choose
 from fada_core.speed.fused_layers import fuse_layers, restore_layers
-from fada_core.speed.overlap import Behind, decode_ahead
+from fada_core.speed.overlap import BackgroundCalls, decode_ahead
 from fada_core.tensors import map_tensors
 from tests.test_sampling import IDENTITY, SMALL, make_networks
 
@@ -427,7 +427,7 @@ def test_calls_behind_keep_their_order_and_their_errors():
         if number == 2:
             raise FadaError("The disk is full.")
 
-    with pytest.raises(FadaError, match="disk is full"), Behind() as behind:
+    with pytest.raises(FadaError, match="disk is full"), BackgroundCalls() as behind:
         behind(work, 1)
         assert not done  # it goes on while this thread does
         free.set()
@@ -435,5 +435,5 @@ def test_calls_behind_keep_their_order_and_their_errors():
         assert done[0] == 1  # no more than one piece is held
         behind(work, 3)
     assert done == [1, 2]
-    with pytest.raises(FadaError, match="disk is full"), Behind() as behind:
+    with pytest.raises(FadaError, match="disk is full"), BackgroundCalls() as behind:
         behind(work, 2)  # the last call's error comes at the end

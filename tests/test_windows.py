@@ -10,12 +10,14 @@ from torch import Tensor
 
 from fada_core.config import ECHOMIMIC, AudioEncoderConfig
 from fada_core.errors import FadaError
+from fada_core.models.audio.projection import clip_windows
 from fada_core.models.inputs import Subject
 from fada_core.models.networks import Networks
-from fada_core.sampling.chain import clip_windows, sample_chain, window_starts
+from fada_core.sampling.chain import sample_chain
 from fada_core.sampling.denoise import Denoiser, GuidedClip, prepare_subject
 from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.sampling.solvers import build_solver
+from fada_core.sampling.windows import window_starts
 from fada_core.settings import SamplingSettings
 from tests.test_sampling import make_features, make_networks
 

@@ -32,13 +32,14 @@ from ..job import Job
 from ..media.image import to_uint8
 from ..models import precondition
 from ..models.attention import AudioTransformer, SpatialTransformer
+from ..models.audio.projection import clip_windows
 from ..models.inputs import ReferenceFeatures, Subject
 from ..models.motion import TemporalTransformer
 from ..models.networks import Networks
 from ..models.reference import UNetBlock
 from ..models.resnet import ResnetBlock, Upsample
 from ..pipeline import Stats
-from ..sampling.chain import clip_windows, next_motion
+from ..sampling.chain import next_motion
 from ..sampling.denoise import Callback, Denoiser
 from ..sampling.guidance import Branch, branches, combine, one_pass
 from ..sampling.schedule import NoiseSchedule

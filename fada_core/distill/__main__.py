@@ -83,20 +83,20 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
         for name, part in frozen.named_children():
             if name not in ("vae", "audio_encoder"):
                 part.to(half)
-    o = config.objective
-    # What the student is used with unasked: the teacher's defaults, as far as they are within its ranges.
-    ref_cfg = min(max(teacher_info.ref_cfg, o.ref_cfg[0]), o.ref_cfg[1])
-    audio_cfg = min(max(teacher_info.audio_cfg, o.audio_cfg[0]), o.audio_cfg[1])
-    ways = [
-        SamplingSettings(steps=o.steps, ref_cfg=ref_cfg, audio_cfg=audio_cfg, one_pass=one)
-        for one in ((True, False) if o.corners < 1 else (False,))
+    objective = config.objective
+    # The student's default scales: the teacher's, limited to the ranges that it is trained for.
+    ref_cfg = min(max(teacher_info.ref_cfg, objective.ref_cfg[0]), objective.ref_cfg[1])
+    audio_cfg = min(max(teacher_info.audio_cfg, objective.audio_cfg[0]), objective.audio_cfg[1])
+    previews = [
+        SamplingSettings(steps=objective.steps, ref_cfg=ref_cfg, audio_cfg=audio_cfg, one_pass=one)
+        for one in ((True, False) if objective.corners < 1 else (False,))
     ]
 
     def show(networks: Networks, folder: Path, step: int) -> None:
-        preview_avatars(networks, folder, step, ways)
+        preview_avatars(networks, folder, step, previews)
 
     teacher = GuidedTeacher(frozen, NoiseSchedule(frozen.config.schedule))
-    task = DistillTask(student, teacher, data, config.batch, o, accelerator, show, Path(config.teacher).stem)
+    task = DistillTask(student, teacher, data, config.batch, objective, accelerator, show, Path(config.teacher).stem)
     parameters = count_parameters(student)
     log.info("clips: %s", ", ".join(f"{count} {pool}" for pool, count in counts.items()))
     log.info(
@@ -112,7 +112,7 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
     marks = [round(share * (config.loop.steps - 1)) for share in (0, 0.25, 0.5, 0.75)]
     rates = [f"{learning_rate(config.loop, mark):.2g}" for mark in marks]
     log.info("schedule: %d steps, learning rate %s", config.loop.steps, " -> ".join([*rates, "0"]))
-    log.info("student timesteps: %s", teacher.schedule.timesteps(o.steps))
+    log.info("student timesteps: %s", teacher.schedule.timesteps(objective.steps))
     facts = {
         "teacher": {"name": Path(config.teacher).stem, **teacher_info.training},
         "clips": counts,
@@ -120,14 +120,14 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
         "batch": config.batch * accelerator.num_processes,
         "seed": config.loop.seed,
         "trainable": config.trainable,
-        "objective": asdict(o),
+        "objective": asdict(objective),
     }
     info = CheckpointInfo(
         role="student",
-        steps=o.steps,
+        steps=objective.steps,
         ref_cfg=ref_cfg,
         audio_cfg=audio_cfg,
-        scale_ranges=(o.ref_cfg, o.audio_cfg),
+        scale_ranges=(objective.ref_cfg, objective.audio_cfg),
         license=teacher_info.license,
         training=facts,
     )

@@ -40,11 +40,11 @@ class DistillConfig:
     cache: Path | None = None
     """Folder of rendered clips and encoded latents; default OUT/cache. Several trainings can share one."""
     pools: tuple[Literal["high", "moderate"], ...] = ("high", "moderate")
-    """Which data the student sees; the teacher has seen `high` alone."""
+    """Pools that the student is trained on; the teacher was trained on `high` alone."""
     preset: Literal["tiny", "sd15"] = "tiny"
     """Where the other settings start from: tiny on avatars, sd15 for real footage on eight GPUs."""
     config: Path | None = None
-    """A YAML file with any of these settings, nested as here; the command line goes first."""
+    """A YAML file with any of these settings, nested like this class; command-line flags override it."""
     trainable: Trainable = "full"
     lora_rank: int = 64
     batch: int = 4
@@ -61,16 +61,16 @@ class DistillConfig:
     """Stop and save after this time (0: no limit); the checkpoint is written with what was learned."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
     dry_run: bool = False
-    """Build everything, say what would be trained, run one step, write nothing but the data cache."""
+    """Build everything, log what would be trained, run one step; only the data cache is written."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        # As its teacher was trained (docs/RESULTS.md), and scales up to where that still makes whole faces.
+        # The teacher's own loss (docs/RESULTS.md), and scales up to those at which its faces stay intact.
         "objective": {
             "space": "x0",
             "penalty": "huber",

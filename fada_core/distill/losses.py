@@ -4,8 +4,8 @@ Both compare predictions in one of three spaces. A prediction of velocity v at (
 
     eps = alpha v + sigma x_t,    x_0 = alpha x_t - sigma v    (Salimans & Ho 2202.00512, appendix D),
 
-so that for one x_t errors differ by a factor only: eps error = alpha * v error, x_0 error = -sigma * v error. FADA's
-figure draws both losses in noise space; at zero terminal SNR that space is blind to the first step, hence the choice.
+so that for one x_t errors differ only by a factor: eps error = alpha * v error, x_0 error = -sigma * v error. FADA's
+figure has both losses in noise space, which ignores errors of the first step at zero terminal SNR; hence the choice.
 """
 
 from __future__ import annotations

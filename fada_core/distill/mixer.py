@@ -23,8 +23,8 @@ MOMENTUM = 0.99  #: of the running means
 
 
 @dataclass
-class Terms:
-    """What a mixer may look at; one row a sample, detached."""
+class MixerInputs:
+    """Per-sample values that the weights may depend on; one row a sample, detached."""
 
     distill: Tensor  #: L_distill, (batch,)
     gt: Tensor  #: L_gt, (batch,)
@@ -82,10 +82,10 @@ class Mixer(nn.Module):
             grad_norm: as constant, after each mean loss is scaled so that both have the same gradient at the last layer
                 (VQGAN, Esser et al. 2012.09841, section 3.1), for the whole batch alike.
             confidence: lambda = sigmoid(logit(share) - error_slope log(r / mean r) - quality_slope (q - mean q)),
-                within 0.1..0.9, where r is the teacher's own error on the sample and q the quality of its data: a
-                teacher that errs more than it usually does is out of its domain, so follow the ground truth; data worse
-                than the others are a poor truth, so follow the teacher.
-        share: lambda where nothing speaks for either side, 0..1.
+                within 0.1..0.9, where r is the teacher's own error on the sample and q the quality of its data. A
+                teacher with a larger error than usual is out of its domain, so the student follows the ground truth;
+                data of lower quality than usual are a poor ground truth, so it follows the teacher.
+        share: lambda of a sample that favours neither side, 0..1.
     """
 
     limits = (0.1, 0.9)
@@ -105,24 +105,24 @@ class Mixer(nn.Module):
         self.means = nn.ModuleDict({name: RunningMeans(train_timesteps) for name in names})
 
     @torch.no_grad()
-    def forward(self, terms: Terms, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: MixerInputs, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
         """(weights of L_distill, weights of L_gt), (batch,) each; lambda is the first one's share of their sum."""
         for name, means in self.means.items():
-            means.update(getattr(terms, name), terms.timesteps, accelerator)
-        lam = torch.full_like(terms.distill, self.share)
+            means.update(getattr(inputs, name), inputs.timesteps, accelerator)
+        lam = torch.full_like(inputs.distill, self.share)
         if self.strategy == "confidence":
-            usual_error, usual_quality = (self.means[name](terms.timesteps) for name in ("teacher_error", "quality"))
-            surprise = (terms.teacher_error / usual_error).clamp(min=1e-6).log()
-            score = lam.logit() - self.error_slope * surprise - self.quality_slope * (terms.quality - usual_quality)
+            usual_error, usual_quality = (self.means[name](inputs.timesteps) for name in ("teacher_error", "quality"))
+            surprise = (inputs.teacher_error / usual_error).clamp(min=1e-6).log()
+            score = lam.logit() - self.error_slope * surprise - self.quality_slope * (inputs.quality - usual_quality)
             lam = score.sigmoid().clamp(*self.limits)
-        lam = 1 - (1 - lam) * terms.trust
+        lam = 1 - (1 - lam) * inputs.trust
         scale_distill = scale_gt = torch.ones_like(lam)
         if self.strategy == "ratio":
-            distill, gt = (self.means[name](terms.timesteps) for name in ("distill", "gt"))
+            distill, gt = (self.means[name](inputs.timesteps) for name in ("distill", "gt"))
             both = (distill + gt) / 2
             scale_distill, scale_gt = both / distill.clamp(min=1e-8), both / gt.clamp(min=1e-8)
         elif self.strategy == "grad_norm":
-            distill, gt = terms.gradient_norms
+            distill, gt = inputs.gradient_norms
             both = (distill + gt) / 2
             # As VQGAN, no weight beyond 1e4.
             scale_distill, scale_gt = ((both / norm.clamp(min=1e-4)).clamp(max=1e4) for norm in (distill, gt))

@@ -1,8 +1,8 @@
-"""Step distillation: where the student is asked, and what the teacher's answer to that is.
+"""Step distillation: at which timesteps the student learns, and the targets that the teacher gives it there.
 
 FADA's figure shows a regression of the guided prediction and no step-reduction recipe; the three strategies are ours to
-choose between. All of them end in the same form: a prediction at (x_t, t) for the student to match. A move from x_t to
-x_s (s < t) along one deterministic DDIM step is equivalent to such a prediction:
+choose between. All of them give a prediction at (x_t, t) for the student to match. A deterministic DDIM step from x_t
+to x_s (s < t) is equivalent to such a prediction:
 
     x_s = alpha_s x_0 + sigma_s eps = (alpha_s alpha_t + sigma_s sigma_t) x_t + (sigma_s alpha_t - alpha_s sigma_t) v.
 """
@@ -40,8 +40,8 @@ class StepStrategy:
     """Draws timesteps and makes targets for a student of `steps` trailing steps.
 
     direct: at the student's own timesteps, the guided prediction.
-    phased: anywhere on a finer grid; the target is where the student itself (without gradient), asked after one guided
-        teacher step, expects the edge of the present phase: consistency within `steps` phases (PCM, Wang et al.
+    phased: anywhere on a finer grid; the target is the point at the end of the current phase that the student itself
+        (without gradient) predicts after one guided teacher step: consistency within `steps` phases (PCM, Wang et al.
         2405.18407, section 3).
     trajectory: at the student's own timesteps, the move that `substeps` guided teacher steps make together (progressive
         distillation, Salimans & Ho 2202.00512, algorithm 2, with more than two steps at once).
@@ -71,7 +71,7 @@ class StepStrategy:
 
     @torch.no_grad()
     def target(self, x_t: Tensor, t: Tensor, guided: Tensor, teacher: Predict, student: Predict) -> Tensor:
-        """What the student shall predict at (x_t, t); `guided` is what the teacher predicts there."""
+        """The student's target at (x_t, t), where the teacher predicts `guided`."""
         if self.name == "direct":
             return guided
         grid = torch.tensor(self.grid(), device=t.device)

@@ -12,12 +12,12 @@ from ..errors import FadaError
 from ..models.networks import Networks
 
 Trainable = Literal["full", "lora", "tokens"]
-CONTROL_PARTS = (".control.", "cfg_tokens.", "scale_embedding.")  #: in the names of what only students have
+CONTROL_PARTS = (".control.", "cfg_tokens.", "scale_embedding.")  #: in the names of parameters that only students have
 LORA_TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv1|conv2)"
 
 
 def make_student(teacher: Networks, control: ControlConfig) -> Networks:
-    """Networks with the teacher's weights and a fresh control that starts without effect, on the teacher's device.
+    """Networks with the teacher's weights and a new control, which has no effect at first, on the teacher's device.
 
     The tokens are drawn from torch's global generator; autoencoder and audio encoder are copies, too.
 

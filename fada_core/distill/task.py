@@ -1,4 +1,4 @@
-"""One distillation step: draw clips, scales and noise, ask teacher and student, mix the two losses."""
+"""One distillation step: draw clips, scales and noise, run teacher and student, mix the two losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..models.networks import Networks
 from ..sampling.guidance import BRANCHES
 from ..sampling.schedule import NoiseSchedule
 from .losses import HUBER_C, Penalty, Space, sample_losses
-from .mixer import Mixer, Terms, trust_in_truth
+from .mixer import Mixer, MixerInputs, trust_in_truth
 from .mixer import Strategy as MixerStrategy
 from .strategies import StepStrategy
 from .strategies import Strategy as StepName
@@ -42,21 +42,21 @@ class Objective:
     """Above 0: min-SNR weighting with this limit."""
     mixer: MixerStrategy = "confidence"
     teacher_share: float = 0.5
-    """lambda where nothing speaks for teacher or ground truth; 1 is naive distillation."""
+    """lambda of a sample that favours neither teacher nor ground truth; 1 is naive distillation."""
     truth_reach: float = 1.0
     """How far the scales exceed 1 where the ground truth has lost all but 1/e of its weight; 0: it keeps all of it."""
     ref_cfg: tuple[float, float] = (1.0, 3.0)
     """Range that reference scales are drawn from."""
     audio_cfg: tuple[float, float] = (1.0, 10.0)
     corners: float = 0.3
-    """Share of samples at base, ref or audio alone, so that the student can also be run branch by branch; 1: a student
-    for that alone."""
+    """Share of samples at the scales of base, ref or audio alone, so that the student can also run branch by branch;
+    1: a student for that alone."""
     control_scale: float = 10.0
     """Learning rate of tokens and control layers, as a multiple of that of the others."""
 
 
 class _Student(nn.Module):
-    """What accelerate wraps: conditions and prediction in one forward, and the mixer's state beside the networks'."""
+    """The module that accelerate wraps: conditioning and prediction in one forward, with the mixer's state."""
 
     def __init__(self, networks: Networks, mixer: Mixer) -> None:
         super().__init__()
@@ -78,15 +78,15 @@ class DistillTask:
     objective: Objective
     accelerator: Accelerator
     make_preview: Callable[[Networks, Path, int], None]
-    origin: str = ""  #: the teacher's name: a student goes on with the one that it began with
+    origin: str = ""  #: the teacher's name: a training resumes only with the teacher that it began with
     ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
         self.config = self.student.config
         self.schedule = self.teacher.schedule
-        o = self.objective
-        self.steps = StepStrategy(o.strategy, self.schedule, o.steps, o.substeps)
-        self.mixer = Mixer(o.mixer, o.teacher_share, self.config.schedule.train_timesteps)
+        objective = self.objective
+        self.steps = StepStrategy(objective.strategy, self.schedule, objective.steps, objective.substeps)
+        self.mixer = Mixer(objective.mixer, objective.teacher_share, self.config.schedule.train_timesteps)
         self.module = _Student(self.student, self.mixer).to(memory_format=torch.channels_last)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -102,19 +102,19 @@ class DistillTask:
         self.make_preview(self.module.networks, folder, step)
 
     def draw_scales(self, generators: list[torch.Generator]) -> Tensor:
-        """ref_cfg and audio_cfg of each sample, (batch, 2): at a corner, or uniform in their ranges."""
-        o, rows = self.objective, []
+        """ref_cfg and audio_cfg of each sample, (batch, 2): those of one branch alone, or uniform in their ranges."""
+        objective, rows = self.objective, []
         for generator in generators:
             corner, which, ref, audio = torch.rand(4, generator=generator).tolist()
-            if corner < o.corners:
+            if corner < objective.corners:
                 rows.append(BRANCHES[int(len(BRANCHES) * which)].scales)
             else:
-                (a, b), (c, d) = o.ref_cfg, o.audio_cfg
+                (a, b), (c, d) = objective.ref_cfg, objective.audio_cfg
                 rows.append((a + (b - a) * ref, c + (d - c) * audio))
         return torch.tensor(rows)
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
-        o, device = self.objective, self.student.device
+        objective, device = self.objective, self.student.device
         batch = draw_batch(self.data, self.config, generators)
         scales = self.draw_scales(generators)
         t = self.steps.draw(generators)
@@ -127,38 +127,47 @@ class DistillTask:
         conditioning = self.teacher.condition(batch)
         guided, audio_alone = self.teacher.predict(x_t, t, scales, conditioning)
 
-        def ask_teacher(x: Tensor, now: Tensor) -> Tensor:
+        def teacher(x: Tensor, now: Tensor) -> Tensor:
             return self.teacher.predict(x, now, scales, conditioning)[0]
 
-        def ask_student(x: Tensor, now: Tensor) -> Tensor:
+        def student(x: Tensor, now: Tensor) -> Tensor:
             return self.module(x, now, scales, batch, self.schedule)
 
-        target = self.steps.target(x_t, t, guided, ask_teacher, ask_student)
+        target = self.steps.target(x_t, t, guided, teacher, student)
         prediction = module(x_t, t, scales, batch, self.schedule).float()
 
         alpha, sigma = self.schedule.alpha_sigma(t)
 
         def measure(a: Tensor, b: Tensor) -> Tensor:
-            shape = {"space": o.space, "penalty": o.penalty, "huber_c": o.huber_c, "snr_gamma": o.snr_gamma}
-            return sample_losses(a, b, batch.weights, alpha, sigma, **shape)
+            return sample_losses(
+                a,
+                b,
+                batch.weights,
+                alpha,
+                sigma,
+                space=objective.space,
+                penalty=objective.penalty,
+                huber_c=objective.huber_c,
+                snr_gamma=objective.snr_gamma,
+            )
 
         distill, gt = measure(prediction, target), measure(prediction, truth)
-        terms = Terms(
+        inputs = MixerInputs(
             distill=distill.detach(),
             gt=gt.detach(),
             teacher_error=measure(audio_alone, truth),
             quality=batch.quality,
-            trust=trust_in_truth(scales, o.truth_reach),
+            trust=trust_in_truth(scales, objective.truth_reach),
             timesteps=t,
-            gradient_norms=self._gradient_norms(distill, gt) if o.mixer == "grad_norm" else None,
+            gradient_norms=self._gradient_norms(distill, gt) if objective.mixer == "grad_norm" else None,
         )
-        to_teacher, to_truth = self.mixer(terms, self.accelerator)
+        to_teacher, to_truth = self.mixer(inputs, self.accelerator)
         share = to_teacher / (to_teacher + to_truth)
         return {
             "loss": (to_teacher * distill + to_truth * gt).mean(),
             "distill": distill.mean(),
             "gt": gt.mean(),
-            "teacher_error": terms.teacher_error.mean(),
+            "teacher_error": inputs.teacher_error.mean(),
             "lambda_mean": share.mean(),
             "lambda_spread": share.std(correction=0),
         }

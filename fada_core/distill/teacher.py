@@ -30,9 +30,7 @@ class GuidedTeacher:
         return condition_branches(self.networks, batch.inputs(), BRANCHES)
 
     @torch.no_grad()
-    def predict(
-        self, x_t: Tensor, t: Tensor, scales: Tensor, conditioning: ClipConditioning
-    ) -> tuple[Tensor, Tensor]:
+    def predict(self, x_t: Tensor, t: Tensor, scales: Tensor, conditioning: ClipConditioning) -> tuple[Tensor, Tensor]:
         """(guided, audio branch alone): predictions (batch, frames, c, h, w) float32.
 
         Args:

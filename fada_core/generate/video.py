@@ -31,7 +31,7 @@ from ..media.soundtrack import soundtrack
 from ..media.video import VideoWriter, playable_size
 from ..pipeline import LiveFrames, Pipeline, load
 from ..settings import SamplingOptions
-from ..speed.overlap import Behind, decode_ahead
+from ..speed.overlap import BackgroundCalls, decode_ahead
 from ..system import peak_memory_mb
 from .options import STDIO, GenerateConfig, Settings, plain
 from .sheet import SHEETS, Sheet
@@ -109,7 +109,7 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
 
     # Both ways to sample check their arguments at once, before the writer replaces a file.
     with ExitStack() as stack:
-        behind = Behind()
+        behind = BackgroundCalls()
         finish = to_bytes if paste is None else Tensor.float
         if recording is None:
             arriving = listen(sys.stdin.buffer, pipe.config.clip_frames / fps)
@@ -131,7 +131,7 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
             videos = decode_ahead(decode, latents, pipe.device, finish, pipe.networks.dtype)
         stack.enter_context(writer)
         stack.enter_context(behind)
-        # On a CPU a thread that pastes would take turns with the networks', see `Behind`.
+        # On a CPU a thread that pastes would take turns with the networks', see `BackgroundCalls`.
         beside = paste is None or pipe.device.type != "cpu"
         for frames in videos:
             if beside:

@@ -68,8 +68,8 @@ class Attention(nn.Module):
 def folded_weights(tokens: Tensor, inward: Tensor, heads: int) -> Tensor:
     """Attention weights of tokens, (n, l, dim), to a folded context, (n, heads * length, dim): (n, heads, length, l).
 
-    The tokens come last, so that the softmax passes over whole rows of memory. A CPU does that several times as fast
-    as a softmax over the few scores of one token after the other.
+    The tokens are the last axis, so that the softmax runs over whole rows of memory: on a CPU several times as fast as
+    a softmax over the few scores of each token.
     """
     return (inward @ tokens.transpose(1, 2)).unflatten(1, (heads, -1)).softmax(dim=2)
 
@@ -79,16 +79,16 @@ class ContextAttention(Attention):
 
         softmax(x W_q (c W_k)^T / sqrt(d)) c W_v W_o + b  =  softmax(x A^T) B
 
-    A and B have a row for each token in each head. So instead of two wide products, a step has two narrow ones: with
-    Hallo's 4 identity tokens a tenth of the arithmetic at 320 channels. A head's weights sum to 1, which lets B take in
-    the bias.
+    A and B have a row for each token in each head. A step then has two narrow products in place of two wide ones: a
+    tenth of the arithmetic for Hallo's 4 identity tokens at 320 channels. B includes the bias, as the weights of each
+    head sum to 1.
     """
 
     def fold(self, context: Tensor) -> Folded:
         """(n, length, context_dim) -> A and B, (n, heads * length, dim) each"""
         keys, values = self.keys_values(context)
         dim = keys.shape[-1]
-        # Weights are asked for by calling their layers: they may be on another device, or have adapters.
+        # Layers are called, not their weights read: these may be on another device, or have adapters.
         queries = self.to_q(torch.eye(dim, device=context.device, dtype=context.dtype))
         queries, heads_keys = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in (queries, keys))
         inward = heads_keys @ queries.transpose(-1, -2) * (dim // self.heads) ** -0.5  # (n, heads, length, dim)
@@ -211,7 +211,7 @@ class SpatialBlock(nn.Module):
 class SpatialTransformer(KernelModule):
     """Group norm, linear layer, one `SpatialBlock`, linear layer, residual.
 
-    In two halves, because the reference UNet hands out what lies between them.
+    In two halves, because the normed tokens between them are the reference UNet's features.
     """
 
     def __init__(

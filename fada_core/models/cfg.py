@@ -8,7 +8,7 @@ rule as the teacher's three predictions,
 and enter every transformer block through a CFG control layer. The figure does not say what that layer is; here it is a
 small cross-attention. Its output starts at zero, so that an untrained student is its teacher.
 
-The corners of the mix are the tokens themselves: scales (0, 0) give tau_base, (1, 0) tau_ref, (1, 1) tau_audio.
+Scales of (0, 0) give tau_base, (1, 0) tau_ref and (1, 1) tau_audio: those of the branches in `sampling.guidance`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .resnet import timestep_features, zeroed
 
 
 class CFGTokens(nn.Module):
-    """The three token sets, base, ref and audio; as embeddings, so that layers come from `operations` throughout."""
+    """The three token sets base, ref and audio. An Embedding holds them, so that all layers come from `operations`."""
 
     def __init__(self, config: ModelConfig, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class CFGTokens(nn.Module):
 
 
 class ScaleEmbedding(nn.Module):
-    """The ablation without tokens: both scales, embedded as timesteps are, join the time embedding.
+    """The alternative to tokens: both scales, embedded like timesteps, are added to the time embedding.
 
-    As Flux and guidance distillation (Meng et al. 2210.03142) feed a scale to the network; two of them here.
+    Flux and guidance distillation (Meng et al. 2210.03142) give a network one scale in this way.
     """
 
     def __init__(self, config: ModelConfig, *, operations: Any = nn, **factory: Any) -> None:

@@ -32,16 +32,16 @@ class PositionalEncoding(nn.Module):
 
 
 class TemporalAttention(Attention):
-    """Attention that numbers its positions first."""
+    """Self-attention along time, with positional encoding."""
 
     def __init__(self, config: UNetConfig, dim: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__(dim, config.num_heads, operations=operations, **factory)
         self.pos_encoder = PositionalEncoding(dim, config.motion_max_frames, **factory)
 
     def forward_last(self, x: Tensor, skip: int) -> Tensor:
-        """Self-attention of (n, length, dim), read out only from position `skip` on: -> (n, length - skip, dim)"""
+        """Self-attention of (n, length, dim) with output from position `skip` on: (n, length - skip, dim)"""
         x = self.pos_encoder(x)
-        # All are projected, in one matrix product: a slice of each sequence would be as many small ones.
+        # All queries are projected, in one matrix product; slices of the sequences would make as many small ones.
         attended = self.attend(self.to_q(x)[:, skip:], *self.keys_values(x))
         return self.to_out[0](attended)
 
@@ -59,7 +59,7 @@ class TemporalBlock(nn.Module):
         self.ff_norm = operations.LayerNorm(dim, **factory)
 
     def forward(self, x: Tensor, skip: int) -> Tensor:
-        """(n, skip + frames, dim) -> (n, frames, dim): the first positions are looked at, but not computed further."""
+        """(n, skip + frames, dim) -> (n, frames, dim): the first positions are attended to, but get no output."""
         x = x + self.attention_blocks[0].forward_last(self.norms[0](x), 0)
         x = x[:, skip:] + self.attention_blocks[1].forward_last(self.norms[1](x), skip)
         return x + self.ff(self.ff_norm(x))

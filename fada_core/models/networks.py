@@ -66,11 +66,11 @@ class Networks(nn.Module):
         return next(self.denoising_unet.parameters()).dtype
 
     def image_tokens(self, identity: Tensor | None, drop: Tensor) -> Tensor | None:
-        """Identity tokens, (batch, image_tokens, image_token_dim), or None where the preset has none.
+        """Identity tokens, (batch, image_tokens, image_token_dim), or None for models without.
 
         Args:
-            identity: face embeddings, (batch, identity_dim); None: no face is known, which is an embedding of zeros.
-            drop: (batch,) bool, rows whose identity is hidden: they get the tokens of an embedding of zeros.
+            identity: face embeddings, (batch, identity_dim); None: not known, an embedding of zeros.
+            drop: (batch,) bool, rows whose identity is hidden, likewise by an embedding of zeros.
         """
         if self.imageproj is None:
             return None
@@ -116,19 +116,19 @@ class Networks(nn.Module):
             FadaError: an input that the model needs is missing.
         """
         batch = len(inputs)
-        hidden, unheard = (
+        no_reference, no_audio = (
             inputs.portrait.new_zeros(batch, dtype=torch.bool) if drop is None else drop
             for drop in (inputs.drop_reference, inputs.drop_audio)
         )
-        # The UNet skips work for the first rows: those without reference first, of these the silent ones.
-        dropped = torch.stack([hidden, unheard], 1).tolist()
+        # The UNet skips work for its first rows: those without reference come first, silent ones before others.
+        dropped = torch.stack([no_reference, no_audio], 1).tolist()
         order = sorted(range(batch), key=lambda row: (not dropped[row][0], not dropped[row][1]))
         dropped = [dropped[row] for row in order]
         rows = None
         if order != list(range(batch)):
             rows = torch.tensor(order, device=inputs.portrait.device)
-            inputs, hidden, unheard = inputs.select(rows), hidden[rows], unheard[rows]
-        tokens = self.image_tokens(inputs.identity, hidden)
+            inputs, no_reference, no_audio = inputs.select(rows), no_reference[rows], no_audio[rows]
+        tokens = self.image_tokens(inputs.identity, no_reference)
         if features is None:
             features = self.reference_features(inputs.portrait, inputs.motion, tokens)
         elif rows is not None:
@@ -136,19 +136,16 @@ class Networks(nn.Module):
 
         audio = inputs.audio.to(self.dtype)
         audio_tokens = audio.flatten(2, 3) if self.audioproj is None else self.audioproj(audio)
-        unseen = hidden[:, None, None, None]
-        face = None
+        face = concatenated = None
         if self.face_locator is not None:
             if inputs.face_box is None:
                 raise FadaError("This model needs the face's place in the portrait; pass face_box.")
-            face = self.face_locator(inputs.face_box.to(self.dtype)).masked_fill(unseen, 0.0)
-        concatenated = None
+            face = self.face_locator(inputs.face_box.to(self.dtype)).masked_fill(no_reference[:, None, None, None], 0.0)
         if self.config.unet.concat_reference:
-            concatenated = inputs.portrait.masked_fill(unseen, 0.0).to(self.dtype)
+            concatenated = inputs.portrait.masked_fill(no_reference[:, None, None, None], 0.0).to(self.dtype)
         masks = inputs.masks
-        silent = [no_audio for _, no_audio in dropped]
         unet = self.denoising_unet.prepare(
-            audio_tokens=audio_tokens.masked_fill(unheard[:, None, None, None], 0.0),
+            audio_tokens=audio_tokens.masked_fill(no_audio[:, None, None, None], 0.0),
             reference=features,
             image_tokens=tokens,
             face_latents=face,
@@ -156,9 +153,9 @@ class Networks(nn.Module):
             scales=inputs.scales,
             masks=None if masks is None else [[_per_frame(mask, audio) for mask in level] for level in masks],
             region_weights=inputs.region_weights,
-            unreferenced_rows=sum(no_reference for no_reference, _ in dropped),
+            unreferenced_rows=sum(reference for reference, _ in dropped),
             # In training every weight takes part in every step, as gradients shared by processes need it.
-            silent_rows=0 if torch.is_grad_enabled() else [*silent, False].index(False),
+            silent_rows=0 if torch.is_grad_enabled() else [*(silent for _, silent in dropped), False].index(False),
             hallo_compat=self.config.hallo_compat,
         )
         back = None if rows is None else rows.argsort()

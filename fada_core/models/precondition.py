@@ -1,4 +1,4 @@
-"""Residual preconditioning: the network sees and predicts how far the latents are from the portrait's.
+"""Residual preconditioning: input and output of the network are differences to the portrait's latents.
 
 With x_0 = ref + r and sd(r) = s, y = x_t - alpha ref = alpha r + sigma noise has variance alpha^2 s^2 + sigma^2. As in
 EDM (Karras et al. 2206.00364, section 5), c_in brings the network's input to unit variance, and c_skip and c_out are

@@ -13,7 +13,7 @@ from .kernels import KernelModule
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """The same layer, starting at zero: the last one of a residual branch, so that a fresh network is near identity."""
+    """The layer with all parameters set to zero: the last of a residual branch, which then starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

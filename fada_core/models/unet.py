@@ -1,7 +1,7 @@
 """The denoising UNet: Stable Diffusion 1.5's with reference attention, audio attention and motion modules.
 
-Structurally equal to Hallo's (arXiv 2406.08801), whose weights it loads. Two steps: `prepare` computes once a clip all
-that the clip's denoising steps share, `forward` is one step.
+Structurally equal to Hallo's (arXiv 2406.08801), whose weights it loads. `prepare` computes once a clip all that its
+denoising steps share; `forward` is one step.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Conditioning:
 
 
 class DenoisingUNet(UNetSkeleton, KernelModule):
-    """Predicts noise, velocity or whatever it was trained for, frame by frame, for whole clips.
+    """Predicts noise or velocity, by its training, for all frames of whole clips.
 
     Each layer is a residual block, spatial attention, an audio module and a motion module. Levels without attention
-    have residual blocks and, with `motion_everywhere`, motion modules. Without audio modules (EchoMimic) the audio
-    tokens take the identity tokens' place in the spatial attention.
+    have residual blocks and, with `motion_everywhere`, motion modules. Without audio modules (EchoMimic) the spatial
+    attention attends to the audio tokens in place of identity tokens.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
             **factory,
         )
         self.concat_reference = unet.concat_reference
-        self.gradient_checkpointing = False  #: compute a layer's activations again for its gradient, to save memory
+        self.gradient_checkpointing = False  #: recompute a layer's activations for its gradient, to save memory
         self.audio_in_attention = unet.audio_attention_scale > 0
         self.audio_time_embedding = None
         if unet.audio_time_embedding:
@@ -122,8 +122,8 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
             region_weights: strength of each region's audio attention.
             unreferenced_rows: so many batch rows, the first ones, do not attend to the portrait.
             silent_rows: so many batch rows, the first ones, whose audio tokens are zeros: audio modules leave them out.
-            hallo_compat: deal the portraits out by frame number modulo batch, as Hallo's published code does: under
-                guidance, even frames of the conditional row see the portrait of the unconditional one.
+            hallo_compat: assign portraits by frame number modulo batch, as Hallo's published code does: under guidance,
+                even frames of the conditional row see the unconditional row's portrait.
 
         Raises:
             FadaError: a condition that the preset needs is missing, or its rows do not fit the batch.

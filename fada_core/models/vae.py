@@ -1,4 +1,4 @@
-"""Pictures <-> latents: Stable Diffusion's autoencoder or its small stand-in TAESD, or the project's own.
+"""Autoencoders: Stable Diffusion's, its small stand-in TAESD, or the project's own.
 
 All kinds take pictures `(n, 3, h, w)` in -1..1 and give latents `(n, c, h/d, w/d)` of about unit variance; `encode` is
 deterministic (the posterior's mean, as Hallo takes at inference), `decode` clamps to -1..1.

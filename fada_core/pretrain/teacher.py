@@ -1,6 +1,6 @@
-"""Second stage: the teacher learns to denoise clips of latents, given portrait, motion frames and speech.
+"""Second stage: the teacher learns to denoise clips of latents from portrait, motion frames and speech.
 
-Reference and audio are dropped apart and together, so that one network serves all three branches of the guidance. Only
+Reference and audio are dropped separately and together, so that one network serves all three branches of guidance. Only
 the high pool is used (FADA, figure 2).
 """
 
@@ -20,16 +20,17 @@ from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
 
 HUBER_C = 0.02
-"""Errors below this are squared, those above taken as they are (pseudo-Huber). Residuals to the portrait are
-heavy-tailed: squared, the few cells that move a lot outweigh the many whose stillness makes a picture clean."""
+"""Error up to which the pseudo-Huber loss is square; larger errors count linearly. Residuals to the portrait are
+heavy-tailed: with a square loss the few cells that move a lot outweigh the many still ones, which keep a picture
+clean."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.08, 0.10, 0.04  #: shares of samples; the first trains the base branch
 NOISY_SHARE, NOISY_FROM = 0.5, 0.6
-"""So many more samples come from the noisiest part of the schedule. There the speech alone tells the mouth what to do;
-with little noise x_t shows the mouth already. For the same reason errors are those of x_0: in v, late steps win."""
+"""This share of the samples comes from the noisiest part of the schedule, where only the speech determines the mouth;
+with little noise, x_t shows it already. For the same reason errors are those of x_0: in v, late steps dominate."""
 
 
 class _Denoiser(nn.Module):
-    """Conditions and one prediction in one forward, so that it can be wrapped for several processes."""
+    """The module that accelerate wraps: conditioning and prediction in one forward."""
 
     def __init__(self, networks: Networks) -> None:
         super().__init__()
@@ -71,13 +72,13 @@ class TeacherTask:
         batch = draw_batch(self.clips, self.config, generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
         t = torch.cat([self._timestep(g) for g in generators])
-        # One number decides both: the first shares of it drop the reference, the last one the audio.
+        # One uniform number decides both: its lowest values drop the reference, its highest the audio.
         kind = torch.cat([torch.rand(1, generator=g) for g in generators])
         drops = torch.stack([kind < DROP_BOTH + DROP_REFERENCE, (kind < DROP_BOTH) | (kind > 1 - DROP_AUDIO)], dim=1)
         return batch, drops, noise, t
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
-        """(1,) uniform, but for the share that is drawn from the noisy end."""
+        """(1,) uniform over the schedule, or over its noisy end for NOISY_SHARE of the samples."""
         total = self.config.schedule.train_timesteps
         noisy = float(torch.rand((), generator=generator)) < NOISY_SHARE
         return torch.randint(round(NOISY_FROM * total) if noisy else 0, total, (1,), generator=generator)

@@ -1,4 +1,4 @@
-"""Clips while the speech is still being heard: each as soon as its audio, and a little beyond it, are there."""
+"""Clips of speech that is still arriving: each is sampled as soon as its audio and a short look-ahead are there."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from torch import Tensor
 
 from ..errors import FadaError
 from ..models.audio import SAMPLE_RATE
+from ..models.audio.projection import clip_windows
 from ..models.inputs import Subject
 from ..models.networks import Networks
 from ..settings import SamplingSettings
-from .chain import clip_windows, next_motion
+from .chain import next_motion
 from .denoise import Denoiser, sample_clip
 
 
 class LiveClip(NamedTuple):
-    """Frames, and what is heard while they are seen."""
+    """Frames and the sound that belongs to them."""
 
     latents: Tensor  #: (frames, c, h, w) float32
     samples: Tensor  #: (samples,) float32, mono, 16 kHz
     nfe: int
-    seconds: float  #: that making it took, without waiting for the speech
+    seconds: float  #: spent on sampling, without waiting for the speech
 
 
 class _Speech:
-    """The samples heard so far, as far back as they are still needed, and the features of their video frames."""
+    """The most recent speech, as much of it as later frames depend on, and its audio features."""
 
     def __init__(self, networks: Networks, lookahead: float) -> None:
         self._encoder, self._fps = networks.audio_encoder, networks.config.fps
@@ -51,11 +52,11 @@ class _Speech:
 
     @property
     def frames(self) -> int:
-        """Frames that last until the end of what was heard, the last one perhaps longer."""
+        """Frames that cover the speech so far; the last one may end later."""
         return math.ceil(self.heard * self._fps / SAMPLE_RATE)
 
     def needed(self, start: int, frames: int) -> int:
-        """Samples, from the beginning, that have to be heard before the frames from `start` on can be made."""
+        """Samples, from the beginning, that the frames `start` .. `start + frames - 1` need."""
         return self._at(start + frames + self._reach) + self._ahead
 
     def windows(self, start: int, frames: int, window: int) -> Tensor:
@@ -70,7 +71,7 @@ class _Speech:
         return self._samples[self._at(start) - offset : self._at(end) - offset].clone()
 
     def forget(self, start: int) -> None:
-        """What no frame from `start` on depends on."""
+        """Drop the samples that no frame from `start` on depends on."""
         first = max(self._first, start - self._reach - self._back)
         self._samples = self._samples[self._at(first) - self._at(self._first) :].clone()
         self._first = first
@@ -87,14 +88,14 @@ def sample_live(
     generator: torch.Generator,
     lookahead: float,
 ) -> Iterator[LiveClip]:
-    """Sample clip after clip of speech that arrives piece by piece, in memory that does not grow with it.
+    """Sample clip after clip of speech that arrives piece by piece, in constant memory.
 
-    With a mel encoder and `lookahead` of 0.02 s or more, the clips are those that `sample_chain` makes of the whole
-    recording. Other encoders hear a recording as a whole and come closer to that the further they see ahead.
+    With a mel encoder and a `lookahead` of at least 0.02 s, the clips equal those of `sample_chain` for the whole
+    recording. Other encoders depend on the whole recording, and come closer with more look-ahead.
 
     Args:
-        chunks: samples, (samples,) float mono 16 kHz, of any length. An empty chunk says that nothing comes for now:
-            silence takes its place, as much as one more clip needs, and the face rests. The end of the chunks ends the
+        chunks: samples, (samples,) float mono 16 kHz, of any length. An empty chunk means that no speech comes for now:
+            silence as long as the next clip needs takes its place, and the face rests. The end of the chunks ends the
             video with the last sample.
         generator: on the CPU; one for all clips.
         lookahead: seconds of speech after the last frame's audio window that a clip waits for.

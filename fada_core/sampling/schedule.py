@@ -1,4 +1,4 @@
-"""The noise schedule: how much signal and noise a timestep holds, and the DDIM step between two of them."""
+"""The noise schedule: signal and noise amplitudes of the timesteps, and the DDIM step between two of them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class NoiseSchedule:
     A negative `t` is the clean sample itself (alpha 1, sigma 0).
 
     Raises:
-        FadaError: the config asks for noise prediction and zero terminal SNR together. There x_t is pure noise, the
-            predicted noise says nothing about x_0, and the first sampling step would divide by zero.
+        FadaError: the config has both noise prediction and zero terminal SNR. At the first step x_t is then pure noise,
+            from which the predicted noise gives no x_0: it would divide by zero.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
@@ -47,7 +47,6 @@ class NoiseSchedule:
             )
         self.config = config
         cumprod = _alphas_cumprod(config)
-        self.alphas_cumprod = torch.from_numpy(cumprod).float()
         # One more entry for the clean sample, so that index -1 finds it.
         cumprod = np.append(cumprod, 1.0)
         self._tables = {torch.device("cpu"): torch.from_numpy(np.sqrt(np.stack([cumprod, 1.0 - cumprod]))).float()}
@@ -97,7 +96,7 @@ class NoiseSchedule:
         return alpha * noise - sigma * x0
 
     def target(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """What the network's prediction is compared with: v or the noise, by the config."""
+        """The target of the network's prediction: v or the noise, by the config."""
         return noise if self.config.prediction == "epsilon" else self.velocity(x0, noise, t)
 
     def to_x0(self, x_t: Tensor, prediction: Tensor, t: int | Tensor) -> Tensor:

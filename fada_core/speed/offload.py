@@ -1,4 +1,4 @@
-"""Low memory: only the denoising UNet stays on the device, the other networks' weights come when they are used."""
+"""Low memory: only the denoising UNet stays on the device; the other networks fetch their weights when they run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ..models.networks import Networks
 
 
 def keep_on_host(networks: Networks, device: torch.device) -> None:
-    """Place the networks, whose weights are in host memory, for sampling on `device`.
+    """Prepare networks in host memory for sampling on `device`.
 
-    The denoising UNet runs in every step and stays there. What runs once a job or once a clip (reference UNet,
-    autoencoder, audio encoder, the small projections) keeps its weights on the host; each layer fetches its own when
-    it is called. Results stay the same.
+    The denoising UNet, which runs in every step, moves there. Everything that runs once a job or once a clip (reference
+    UNet, autoencoder, audio encoder, the small projections) keeps its weights on the host, and each layer fetches its
+    own for every call. Results stay the same.
     """
     from accelerate import cpu_offload  # takes seconds to import
 

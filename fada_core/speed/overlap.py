@@ -1,4 +1,4 @@
-"""Overlap: a clip is decoded and leaves the device while the next is denoised, and is written while both go on."""
+"""Overlap: a clip is decoded and copied to the host while the next one is denoised, and written in the background."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ def decode_ahead(
 ) -> Iterator[Tensor]:
     """Frames of each clip on the host.
 
-    On CUDA, clip k is decoded on a stream of its own and copied to pinned memory while clip k + 1 is denoised: it is
-    handed out when that one's work has been queued. Two clips are held at most. Elsewhere it is one after the other.
+    On CUDA, clip k is decoded on a stream of its own and copied to pinned memory while clip k + 1 is denoised; it is
+    yielded when the work of clip k + 1 has been queued. At most two clips are held. Elsewhere, one clip follows the
+    other.
 
     Args:
         decode: latents (n, c, h, w) to frames (n, 3, size, size) in -1..1.
-        clips: latents of one clip after the other, whose work is queued when they are asked for.
+        clips: latents, clip by clip; advancing the iterator queues the work for one.
         device: of the networks.
         finish: applied to the frames on the device, before the copy.
         dtype: in which the networks compute, for an error's advice.
@@ -72,22 +73,22 @@ def _arrived(frames: Tensor, copied: torch.cuda.Event, check: FiniteCheck) -> Te
     return frames
 
 
-class Behind:
-    """Calls, one after the other, in a thread of their own, while their caller goes on; a context manager.
+class BackgroundCalls:
+    """Runs calls one at a time on a background thread; a context manager.
 
-    A call waits until the one before has returned, so that no more than one piece of work is held. What a call raises
-    is raised by the next one, or at the end of the block, which waits for the last.
+    A call waits until the one before has returned, so that at most one piece of work is held. An exception is raised
+    again by the next call, or at the end of the block, which waits for the last one.
 
     The calls should not compute with torch while networks run on the CPU: a second thread gets a second pool of OpenMP
-    threads, more than there are cores, and GNU's OpenMP then lets them all sleep between any two operations, which
-    makes the networks a third slower.
+    threads. These are more than there are cores, so GNU's OpenMP puts all of them to sleep between any two operations,
+    which makes the networks a third slower.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._running: Future[Any] | None = None
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundCalls:
         return self
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> None:

@@ -1,7 +1,7 @@
-"""Group norm with its activation, and GEGLU: Triton kernels that read and write each value as seldom as can be.
+"""Group norm with its activation, and GEGLU: Triton kernels that make the fewest possible passes over memory.
 
-For networks that run uncompiled. torch's own group norm on CUDA brings a channels_last picture into another order, and
-the convolution after it brings it back; activations and gates are passes over memory of their own.
+For networks that run uncompiled. torch's group norm on CUDA copies a channels_last image to contiguous order, and the
+convolution after it copies it back; activations and gates are further passes.
 """
 
 import torch
@@ -14,7 +14,7 @@ _PIXELS, _CHANNELS, _TILES, _WIDTH = 128, 64, 64, 1024  #: at most so many a pro
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *, silu: bool) -> Tensor:
-    """As torch's, and SiLU after it if wanted; moments in float32.
+    """As torch's, followed by SiLU if asked for; moments in float32.
 
     Args:
         x: (n, c, h, w), in channels_last order, as the result is.
@@ -71,8 +71,8 @@ def check(device: torch.device, dtype: torch.dtype) -> None:
 
 @triton.jit
 def _moments_of_tiles(x, means, squares, pixels, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Of ROWS pixels, for each channel: their mean, and their squared distances from it. Sums of squares alone would
-    lose what is small beside a large mean."""
+    """Mean and sum of squared deviations of each channel over ROWS pixels. Plain sums of squares would lose small
+    deviations from a large mean."""
     tile, image = tl.program_id(0), tl.program_id(2).to(tl.int64)
     row, column = tile * ROWS + tl.arange(0, ROWS), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = (row < pixels)[:, None] & (column < channels)[None, :]

@@ -295,7 +295,7 @@ def test_listening_gives_up_waiting_but_not_the_speech() -> None:
 
 @pytest.mark.parametrize("paste", [{}, {"square": False, "face_box": "5 5 30 30"}], ids=["square", "pasted"])
 def test_no_other_thread_computes_on_a_cpu(run: Run, monkeypatch: pytest.MonkeyPatch, paste: dict[str, object]) -> None:
-    """It would slow the networks' own threads: see `Behind`."""
+    """It would slow the networks' own threads: see `BackgroundCalls`."""
     computed: list[str] = []
 
     class Recorded(TorchDispatchMode):
@@ -304,7 +304,7 @@ def test_no_other_thread_computes_on_a_cpu(run: Run, monkeypatch: pytest.MonkeyP
                 computed.append(str(function))
             return function(*args, **(kwargs or {}))
 
-    class Watched(video.Behind):
+    class Watched(video.BackgroundCalls):
         def __call__(self, function: Callable[..., object], *arguments: object) -> None:
             def watched() -> None:
                 with Recorded():
@@ -312,6 +312,6 @@ def test_no_other_thread_computes_on_a_cpu(run: Run, monkeypatch: pytest.MonkeyP
 
             super().__call__(watched)
 
-    monkeypatch.setattr(video, "Behind", Watched)
+    monkeypatch.setattr(video, "BackgroundCalls", Watched)
     assert run(**paste)[0] == 0
     assert computed == []

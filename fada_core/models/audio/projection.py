@@ -22,6 +22,16 @@ def window_features(features: Tensor, window: int) -> Tensor:
     return features[indices.clamp(0, frames - 1)]
 
 
+def clip_windows(features: Tensor, start: int, frames: int, window: int) -> Tensor:
+    """Windows of the frames of one clip, (1, frames, window, layers, dim), from the whole audio's (n, layers, dim).
+
+    Neighbours may lie outside the clip; beyond the ends of the audio its first or last row is repeated.
+    """
+    reach = window // 2
+    rows = torch.arange(start - reach, start + frames + reach, device=features.device).clamp(0, len(features) - 1)
+    return window_features(features[rows], window)[None, reach : reach + frames]
+
+
 class AudioProjection(nn.Module):
     """(batch, frames, window, layers, dim) -> (batch, frames, audio_tokens, audio_token_dim)"""
 

@@ -1,4 +1,4 @@
-"""Whisper's encoder as a source of audio features, every hidden state around every video frame, as EchoMimic hears."""
+"""The hidden states of Whisper's encoder as audio features of video frames, computed as in EchoMimic."""
 
 from __future__ import annotations
 
