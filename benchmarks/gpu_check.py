@@ -1,4 +1,4 @@
-"""Is the fast way right, and how fast is it: checks with pass/fail lines, then the benchmark. Needs no network.
+"""Checks of the fast ways to compute on this machine, as pass/fail lines, then the benchmark. Needs no network.
 
 python -m benchmarks.gpu_check             from the repository's folder; on a GPU also at Stable Diffusion 1.5's size
 
@@ -83,7 +83,7 @@ def check(
 
 
 def check_placement(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
-    """Lines for what moves work and weights about, in fast mode; whether all passed."""
+    """One line for overlap, offloading and the like, in fast mode; whether all passed."""
     pipe = random_pipeline(config, "student", device, dtype)
     cond = make_job(config, CLIPS).encode(pipe)
 
@@ -101,7 +101,7 @@ def check_placement(config: ModelConfig, device: torch.device, dtype: torch.dtyp
         layers = [part for part in pipe.networks.modules() if isinstance(part, KernelModule)]
         fused = all(isinstance(layer.kernels, FusedKernels) for layer in layers)
         passed &= _line(config, "fast", "fused", dtype, float(not fused), 0.0)
-        next(clips())  # as they are again, for offloading puts calls of its own around theirs
+        next(clips())  # eager again, as offloading hooks into the layers
     keep_on_host(pipe.networks.cpu(), device)
     error = _rms(torch.cat([latents.cpu() for latents in clips()]) - torch.cat(exact)) / _rms(torch.cat(exact))
     return passed & _line(config, "fast", "offload", dtype, error, 1e-6)

@@ -1,1 +1,1 @@
-"""Speed: how long sampling takes, stage by stage, against the arithmetic it does and against the plain way."""
+"""Speed: time by stage, arithmetic and memory of sampling, compared with how published code samples."""

@@ -1,4 +1,4 @@
-"""Command: how fast sampling is on this machine, by mode, precision and way to compute; where the time goes.
+"""Command: how fast sampling is on this machine, by mode, precision and variant, and where the time goes.
 
 python -m fada_core.bench --preset tiny --modes teacher fast --compare eager,published
 """
@@ -41,9 +41,9 @@ class BenchConfig:
     preset: Literal["tiny", "sd15"] = "tiny"
     """Size of the networks, with random weights: they have no influence on the time."""
     model: str | None = None
-    """Instead: a shipped model's name or a checkpoint; only the modes that it serves can be measured."""
+    """In place of a preset: a shipped model's name or a checkpoint, for the modes that it serves."""
     modes: tuple[Mode, ...] = ()
-    """What to measure (default: all)."""
+    """Modes to measure (default: all)."""
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ()
     """Precisions of the networks (default: what suits the device)."""
     compare: str = "eager"
@@ -53,11 +53,11 @@ class BenchConfig:
     """Denoising steps of a clip, at least 2: one number for all modes or one for each (default: teacher 25, student
     6)."""
     clips: int = 2
-    """Of one pass over the job."""
+    """Clips of one pass."""
     warmup: int = 1
     """Passes before the measured ones, besides the one in which the arithmetic is counted."""
     repeats: int = 3
-    """Measured passes of the slowest mode and way to compute. They take turns, and all get as much time as it takes."""
+    """Measured passes of the slowest mode and variant. All take turns, and get the same time in total."""
     width: int = 1
     """Divide the UNets' channels and heads by this, for a preset that is too large for the machine."""
     size: int | None = None
@@ -67,8 +67,8 @@ class BenchConfig:
     device: Literal["cpu", "cuda", "mps", "xpu"] | None = None
     """Where to compute (default: the accelerator, if there is one)."""
     profile: Path | None = None
-    """Write a trace of one more pass of the table's first row, for chrome://tracing or Perfetto, and log the operations
-    that take the most time."""
+    """Trace one more pass of the table's first row into this file, for chrome://tracing or Perfetto, and log the
+    operations that take the most time."""
     json: bool = False
     """Print one line of JSON, a list of rows, in place of the table."""
 
@@ -114,7 +114,7 @@ def run(config: BenchConfig) -> tuple[list[Result], torch.device]:
 
 @dataclass(frozen=True, eq=False)
 class _Contender:
-    """What a row of the table is about."""
+    """One row of the table: a model, its job, how it samples, and the variant."""
 
     pipe: Pipeline
     job: NoiseJob
@@ -141,7 +141,7 @@ def _contenders(
 def _pipelines(
     config: BenchConfig, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[Pipeline, list[SamplingOptions]]]:
-    """Every model that is needed, with what it is asked for."""
+    """Each model with the options that it is measured with."""
     if config.model is not None:
         pipe = load(config.model, device, dtype)
         if pipe.config.clip_overlap:
@@ -186,7 +186,7 @@ def _rows(
 
 def _tflop(contender: _Contender) -> float:
     variant = contender.variant
-    if variant.name in COMPUTE:  # compiled or replayed, the arithmetic is the same, but cannot be seen any more
+    if variant.name in COMPUTE:  # compiled or replayed, the arithmetic is the same, but cannot be counted
         variant = build_variant("eager", contender.pipe)
     return count_tflop(variant, contender.job.encode(contender.pipe), contender.options)
 
@@ -194,8 +194,8 @@ def _tflop(contender: _Contender) -> float:
 def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list[Measurement]]:
     """The measured passes of each: `repeats` of the slowest, and of the others as many as fit its time.
 
-    Next is who has had the least time. So a machine that slows down for a while does so for all of them, however long
-    a pass takes.
+    The next pass is of the contender that has had the least time, so that a machine that is slow for a while is so for
+    all of them, however long a pass takes.
     """
     for contender in tqdm(list(contenders) * config.warmup, desc="warm-up", mininterval=5):
         contender.run()

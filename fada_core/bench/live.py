@@ -1,4 +1,4 @@
-"""Command: how long after the speech the frames of a live video come.
+"""Command: the delay of a live video's frames after the speech.
 
 python -m fada_core.bench.live --seconds 10
 
@@ -36,13 +36,13 @@ class LiveConfig:
     steps: int | None = None
     """Denoising steps of a clip (default: the checkpoint's)."""
     seconds: float = 10.0
-    """Of speech."""
+    """Length of the speech."""
     chunk: float = 0.04
     """Seconds of speech that arrive at once."""
     lookahead: float = 0.2
-    """Seconds of speech that are waited for beyond a clip."""
+    """Seconds of speech beyond its own audio that a clip waits for."""
     compute: Compute = "eager"
-    """How the networks run; compiling is over before the measurement begins."""
+    """How the networks run; compiling is finished before the measurement begins."""
     device: str | None = None
     """cpu, cuda, mps ... (default: the accelerator, if there is one)."""
     json: bool = False
@@ -51,18 +51,18 @@ class LiveConfig:
 
 @dataclass(frozen=True)
 class Lag:
-    """Seconds; the parts that waiting for a clip's speech makes up are known beforehand."""
+    """Delays in seconds. Part of each is the wait for a clip's speech, which does not depend on the machine."""
 
     first_frame: float  #: from the first sample heard to the first frame
-    median: float  #: of the clips' first frames, behind the moment their sound was heard
+    median: float  #: of the clips' first frames, after their sound
     last: float  #: of the last clip; above the median, if the machine is slower than real time
-    clip: float  #: how long a clip is, which its first frame has to wait for
-    work: float  #: median time that sampling a clip took, before it was decoded
+    clip: float  #: length of a clip, for which its first frame waits
+    work: float  #: median time to sample a clip, without decoding
     clips: int
 
 
 def measure(pipe: Pipeline, config: LiveConfig) -> Lag:
-    """Follow noise as if it were speech, in real time, after one clip to warm up."""
+    """Feed noise in place of speech in real time, after one clip as warm-up."""
     generator = torch.Generator().manual_seed(0)
     size, fps, frames = pipe.config.size, pipe.config.fps, pipe.config.clip_frames
     portrait = torch.rand(1, 3, size, size, generator=generator) * 2 - 1

@@ -1,4 +1,4 @@
-"""Measuring: time by stage, arithmetic, memory, and what the device could do at best."""
+"""Measurements: time by stage, arithmetic, memory, and the device's peak."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .models import NoiseJob
 from .variants import Variant
 
 CLIP_STAGES = ("reference", "denoise", "decode", "copy", "write")
-"""Stages of a clip. reference: whatever a clip needs besides its denoising steps, which is mainly the reference UNet,
+"""Stages of a clip. reference: all that a clip needs besides its denoising steps, mainly the reference UNet, its
 keys and values, and where the model hands motion frames on as pictures, encoding them; copy: to bytes on the host;
 write: into an MP4."""
 
@@ -42,7 +42,7 @@ class ClipTimes:
 
     @property
     def until_host(self) -> float:
-        """All but writing, which does not need the device."""
+        """Until the frames are on the host, without writing the file."""
         return sum(self.stages[name] for name in CLIP_STAGES if name != "write")
 
 
@@ -57,7 +57,7 @@ class Measurement:
 
 
 class Clock:
-    """Points in time on a device: events in its queue, so that measuring does not make the host wait."""
+    """Points in time on a device: events in its queue, so that the host does not wait."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -109,7 +109,7 @@ def measure(variant: Variant, encode: Callable[[], Job], job: NoiseJob, options:
         bounds = [bounds[-1]]
     clock.synchronize()
     memory = peak_memory_mb(device)
-    writing = _write(made, config, job)  # by itself, as the encoder's threads go on beside what follows
+    writing = _write(made, config, job)  # separately, as the encoder's threads would run into the next stage
     times = [_clip_times(clock, *of, seconds) for of, seconds in zip(marks, writing, strict=True)]
     return Measurement(clock.seconds(began, encoding_done), times, variant.pipe.stats.nfe_per_clip, memory)
 
@@ -130,7 +130,7 @@ def _clip_times(clock: Clock, bounds: Sequence[Any], ticks: Sequence[Any], write
     sampled, decode, copy = (clock.seconds(a, b) for a, b in pairwise(bounds))
     steps = sorted(clock.seconds(a, b) for a, b in pairwise(ticks))
     step = steps[len(steps) // 2]
-    # A step that the median does not stand for (a page fault, another process) must not make the rest negative.
+    # One slow step (a page fault, another process) must not make the rest negative.
     denoise = min(step * len(ticks), sampled)
     spans = (sampled - denoise, denoise, decode, copy, write)
     return ClipTimes(dict(zip(CLIP_STAGES, spans, strict=True)), step)
@@ -152,7 +152,7 @@ def count_tflop(variant: Variant, encoded: Job, options: SamplingOptions) -> flo
 
 
 def peak_tflops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
-    """What the device can do at best, TFLOP/s, and how this is known: "data sheet" or "matmul".
+    """The device's peak in TFLOP/s, and where the number is from: "data sheet" or "matmul".
 
     The data sheet for half precision on the GPUs listed above, since that is what others quote. For anything else the
     best of some square matrix products, a bar that the machine itself has shown it can reach.

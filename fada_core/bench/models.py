@@ -1,4 +1,4 @@
-"""What is measured: models of a preset's size, cut down where the machine is small, and a job for them."""
+"""Models of a preset's size with random weights, cut down for small machines, and a job for them."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def random_pipeline(
 ) -> Pipeline:
     """A pipeline with random weights, the same for every device and dtype.
 
-    No layer is silent, other than in a fresh model whose residual branches end in zeros: so two ways to compute the
-    same can be compared by their results.
+    All layers contribute, unlike in a fresh model, whose residual branches end in zeros, so that the results of two
+    variants can be compared.
 
     Args:
         like: networks that have all of this one's layers, whose weights it then shares.
@@ -85,7 +85,7 @@ def random_pipeline(
 
 @dataclass(frozen=True, eq=False)
 class NoiseJob:
-    """A portrait and speech, both noise: what they show has no influence on the time."""
+    """A portrait and speech, both noise: the content does not affect the time."""
 
     image: Tensor  #: (1, 3, size, size) in -1..1
     speech: Tensor  #: (samples,), whole clips

@@ -49,7 +49,7 @@ from ..settings import Mode
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """What a branch is conditioned on, before any projection."""
+    """Inputs of a branch, before any projection."""
 
     branch: Branch
     portrait: Tensor
@@ -112,7 +112,7 @@ class PublishedPipeline:
 
 
 def to_host(frames: Tensor) -> Tensor:
-    """As `to_uint8`, but what is copied are the floats."""
+    """As `to_uint8`, but the floats are copied to the host."""
     return to_uint8(frames.cpu())
 
 

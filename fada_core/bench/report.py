@@ -24,13 +24,13 @@ class Result:
     mode: str
     variant: str
     dtype: str
-    frames_per_s: float  #: of a clip, from its conditions to bytes on the host; without encoding the job, and writing
+    frames_per_s: float  #: of a clip, from its conditioning to bytes on the host, without encoding the job and writing
     mean_seconds: float  #: a clip's time for the same, mean over all clips; what the table's ratios compare
     ms_per_forward: float  #: a denoising step, divided by its evaluations (one a branch)
     nfe: int  #: forward passes of the denoising UNet for one clip, per conditional branch, counted by the code
     peak_memory_mb: float  #: MiB: of the device on CUDA, else of the process
     tflop: float  #: of one clip, counted
-    peak_share: float  #: of the device's peak, while those frames are made
+    peak_share: float  #: of the device's peak, in the same time
     realtime_factor: float  #: seconds of work, writing included, for a second of video; below 1: faster than real time
     stages_ms: dict[str, float]  #: encode (once a job), then those of a clip
     spread: dict[str, tuple[float, float]]  #: lower and upper quartile of frames_per_s, ms_per_forward, every stage
@@ -112,7 +112,7 @@ def markdown(rows: Sequence[Result], device: torch.device) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The processor that did the work, for a person."""
+    """Name of the device's processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""The ways to compute the same video that are compared."""
+"""The variants that are compared: ways to compute the same video."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VARIANTS = {**COMPUTE, PUBLISHED: "as published code samples (`published.py`)"}
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One way: a pipeline that samples and decodes, and how frames reach the host."""
+    """A pipeline that samples and decodes, and how frames reach the host."""
 
     name: str
     pipe: Pipeline | PublishedPipeline
@@ -64,7 +64,7 @@ def build_variant(name: str, pipe: Pipeline) -> Variant:
         # Convolutions of its own, in the memory order that published code leaves them in.
         plain = _copied(networks, [weight for weight in weights if weight.ndim != 4])
         return Variant(name, PublishedPipeline(plain.to(memory_format=torch.contiguous_format), pipe.info), to_host)
-    # Modules of its own around the same weights, so that what it does to them leaves the others alone.
+    # Modules of its own around the same weights, so that changes of them do not affect the others.
     return Variant(name, Pipeline(_copied(networks, weights), pipe.info), to_uint8, {"compute": name})
 
 
