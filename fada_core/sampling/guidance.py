@@ -89,8 +89,8 @@ def portrait_features(networks: Networks, portrait: Tensor, identity: Tensor | N
     Returns:
         (kinds * batch, h*w, c) each; kinds: identity hidden, identity shown; or one where the model has no identity.
     """
-    clip = ClipInputs(portrait, portrait.new_zeros(len(portrait), 0, *portrait.shape[1:]), portrait, identity=identity)
-    return _reference_features(networks, clip, None)
+    no_motion = portrait.new_zeros(len(portrait), 0, *portrait.shape[1:])
+    return _reference_features(networks, portrait, no_motion, identity)
 
 
 def condition_branches(
@@ -112,7 +112,8 @@ def condition_branches(
     )
     if networks.config.hallo_compat:  # there a row's features depend on the other rows of the batch
         return networks.condition(rows)
-    features = _reference_features(networks, clip, features)
+    portrait = clip.portrait if features is None else features
+    features = _reference_features(networks, portrait, clip.motion, clip.identity)
     kinds = len(_identity_hidden(networks))
     kind_of = [0 if branch.drop_reference else kinds - 1 for branch in used]
     features = {name: value.unflatten(0, (kinds, -1))[kind_of].flatten(0, 1) for name, value in features.items()}
@@ -124,9 +125,17 @@ def _identity_hidden(networks: Networks) -> tuple[bool, ...]:
     return (True, False) if networks.imageproj is not None else (False,)
 
 
-def _reference_features(networks: Networks, clip: ClipInputs, known: ReferenceFeatures | None) -> ReferenceFeatures:
+def _reference_features(
+    networks: Networks, portrait: Tensor | ReferenceFeatures, motion: Tensor, identity: Tensor | None
+) -> ReferenceFeatures:
+    """`Networks.reference_features` of every kind of row; a portrait's known features are of every kind already."""
     kinds = _identity_hidden(networks)
-    hidden = torch.tensor(kinds, device=clip.portrait.device).repeat_interleave(len(clip))
-    seen = clip.repeat(len(kinds))
-    tokens = networks.image_tokens(seen.identity, hidden)
-    return networks.reference_features(seen.portrait if known is None else known, seen.motion, tokens)
+
+    def of_each_kind(value: Tensor) -> Tensor:
+        return value.repeat(len(kinds), *(1,) * (value.ndim - 1))
+
+    hidden = torch.tensor(kinds, device=motion.device).repeat_interleave(len(motion))
+    tokens = networks.image_tokens(None if identity is None else of_each_kind(identity), hidden)
+    if isinstance(portrait, Tensor):
+        portrait = of_each_kind(portrait)
+    return networks.reference_features(portrait, of_each_kind(motion), tokens)
