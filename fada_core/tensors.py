@@ -13,7 +13,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The same containers with `function` applied to every tensor in them; anything else stays as it is."""
     if isinstance(value, Tensor):
         return function(value)
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         changed = {field.name: map_tensors(function, getattr(value, field.name)) for field in fields(value)}
         return replace(value, **changed)
     if isinstance(value, dict):

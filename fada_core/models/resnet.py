@@ -42,7 +42,7 @@ class TimestepEmbedding(nn.Module):
 class ResnetBlock(KernelModule):
     """Two 3x3 convolutions with a time shift between them, plus the (projected) input.
 
-    hidden (n, c_in, h, w), temb (n, time_dim), None where `time_dim` is 0 -> (n, c_out, h, w)
+    hidden (n, c_in, h, w), temb (n, time_dim), unused where that is 0 -> (n, c_out, h, w)
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ResnetBlock(KernelModule):
         if in_channels != out_channels:
             self.conv_shortcut = operations.Conv2d(in_channels, out_channels, 1, **factory)
 
-    def forward(self, hidden: Tensor, temb: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, temb: Tensor) -> Tensor:
         residual = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
         hidden = self.conv1(self.kernels.group_norm(self.norm1, hidden, silu=True))
         if self.time_emb_proj is not None:

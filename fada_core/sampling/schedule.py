@@ -50,7 +50,7 @@ class NoiseSchedule:
         # One more entry for the clean sample, so that index -1 finds it.
         cumprod = np.append(cumprod, 1.0)
         self._tables = {torch.device("cpu"): torch.from_numpy(np.sqrt(np.stack([cumprod, 1.0 - cumprod]))).float()}
-        self._coefficients: dict[tuple[int, torch.device], Tensor] = {}
+        self._coefficients: dict[tuple[int, torch.device], dict[int, Tensor]] = {}
 
     def timesteps(self, steps: int) -> list[int]:
         """`steps` timesteps from train_timesteps - 1 downwards, "trailing" (2305.08891, table 2; as diffusers rounds).
