@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from ..atomic import whole_file
 from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED, AvatarSet
 from ..people.clip import sample
+from ..people.performance import Pool
 from ..training import LoopConfig, train
 from .lips import WEIGHTS, LipsRegressor, correlation
 
@@ -34,6 +36,7 @@ class TrainLipsConfig:
     data: Path
     """Folder with the rendered avatars (pretrain's OUT/data)."""
     clips: int = 640
+    """Avatars of each pool."""
     clip_seconds: float = 2.4
     batch: int = 32
     held_out: int = 30
@@ -47,7 +50,7 @@ class LipsTask:
     """Squared error of openness on frames that are shifted, blurred and noised, as generated ones may be."""
 
     module: nn.Module
-    data: AvatarSet
+    sets: Sequence[AvatarSet]  #: each is drawn from equally often
     batch: int
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -61,12 +64,13 @@ class LipsTask:
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """One frame of a random clip, (1, 3, size, size), and the openness of its mouth, (1,)."""
-        clip = int(torch.randint(len(self.data), (), generator=generator))
-        row = torch.randint(int(self.data.seconds * self.data.fps), (1,), generator=generator)
-        return _augment(self.data.frames(clip, row), generator), self.data.read(clip, "openness")["openness"][row]
+        data = self.sets[int(torch.randint(len(self.sets), (), generator=generator))]
+        clip = int(torch.randint(len(data), (), generator=generator))
+        row = torch.randint(int(data.seconds * data.fps), (1,), generator=generator)
+        return _augment(data.frames(clip, row), generator), data.read(clip, "openness")["openness"][row]
 
     def settings(self) -> dict[str, Any]:
-        return {"clips": len(self.data)}
+        return {"clips": sum(map(len, self.sets))}
 
     def describe(self) -> str:
         return "single frames of random clips"
@@ -94,10 +98,10 @@ def _augment(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def check(regressor: LipsRegressor, count: int, size: int) -> float:
-    """Pearson's r between predicted and true openness over all frames of `count` held-out avatars."""
-    clips = [sample(HELD_OUT_SEED + i, "high", 2.0, size=size, framing="face") for i in range(count)]
-    predicted = torch.cat([regressor(clip.frames.float() / 127.5 - 1) for clip in clips])
+def check(regressor: LipsRegressor, pool: Pool, count: int, size: int) -> float:
+    """Pearson's r between predicted and true openness over all frames of `count` held-out avatars without defects."""
+    clips = [sample(HELD_OUT_SEED + i, pool, 1.0, size=size, framing="face") for i in range(count)]
+    predicted = torch.cat([regressor(clip.clean_frames.float() / 127.5 - 1) for clip in clips])
     return correlation(predicted, torch.cat([clip.truth["openness"] for clip in clips]))
 
 
@@ -108,11 +112,13 @@ def run(config: TrainLipsConfig) -> Path:
         FadaError: any of a training's mistakes, see `training.train`.
     """
     torch.manual_seed(config.loop.seed)
-    data = AvatarSet(config.data, "high", config.clips, config.clip_seconds, SIZE, FPS)
-    data.render(config.workers)
+    sets = [AvatarSet(config.data, pool, config.clips, config.clip_seconds, SIZE, FPS) for pool in get_args(Pool)]
+    for data in sets:
+        data.render(config.workers)
     regressor = LipsRegressor()
-    train(LipsTask(regressor, data, config.batch), config.loop, config.out, Accelerator(cpu=True), float("inf"))
-    log.info("held-out correlation: %.4f", check(regressor, config.held_out, data.size))
+    train(LipsTask(regressor, sets, config.batch), config.loop, config.out, Accelerator(cpu=True), float("inf"))
+    for pool in get_args(Pool):
+        log.info("held-out correlation, %s: %.4f", pool, check(regressor, pool, config.held_out, SIZE))
     target = config.out / WEIGHTS.name
     with whole_file(target) as partial:
         save_file(regressor.state_dict(), partial)

@@ -2,12 +2,13 @@
 resolution, noise, compression."""
 
 import io
-import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+
+from . import filters
 
 VISUAL = ("dark", "blur", "lowres", "noise", "compressed")  # in the order in which footage suffers them
 
@@ -19,13 +20,10 @@ def darken(frames: torch.Tensor, amount: float) -> torch.Tensor:
 
 
 def blur(frames: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur with `sigma` in pixels."""
-    radius = max(1, math.ceil(2.5 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    planes = frames.flatten(0, 1)[:, None].float()
-    planes = F.conv2d(F.pad(planes, (radius,) * 4, mode="replicate"), kernel.view(1, 1, 1, -1))
-    return F.conv2d(planes, kernel.view(1, 1, -1, 1)).round().to(torch.uint8).view_as(frames)
+    """(n, 3, h, w) uint8 out of focus: Gaussian blur with `sigma` in pixels."""
+    pictures = np.ascontiguousarray(frames.movedim(1, -1).numpy())
+    blurred = [filters.blur(picture.astype(np.float32), sigma) for picture in pictures]
+    return torch.from_numpy(np.stack(blurred)).round().clamp(0, 255).to(torch.uint8).movedim(-1, 1).contiguous()
 
 
 def shrink(frames: torch.Tensor, factor: float) -> torch.Tensor:
