@@ -1,6 +1,7 @@
 """Glasses, earrings, scarves, a face mask; and a microphone or a hand that comes before the lower face."""
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from . import assets
 from .fabric import weave
@@ -12,6 +13,7 @@ from .scalp import Skull, base, smooth, unit
 from .shapes import Shape, ball, join, sheet, tube
 
 FRAMES = ("", "round", "oval", "square", "half")
+PROP_AWAY = np.array([0.5, -4.0, 0.6], np.float32)  # from its place: out of every picture
 EAR_TOP, EAR_LOBE = (0.76, 7.27, 0.60), (0.79, 6.83, 0.47)  # on the base mesh: where temples rest, where rings hang
 
 
@@ -241,7 +243,7 @@ def _fist(grip: np.ndarray, axis: np.ndarray, side: float) -> list[Shape]:
 def prop(skull: Skull, kind: str, skin: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
     """A microphone in a hand before the chin, or a hand alone before the mouth; both stay with the chest.
 
-    `kind`: microphone or hand; `skin` (3,) linear. Move them with `PropMotion`.
+    `kind`: microphone or hand; `skin` (3,) linear. `prop_motion` says how they come and go.
     """
     mouth = on_skin(skull, (0.0, 6.62, 1.58))
     side = float(rng.choice([-1, 1]))
@@ -272,3 +274,17 @@ def prop(skull: Skull, kind: str, skin: np.ndarray, rng: np.random.Generator) ->
         )
     )
     return out
+
+
+def prop_motion(kind: str, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+    """(n, 3) float32 dm: shifts of a prop from its place. A microphone stays for most of the time; a hand comes
+    for one or two seconds, and goes."""
+    stays, leaves = (6.0, 1.2) if kind == "microphone" else (1.4, 2.5)
+    here, at, present = np.zeros(n), 0.0, rng.random() < stays / (stays + leaves)
+    while at < n:
+        until = at + fps * max(0.4, rng.exponential(stays if present else leaves))
+        here[int(at) : int(until)] = present
+        at, present = until, not present
+    here = gaussian_filter1d(here, 0.15 * fps, mode="nearest")[:, None]
+    tremble = gaussian_filter1d(rng.normal(0, 1, (n, 3)), 0.2 * fps, axis=0, mode="nearest") * np.sqrt(fps) * 0.03
+    return ((1 - here) * PROP_AWAY + tremble).astype(np.float32)

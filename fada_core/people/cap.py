@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from .growth import Cut
 from .mesh import Material, Mesh, Part
 from .scalp import Line, Skull, base, smooth, unit
 from .strands import WHITE, encode
@@ -30,11 +29,8 @@ def noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generat
     return upper * (1 - fy) + lower * fy
 
 
-def paint(line: Line, color: np.ndarray, grey: float, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """(SIZE, SIZE, 4) uint8: streaks away from the crown; alpha is the density of hair, frayed at the hairline.
-
-    `strength` 0..1: how opaque the layer is where hair is dense.
-    """
+def paint(line: Line, color: np.ndarray, grey: float, rng: np.random.Generator) -> np.ndarray:
+    """(SIZE, SIZE, 4) uint8: streaks away from the crown; alpha is the density of hair, frayed at the hairline."""
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     x, y = (x + 0.5) / SIZE - 0.5, 0.5 - (y + 0.5) / SIZE
     slope, azimuth = 2 * REACH * np.sqrt(x * x + y * y), np.degrees(np.arctan2(x, y))
@@ -42,13 +38,13 @@ def paint(line: Line, color: np.ndarray, grey: float, strength: float, rng: np.r
     row = ((azimuth + 180) * 2 + 3 * np.sin(slope / 9)).astype(int) % 720
     streak = streaks[row, (slope / REACH * 40).astype(int).clip(0, 63)]
     density = line.density(azimuth, slope)
-    alpha = np.clip(1.5 * density - 0.75 * streak * (1.2 - density), 0, 1) * smooth(1.7 * density) * strength
+    alpha = np.clip(1.5 * density - 0.75 * streak * (1.2 - density), 0, 1) * smooth(1.7 * density)
     base_color = (color * (1 - grey) + WHITE * grey) * 0.55
     rgb = base_color * (0.35 + 1.25 * streak[..., None])
     return np.concatenate([encode(rgb), np.rint(255 * alpha[..., None]).astype(np.uint8)], -1)
 
 
-def cap(skull: Skull, line: Line, cut: Cut, texture: np.ndarray, lift: float, name: str) -> Mesh:
+def cap(skull: Skull, line: Line, texture: np.ndarray, lift: float, name: str) -> Mesh:
     """The layer itself, `lift` dm above the skin where hair is full, and flat on it at the hairline."""
     static = base()
     inside = line.inside(static["azimuth"], static["slope"])

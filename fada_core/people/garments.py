@@ -18,9 +18,9 @@ def folds(plain: np.ndarray, depth: float, rng: np.random.Generator) -> np.ndarr
     return depth * out / 3
 
 
-def cloth(name: str, part: Part, shape: Shape, neck: np.ndarray, texture: np.ndarray, two_sided: bool = True) -> Mesh:
+def cloth(name: str, part: Part, shape: Shape, neck: np.ndarray, texture: np.ndarray) -> Mesh:
     """A mesh of cloth."""
-    material = Material("cloth", texture=texture, gloss=0.12, two_sided=two_sided)
+    material = Material("cloth", texture=texture, gloss=0.12, two_sided=True)
     return Mesh(name, part, shape.faces, shape.uv, material, rest=shape.points, neck=np.asarray(neck, np.float32))
 
 

@@ -107,11 +107,11 @@ def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> li
     volume = 0.5 + traits.volume
     fibre = replace(fibre_of(traits.curl), ragged=0.3) if traits.style == "bob" else fibre_of(traits.curl)
     texture = atlas(fibre, color, traits.grey, traits.roots, rng)
-    under = caps.paint(line, color, traits.grey, 1.0, rng)
+    under = caps.paint(line, color, traits.grey, rng)
     lift = {"afro": 0.14, "curly": 0.12}.get(traits.style, 0.35 * cut.volume) * volume
-    meshes = [caps.cap(skull, line, cut, under, 0.0, "scalp")]
+    meshes = [caps.cap(skull, line, under, 0.0, "scalp")]
     if lift > 0.03 and not traits.pressed and not cut.covers:
-        meshes.append(caps.cap(skull, line, cut, under, lift, "under hair"))
+        meshes.append(caps.cap(skull, line, under, lift, "under hair"))
     roots = plant(skull, line, cut.count, 1.3 if cut.covers else 0.0, rng)
     layer = rng.random(len(roots.points)).astype(np.float32)
     width = (cut.width * (0.75 + 0.5 * rng.random(len(layer)))).astype(np.float32)

@@ -71,7 +71,7 @@ def cap(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh
         rows.append(inner + t * reach)
     visor = np.stack(rows)
     below = sheet(visor[:, ::-1] + [0, -0.025, 0])
-    whole = join([top, sheet(visor, flip=False), below])
+    whole = join([top, sheet(visor), below])
     return [cloth("cap", Part.HAT, whole, np.ones(len(whole.points)), texture)]
 
 

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from ..errors import FadaError
 from . import sound
+from .accessories import PROP_AWAY, prop_motion
 from .articulation import loudness, mouth, seal, track
 from .behaviour import behave, idle, portrait_units, sample_mood
 from .person import Person, sample_person
@@ -84,7 +85,9 @@ def perform(
     still = seal(still[None], _RESTING) if closed else still[None]
     pose = {name: np.append(moved[name][:1] + acting.normal(0, 0.02), moved[name]) for name in ("yaw", "pitch", "roll")}
     gaze = np.concatenate([moved["gaze"][:1] * 0.3, moved["gaze"]])
-    return Performance(person, speech, Motion(np.concatenate([still, face]), gaze=gaze, **pose), mouth(face))
+    prop = np.concatenate([PROP_AWAY[None], prop_motion(person.wardrobe.prop, n, fps, acting)])
+    motion = Motion(np.concatenate([still, face]), gaze=gaze, prop=prop, **pose)
+    return Performance(person, speech, motion, mouth(face))
 
 
 def _turned(rng: np.random.Generator, pool: Pool) -> tuple[float, float, float]:

@@ -1,11 +1,12 @@
 """`Person`: everything that is drawn once about somebody, and `sample_person`, which draws it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import FadaError
 from .articulation import Habits, sample_habits
+from .color import to_linear
 from .eyes import EyeTraits, eye_texture, sample_eye_traits
 from .hair import HairTraits, grow
 from .hair_traits import sample_hair_traits
@@ -63,15 +64,18 @@ def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int, s
     `style`: one of `styles.STYLES`; a statue's turns the whole person into its material.
     """
     head = Head(person)
+    surface = paint(person.skin, person.age, rng)
+    skin = np.median(surface.albedo.reshape(-1, 3), 0) / 255
+    wardrobe = replace(person.wardrobe, hand_color=tuple(float(c) for c in to_linear(skin)))
     return Scene(
         head=head,
-        surface=paint(person.skin, person.age, rng),
+        surface=surface,
         eye_texture=eye_texture(person.eyes, rng),
         teeth_textures=(teeth_texture(person.mouth, True, rng), teeth_texture(person.mouth, False, rng)),
         tongue_texture=tongue_texture(person.mouth, rng),
         light=sample_light(rng, pool),
         camera=sample_camera(rng, head, pool),
-        meshes=dress(head, person.wardrobe, rng) + grow(head, person.hair, rng),
+        meshes=dress(head, wardrobe, rng) + grow(head, person.hair, rng),
         background=background(rng, size),
         overrides=material(style, rng) if style in STATUES else None,
     )

@@ -17,17 +17,23 @@ METERED, NIGHT, FOLLOWS = 0.3, 0.55, 0.45  # a face's mean that is aimed at, by 
 
 @dataclass(frozen=True)
 class Motion:
-    """How a head moves through n frames: `units` (n, 52); `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians."""
+    """How a head moves through n frames: `units` (n, 52); `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians.
+
+    `prop` (n, 3) shifts what is held before the face, in dm; None leaves it in its place.
+    """
 
     units: np.ndarray
     yaw: np.ndarray
     pitch: np.ndarray
     roll: np.ndarray
     gaze: np.ndarray
+    prop: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.units)
         shapes = {"units": (n, len(assets.UNITS)), "yaw": (n,), "pitch": (n,), "roll": (n,), "gaze": (n, 2)}
+        if self.prop is not None:
+            shapes["prop"] = (n, 3)
         for name, shape in shapes.items():
             if np.shape(getattr(self, name)) != shape:
                 given = np.shape(getattr(self, name))
@@ -67,6 +73,7 @@ class Renderer:
         for i in range(n):
             args = (motion.units[i], float(motion.yaw[i]), float(motion.pitch[i]), float(motion.roll[i]))
             posed = scene.head.pose(*args, gaze=tuple(motion.gaze[i]))
+            scene.prop_shift = np.zeros(3, np.float32) if motion.prop is None else motion.prop[i]
             self._draw(scene, posed, setting, pictures[i], parts[i])
             poses.append(posed)
         return pictures, parts, poses

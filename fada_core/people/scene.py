@@ -70,6 +70,7 @@ class Scene:
     background: np.ndarray
     meshes: list[Mesh] = field(default_factory=list)
     overrides: Overrides | None = None
+    prop_shift: np.ndarray = field(default_factory=lambda: np.zeros(3, np.float32))  # dm, of this frame
 
     def __post_init__(self) -> None:
         data = assets.load()
@@ -198,6 +199,8 @@ class Scene:
                 self.points[s], known = self.organs[n - 1].place(posed)
             else:
                 self.points[s] = posed.place(mesh)
+                if mesh.part == Part.PROP:
+                    self.points[s] += self.prop_shift
             if known is not None:
                 self.normals[s] = known
             elif self.overrides is not None and mesh.part in STRANDS:  # one mass, with the skull's roundness

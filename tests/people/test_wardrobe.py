@@ -106,3 +106,11 @@ def test_everything_that_is_drawn_can_be_made():
             sound(mesh)
     high = [wardrobe.sample_wardrobe_traits(rng, 0.5, 0.5, (0.3, 0.3, 0.4), "high") for _ in range(200)]
     assert not any(t.mask or t.prop or t.lens_tint > 0.5 for t in high)
+
+
+def test_a_prop_comes_and_goes_but_shakes_little_in_its_place():
+    shifts = accessories.prop_motion("microphone", 400, 25, np.random.default_rng(3))
+    length = np.sqrt((shifts**2).sum(1))
+    assert shifts.shape == (400, 3) and length.min() < 0.2 and length.max() > 3
+    assert np.abs(np.diff(shifts, axis=0)).max() < 0.8
+    assert np.median(np.abs(np.diff(shifts, axis=0))) < 0.02
