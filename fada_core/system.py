@@ -38,10 +38,15 @@ def named_device(name: torch.device | str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise FadaError(f"'{name}' is no device; use 'cpu' or '{default_device().type}'.") from error
+        raise FadaError(f"'{name}' is no device; use {_devices()}.") from error
     if device.type not in ("cpu", default_device().type):
-        raise FadaError(f"There is no device '{name}' on this machine; use '{default_device().type}'.")
+        raise FadaError(f"There is no device '{name}' on this machine; use {_devices()}.")
     return device
+
+
+def _devices() -> str:
+    """What this machine has, for errors."""
+    return " or ".join(f"'{name}'" for name in dict.fromkeys(("cpu", default_device().type)))
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 import fada_core.bench.__main__ as bench
+from fada_core.bench import busy
 from fada_core.bench.measure import CLIP_STAGES, ClipTimes, Measurement, count_tflop
 from fada_core.bench.models import bench_config, make_job, random_pipeline
 from fada_core.bench.report import markdown, summarise
@@ -169,3 +172,18 @@ def test_sd15_cut_down_keeps_its_structure():
     assert config.unet.num_heads == 1  # as wide as before
     assert config.unet.audio_regions == 3 and config.condition.identity_dim == 512
     assert (config.size, config.vae.kind, config.control.kind) == (128, "taesd", "tokens")
+
+
+def test_busy_processes_end_with_their_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kw: started.append(real(*args, **kw)) or started[-1])
+    with busy.busy(2):
+        assert len(started) == 2 and all(process.poll() is None for process in started)
+        assert len({os.getsid(process.pid) for process in started} | {os.getsid(0)}) == 3
+    assert all(process.poll() is not None for process in started)
+
+
+def test_busy_table() -> None:
+    text = busy.table([busy.Busy("command", 2.0, 3.0), busy.Busy("plain", 2.0, 40.0)])
+    assert "| command | 2.00 | 3.00 | 1.5 |" in text and "| plain | 2.00 | 40.00 | 20.0 |" in text
