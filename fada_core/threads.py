@@ -18,8 +18,8 @@ from contextlib import contextmanager
 import psutil
 
 SPINS = 3000
-"""Turns of GNU's waiting loop, some 10 us, before a thread sleeps. Measured on two cores: with no others, as fast as
-the usual 300000, where 1000 cost 10 % and none 60 %; beside a busy process, 4 times as long as alone instead of 20."""
+"""Turns of GNU's waiting loop, some 10 us, before a thread sleeps. With no others on two cores as fast as the usual
+300000, where 1000 cost 10 % and none 60 % or more (docs/PERFORMANCE.md)."""
 _INTERVAL = 0.2  #: seconds that a measurement covers at least
 _FRESH = 5.0  #: seconds after which the latest one says little about now
 _GLANCE = 0.05  #: seconds of a measurement when there is no fresh one

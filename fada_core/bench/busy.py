@@ -7,7 +7,7 @@ session of its own, as another program is. Each way is a process:
 
 - command: as `python -m fada_core.generate` begins, before torch is loaded;
 - loaded: torch comes first, as in ComfyUI and in most scripts;
-- plain: without what `fada_core.threads` does, by the environment that turns it off.
+- plain: without what `fada_core.threads` does, by the environment that turns it off (`--threads`, `--spins`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from ..errors import FadaError
 
 WAYS = ("command", "loaded", "plain")
 _ROOT = Path(__file__).parents[2]  # where a child finds this package, wherever it was started
-_USUAL_SPINS = 300_000  # GNU's, where nothing is set
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,10 @@ class BusyConfig:
     """Videos of a second for each figure, of which the median counts."""
     processes: int = 1
     """Busy ones."""
+    threads: int | None = None
+    """Of the way plain (default: as many as cores)."""
+    spins: int = 300_000
+    """Turns of the waiting loop of the way plain; GNU's OpenMP takes 300000 where nothing is set."""
     json: bool = False
     """Print JSON in place of a table."""
 
@@ -64,7 +67,8 @@ def measure(config: BusyConfig, way: str) -> float:
     """
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     if way == "plain":
-        environment |= {"OMP_NUM_THREADS": str(os.cpu_count()), "GOMP_SPINCOUNT": str(_USUAL_SPINS)}
+        threads = config.threads or os.cpu_count()
+        environment |= {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": str(config.spins)}
     else:
         for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
             environment.pop(name, None)
