@@ -11,7 +11,7 @@ from ..face.region import MARGIN
 from . import sound, styles
 from .camera import develop, sample_camera_look
 from .degrade import degrade
-from .landmarks import boxes, landmarks
+from .landmarks import boxes, landmarks, openness
 from .light import Camera
 from .performance import Pool, generator, perform
 from .person import Person, make_scene
@@ -144,6 +144,7 @@ def sample(
     truth = {f"{name}_box": torch.tensor([row[name] for row in where]) for name in where[0]}
     truth["landmarks"] = torch.from_numpy(points)
     truth |= {name: torch.from_numpy(value) for name, value in act.mouth.items()}
+    truth["openness"] = torch.tensor([openness(posed, scene.head) for posed in poses[1:]])  # of this person's own lips
     for name in ("units", "yaw", "pitch", "roll", "gaze"):
         truth[name] = torch.from_numpy(getattr(motion, name)[1:]).float()
     others = _others(rng("others"), len(speech.waveform)) if pool == "moderate" else None
