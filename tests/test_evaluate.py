@@ -126,7 +126,8 @@ def test_features_answer_to_what_is_wrong_with_a_video() -> None:
 @pytest.fixture(scope="module")
 def clips() -> list[avatars.AvatarClip]:
     pytest.importorskip("espeakng_loader")
-    return [avatars.sample(HELD_OUT_SEED + 500 + i, "high", 2.0) for i in range(8)]
+    seeds = range(HELD_OUT_SEED + 500, HELD_OUT_SEED + 506)
+    return [avatars.sample(seed, "high", 1.2, size=128, framing="face") for seed in seeds]
 
 
 def test_regressor_reads_held_out_mouths(clips: list[avatars.AvatarClip]) -> None:
@@ -141,7 +142,7 @@ def test_measures_of_the_truth_itself(clips: list[avatars.AvatarClip]) -> None:
     """A rendering measured against itself is in sync, stays the same person, and does not fit another recording."""
     clip = next(clip for clip in clips if clip.truth["openness"].std() > 0.05)
     other = next(c for c in clips if c is not clip and c.truth["openness"].std() > 0.05).truth["openness"]
-    truth = Truth(clip.portrait, clip.frames.float() / 127.5 - 1, clip.truth)
+    truth = Truth(clip.portrait.float() / 127.5 - 1, clip.frames.float() / 127.5 - 1, clip.truth)
     regressor = load_regressor()
     values = measure(truth.frames, truth, other, regressor, 12)
     assert values["lips_r"] > 0.85

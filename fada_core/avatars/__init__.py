@@ -1,8 +1,6 @@
-"""Procedural talking avatars: an endless, free data set with the truth of every frame."""
+"""Talking people who do not exist: an endless, free data set with the truth of every frame."""
 
-from .clip import AvatarClip, Pool, sample
-from .identity import Identity, sample_identity
-from .render import render
-from .speech import Phoneme, Speech, synthesize
+from .clip import AvatarClip, sample
+from .performance import Pool
 
-__all__ = ["AvatarClip", "Identity", "Phoneme", "Pool", "Speech", "render", "sample", "sample_identity", "synthesize"]
+__all__ = ["AvatarClip", "Pool", "sample"]

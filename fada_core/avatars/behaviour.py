@@ -1,67 +1,208 @@
-"""What a talking person does besides talking: blinks, glances, turns of the head and sway, all smooth."""
+"""What a head does beside talking: blinks, gaze, brows, nods and sways, breath, a mood, and moves of an idle mouth.
 
-import torch
-import torch.nn.functional as F
+Angles are radians as in `head`: yaw to the person's left, pitch up, roll to the left shoulder; gaze is relative to the
+head. Everything depends on its own generator and on `emphasis`, so that the same movement can go with other words.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from .assets import UNITS, unit_index, units
+
+#: Moods at full strength. They leave the lips to speech, which closes them through `articulation.seal`.
+MOODS = {
+    "neutral": units(),
+    "smile": units(mouthSmile=0.6, cheekSquint=0.5, eyeSquint=0.25, mouthDimple=0.15, mouthUpperUp=0.08),
+    "sad": units(browInnerUp=0.75, browDown=0.15, mouthFrown=0.4, mouthShrugLower=0.15, eyeSquint=0.1, eyeBlink=0.1),
+    "angry": units(browDown=0.95, noseSneer=0.35, eyeSquint=0.3, mouthFrown=0.15, mouthStretch=0.1),
+    "surprised": units(browInnerUp=0.8, browOuterUp=0.85, eyeWide=0.5, jawOpen=0.04),
+}
+_MOOD_SHARES = (0.42, 0.3, 0.09, 0.09, 0.1)
+#: Share of portraits whose mouth is not closed.
+OPEN_PORTRAITS = 0.3
+BLINK = ("eyeBlinkLeft", "eyeBlinkRight")
 
 
-def _wander(n: int, fps: float, period_s: float, generator: torch.Generator, channels: int = 1) -> torch.Tensor:
+@dataclass(frozen=True)
+class Mood:
+    """A name of `MOODS`, and how strong it is, 0..1."""
+
+    name: str = "neutral"
+    strength: float = 0.0
+
+    @property
+    def units(self) -> np.ndarray:
+        """(52,) float32."""
+        return MOODS[self.name] * np.float32(self.strength)
+
+
+def sample_mood(rng: np.random.Generator) -> Mood:
+    """A mood of everyday footage: mostly none or a light smile."""
+    name = list(MOODS)[rng.choice(len(MOODS), p=_MOOD_SHARES)]
+    return Mood(name, float(rng.beta(2, 2.2)) if name != "neutral" else 0.0)
+
+
+def wander(n: int, fps: float, period_s: float, rng: np.random.Generator, channels: int = 1) -> np.ndarray:
     """(channels, n) smooth random curves of about unit deviation that change over `period_s` seconds."""
-    knots = max(4, round(n / fps / period_s) + 4)
-    values = torch.randn(channels, 1, knots, generator=generator)
-    # Cubic interpolation between knots, cut so that the phase of the knots is not tied to the first frame.
-    fine = F.interpolate(
-        values[:, :, None], size=(1, round(knots * period_s * fps)), mode="bicubic", align_corners=True
-    )
-    start = int(torch.randint(max(1, fine.shape[-1] - n), (), generator=generator))
-    return fine[:, 0, 0, start : start + n]
+    sigma = max(0.4 * period_s * fps, 0.5)
+    margin = int(4 * sigma) + 1
+    noise = gaussian_filter1d(rng.normal(size=(channels, n + 2 * margin)), sigma, axis=1)
+    return noise[:, margin : margin + n] * np.sqrt(2 * np.sqrt(np.pi) * sigma)
 
 
-def _blinks(n: int, fps: float, generator: torch.Generator) -> torch.Tensor:
-    """(n,) 1 = closed. A blink takes about 0.25 s and comes every 1.5 to 5 s."""
-    times = torch.arange(n) / fps
-    blink = torch.zeros(n)
-    at = 0.5 + 2.5 * float(torch.rand((), generator=generator))
-    while at < n / fps:
-        phase = (times - at) / torch.where(times < at, 0.07, 0.11)  # lids close faster than they open
-        blink = torch.maximum(blink, torch.exp(-(phase.abs() ** 2.5)))
-        at += 1.5 + 3.5 * float(torch.rand((), generator=generator))
-    return blink
+def _bump(times: np.ndarray, at: float, rise: float, hold: float, fall: float) -> np.ndarray:
+    """0, up to 1 over `rise` until `at`, held, and down over `fall` seconds, smoothly."""
+    x = np.minimum((times - at) / rise, (at + hold - times) / fall).clip(-1, 0) + 1
+    return x * x * (3 - 2 * x)
 
 
-def _gaze(n: int, fps: float, generator: torch.Generator) -> torch.Tensor:
-    """(n, 2) in -1..1: mostly at the viewer, with quick glances away."""
-    gaze = torch.zeros(n, 2)
-    frame = 0
-    while frame < n:
-        away = float(torch.rand((), generator=generator)) < 0.35
-        target = torch.randn(2, generator=generator) * (torch.tensor([0.55, 0.25]) if away else 0.08)
-        end = frame + max(2, int(fps * (0.4 + (0.5 if away else 1.6) * float(torch.rand((), generator=generator)))))
-        gaze[frame:end] = target.clamp(-1, 1)
-        frame = end
-    # A saccade takes some 60 ms.
-    kernel = torch.tensor([0.25, 0.5, 0.25])[None, None]
-    return F.conv1d(F.pad(gaze.T[:, None], (1, 1), mode="replicate"), kernel)[:, 0].T
+def _gaze(times: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[float]]:
+    """Where somebody looks, (n, 2) in the world (0, 0 is the camera), and the times of large saccades."""
+    target = np.zeros((len(times), 2))
+    jumps: list[float] = []
+    distracted = rng.choice([0.12, 0.3, 0.6], p=[0.5, 0.35, 0.15])
+    home = rng.normal(0, 0.02, 2) if rng.random() < 0.8 else rng.normal(0, [0.18, 0.06])
+    time, at = -float(rng.uniform(0, 1)), home
+    while time < times[-1]:
+        away = rng.random() < distracted
+        aim = home + (rng.normal(0, [0.22, 0.1]) if away else rng.normal(0, 0.012, 2))
+        aim = aim.clip([-0.5, -0.3], [0.5, 0.2])
+        size = float(np.hypot(*(aim - at)))
+        duration = 0.025 + 0.12 * size  # the main sequence of saccades
+        target += np.clip((times - time) / duration, 0, 1)[:, None] * (aim - at)
+        if size > 0.12:
+            jumps.append(time)
+        at = aim
+        time += float(rng.uniform(0.35, 1.0) if away else rng.uniform(0.5, 2.2))
+    return target, jumps
+
+
+def _blinks(times: np.ndarray, jumps: list[float], rng: np.random.Generator) -> np.ndarray:
+    """(n,) 0 open .. 1 closed: 0.25 s each, 8 to 30 a minute, some with a large saccade, some twice, some half."""
+    out = np.zeros(len(times))
+    pause = float(rng.uniform(2.0, 7.0))
+    starts = [j for j in jumps if rng.random() < 0.4]
+    time = float(rng.exponential(0.6 * pause)) + 0.25
+    while time < times[-1] + 0.2:
+        starts.append(time)
+        if rng.random() < 0.1:
+            starts.append(time + float(rng.uniform(0.28, 0.4)))
+        time += 0.6 + float(rng.exponential(pause - 0.6))
+    for start in starts:
+        depth = 1.0 if rng.random() < 0.85 else float(rng.uniform(0.5, 0.85))
+        slow = float(rng.uniform(0.85, 1.25))
+        out = np.maximum(out, depth * _bump(times, start, 0.075 * slow, 0.035 * slow, 0.15 * slow))
+    return out
+
+
+def _nods(times: np.ndarray, emphasis: np.ndarray, fps: float, rng: np.random.Generator) -> np.ndarray:
+    """(n,) 0..1 and a little back: a beat of the head at some of the peaks of `emphasis`."""
+    smooth = gaussian_filter1d(emphasis.astype(float), 0.06 * fps)
+    peaks = [i for i in range(1, len(smooth) - 1) if smooth[i - 1] < smooth[i] >= smooth[i + 1] and smooth[i] > 0.35]
+    out = np.zeros(len(times))
+    last = -1.0
+    for i in peaks:
+        if times[i] - last > 0.35 and rng.random() < 0.5:
+            last = times[i]
+            size = smooth[i] * float(rng.uniform(0.3, 1.0))
+            out += size * (_bump(times, last, 0.16, 0.0, 0.22) - 0.25 * _bump(times, last + 0.34, 0.16, 0.0, 0.25))
+    return out
 
 
 def behave(
-    n: int, fps: float, energy: torch.Tensor, generator: torch.Generator, *, turned: float = 0.0, amount: float = 1.0
-) -> dict[str, torch.Tensor]:
-    """Motion of `n` frames: `blink`, `brow` (n,), `gaze`, `shift` (n, 2), and `yaw`, `pitch`, `roll` (n,) in radians.
+    n: int,
+    fps: float,
+    emphasis: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    mood: Mood | None = None,
+    turned: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    amount: float = 1.0,
+) -> dict[str, np.ndarray]:
+    """Motion of `n` frames: `yaw`, `pitch`, `roll` (n,), `gaze` (n, 2), `breath` (n,) -1..1, `units` (n, 52).
 
-    `shift` is in half images (the picture spans -1..1). `energy` (n,) 0..1 is the loudness of the speech, which makes
-    the head nod and the brows move; `turned` is a constant yaw in radians; `amount` scales every turn and sway.
+    `emphasis` (n,) 0..1 is the loudness of the speech, which makes the head nod and the brows move; `turned` is a
+    constant yaw, pitch and roll; `amount` scales every turn and sway. `units` hold lids, brows and the mood; give them
+    to `articulation.track` as its `expression`.
     """
-    slow = _wander(n, fps, 1.6, generator, 5) * amount
-    quick = _wander(n, fps, 0.45, generator, 2) * amount
-    width = max(3, int(0.28 * fps) | 1)
-    calm = F.avg_pool1d(F.pad(energy[None, None], (width // 2, width // 2), mode="replicate"), width, 1)[0, 0]
-    calm = F.avg_pool1d(F.pad(calm[None, None], (width // 2, width // 2), mode="replicate"), width, 1)[0, 0]
-    return {
-        "blink": _blinks(n, fps, generator),
-        "gaze": _gaze(n, fps, generator),
-        "brow": (calm * 0.8 - 0.25 + 0.25 * slow[4]).clamp(-0.5, 1),
-        "yaw": turned + 0.11 * slow[0] + 0.012 * quick[0],
-        "pitch": 0.045 * slow[1] + 0.07 * amount * calm + 0.012 * quick[1],
-        "roll": 0.03 * slow[2],
-        "shift": torch.stack([0.018 * slow[3], 0.008 * slow[4] + 0.012 * amount * calm], 1),
-    }
+    times = (np.arange(n) + 0.5) / fps
+    mood = Mood() if mood is None else mood
+    temper = float(rng.uniform(0.4, 1.6)) * amount
+    slow = wander(n, fps, 1.8, rng, 6)
+    quick = wander(n, fps, 0.5, rng, 3)
+    nods = _nods(times, emphasis, fps, rng)
+    world, jumps = _gaze(times, rng)
+    follow = gaussian_filter1d(world, 0.18 * fps, axis=0, mode="nearest") * 0.3
+    yaw = turned[0] + temper * (0.075 * slow[0] + 0.012 * quick[0]) + follow[:, 0]
+    pitch = turned[1] + temper * (0.035 * slow[1] + 0.01 * quick[1] - 0.075 * nods) + 0.6 * follow[:, 1]
+    roll = turned[2] + temper * (
+        0.028 * slow[2] + 0.006 * quick[2] + 0.2 * (yaw - turned[0]) * float(rng.normal(0, 0.5))
+    )
+    # Eyes make good for the head's own moves, as far as they turn with ease.
+    gaze = (world + np.array(turned[:2]) * rng.uniform(0, 0.25) - np.stack([yaw, pitch], 1)).clip(-0.45, 0.45)
+    blink = _blinks(times, jumps, rng)
+    lively = float(rng.uniform(0.0, 0.5)) * amount
+    calm = gaussian_filter1d(emphasis.astype(float), 0.15 * fps, mode="nearest")
+    raised = (lively * (0.7 * nods.clip(0, 1) + 0.5 * calm * slow[3].clip(0, 2)) + 0.06 * slow[3]).clip(0, 1)
+    face = np.zeros((n, len(UNITS)))
+    face += mood.units
+    for name, share in (("browInnerUp", 0.8), ("browOuterUpLeft", 1.0), ("browOuterUpRight", 1.0)):
+        face[:, unit_index(name)] += share * raised
+    frown = (0.12 * slow[4] - 0.05).clip(0, 0.3) * float(rng.uniform(0, 1))
+    for name in ("browDownLeft", "browDownRight"):
+        face[:, unit_index(name)] += frown
+    lean = float(rng.normal(0, 0.12))  # no brow is like the other
+    face[:, unit_index("browOuterUpLeft")] *= 1 + lean
+    face[:, unit_index("browOuterUpRight")] *= 1 - lean
+    for name in BLINK:
+        i = unit_index(name)
+        face[:, i] = face[:, i] + blink * (1 - face[:, i])
+    for name in ("eyeWide", "eyeSquint"):
+        columns = [i for i, unit in enumerate(UNITS) if unit.startswith(name)]
+        face[:, columns] *= 1 - 0.9 * blink[:, None]
+    rate = float(rng.uniform(0.22, 0.35))
+    breath = np.sin(2 * np.pi * (rate * times + rng.random()))
+    motion = {"yaw": yaw, "pitch": pitch + 0.004 * amount * breath, "roll": roll, "gaze": gaze, "breath": breath}
+    return {k: v.astype(np.float32) for k, v in (motion | {"units": face.clip(0, 1)}).items()}
+
+
+def idle(n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+    """(n, 52) float32: a closed mouth that says nothing, and moves: a swallow, pressed lips, a passing smile."""
+    times = (np.arange(n) + 0.5) / fps
+    moves = (
+        units(mouthShrugLower=0.3, mouthPress=0.12, mouthRollLower=0.1),
+        units(mouthPress=0.2, mouthRollLower=0.2, mouthRollUpper=0.2),
+        units(mouthSmile=0.3, cheekSquint=0.15),
+        units(mouthLeft=0.15, mouthPress=0.1),
+    )
+    face = np.zeros((n, len(UNITS)))
+    for move in moves:
+        if rng.random() < 0.3:
+            at = float(rng.uniform(0, times[-1]))
+            curve = _bump(
+                times, at, float(rng.uniform(0.2, 0.5)), float(rng.uniform(0, 0.5)), float(rng.uniform(0.2, 0.6))
+            )
+            face += float(rng.uniform(0.3, 1.0)) * curve[:, None] * move
+    return face.astype(np.float32)
+
+
+def portrait_units(rng: np.random.Generator, mood: Mood | None = None) -> tuple[np.ndarray, bool]:
+    """(52,) float32 of the still that is to be animated, and whether its lips are closed.
+
+    Mostly closed; otherwise parted, smiling with the teeth, or caught in a word. Give the units of a closed mouth to
+    `articulation.seal` with the contact of a rest.
+    """
+    mood = Mood() if mood is None else mood
+    face = mood.units.copy()
+    if rng.random() >= OPEN_PORTRAITS:
+        return face, True
+    strength = float(rng.uniform(0.7, 1.1))
+    pictures = (
+        units(jawOpen=0.15, mouthUpperUp=0.25, mouthLowerDown=0.2),
+        units(mouthSmile=0.6, mouthUpperUp=0.55, mouthLowerDown=0.6, cheekSquint=0.5, eyeSquint=0.25, jawOpen=0.13),
+        units(jawOpen=0.32, mouthUpperUp=0.35, mouthLowerDown=0.2),
+        units(jawOpen=0.12, mouthFunnel=0.35, mouthPucker=0.4),
+    )
+    return np.maximum(face, pictures[rng.choice(4, p=(0.3, 0.4, 0.15, 0.15))] * np.float32(strength)), False

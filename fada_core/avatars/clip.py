@@ -1,44 +1,58 @@
 """A whole clip by its seed: who speaks, what is heard, how the face moves, and the frames that show it."""
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..errors import FadaError
-from .behaviour import behave
-from .degrade import add_noise, degrade, delay
-from .identity import Identity, sample_identity
-from .render import feature_boxes, render
-from .speech import LANGUAGES, SAMPLE_RATE, VARIANTS, Phoneme, Speech, synthesize
-from .texts import sentence
-from .visemes import loudness, mouth_track
+from ..face.region import MARGIN
+from . import sound, styles
+from .camera import develop, sample_camera_look
+from .degrade import degrade
+from .landmarks import boxes, landmarks
+from .light import Camera
+from .performance import Pool, generator, perform
+from .person import Person, make_scene
+from .phones import SAMPLE_RATE, Phoneme
+from .render import Motion, Renderer
+from .scene import Scene
+from .skin import polished
+from .speech import Speech, sample_voice, talk
 
-Pool = Literal["high", "moderate"]
-_SPEECHLESS = 0.12  # share of clips in which nobody speaks, so that a model learns to keep the mouth closed
+Framing = Literal["any", "face"]
+FILMED = (styles.STYLES[0], "black and white", *styles.STATUES)  #: styles of pictures that a camera took
+FIGURES = ("rendering", "anime")  #: styles in which skin has no pores
+OFF_STEP = 2  #: frames by which the sound of a moderate clip is early or late at most
 
 
 @dataclass
 class AvatarClip:
-    """A talking avatar with everything that is true about it.
+    """A talking person with everything that is true about the clip.
 
-    `portrait` (3, size, size) float in -1..1 with a closed mouth and open eyes; `frames` (n, 3, size, size) uint8;
-    `clean_frames` the same before any defect of the moderate pool; `waveform` (samples,) float32 mono 16 kHz, exactly
-    n / fps seconds; `truth` per frame: the motion given to `render`, and `mouth_box`, `eyes_box`, `face_box` (n, 4) in
-    pixels. `av_offset` is by how many frames the sound comes late.
+    `portrait` (3, size, size) uint8: a still of the same person in the same light, mostly with a closed mouth.
+    `frames` (n, 3, size, size) uint8. `clean_portrait` and `clean_frames`: the same before any defect of the moderate
+    pool. `parts` (n, size, size) uint8: what a pixel shows (`mesh.Part`), before any style. `waveform` (samples,)
+    float32 mono 16 kHz, exactly n / fps seconds, comes `av_offset` frames late; `phonemes` are in step with the
+    frames. `truth` has a row a frame: `openness`, `width`, `rounding` (n,) of the mouth in 0..1, `units` (n, 52),
+    `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians, and in pixels `landmarks` (n, 68, 2), `mouth_box`,
+    `eyes_box`, `face_box` (n, 4). `degradations` name the defects of picture and sound with their strengths; `style`
+    is one of `styles.STYLES`.
     """
 
     portrait: torch.Tensor
+    clean_portrait: torch.Tensor
     frames: torch.Tensor
     clean_frames: torch.Tensor
+    parts: torch.Tensor
     waveform: torch.Tensor
     truth: dict[str, torch.Tensor]
-    identity: Identity
+    person: Person
     phonemes: list[Phoneme]
     voice: str
     text: str
+    style: str
     pool: Pool
     degradations: list[str]
     av_offset: int
@@ -46,61 +60,30 @@ class AvatarClip:
     fps: float
 
 
-def _speech_track(seconds: float, generator: torch.Generator) -> Speech:
-    """Sentences with pauses between them, in one voice, for `seconds`."""
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
-    language = LANGUAGES[int(torch.randint(len(LANGUAGES), (), generator=generator))]
-    voice = f"{language}+{VARIANTS[int(torch.randint(len(VARIANTS), (), generator=generator))]}"
-    rate, pitch, pitch_range = round(uniform(125, 205)), round(uniform(25, 75)), round(uniform(30, 80))
-    waveform = torch.zeros(round(seconds * SAMPLE_RATE))
-    phonemes: list[Phoneme] = []
-    texts: list[str] = []
-    at = uniform(0.05, 0.5)
-    while at < seconds - 0.4:
-        spoken = synthesize(sentence(generator), voice, rate, pitch, pitch_range)
-        start = round(at * SAMPLE_RATE)
-        heard = spoken.waveform[: len(waveform) - start]
-        waveform[start : start + len(heard)] = heard
-        phonemes += [
-            Phoneme(p.start + at, min(p.end + at, seconds), p.symbol) for p in spoken.phonemes if p.start + at < seconds
-        ]
-        texts.append(spoken.text)
-        at += len(spoken.waveform) / SAMPLE_RATE + uniform(0.05, 0.7)
-    peak = waveform.abs().max().clamp(min=1e-3)
-    return Speech(waveform / peak * uniform(0.35, 0.95), phonemes, " ".join(texts), voice)
+def _on_the_face(scene: Scene, motion: Motion, size: int, rng: np.random.Generator) -> Camera:
+    """The scene's camera moved and zoomed until the still's face lies about as `face.region` cuts portraits."""
+    camera = scene.camera
+    posed = scene.head.pose(
+        motion.units[0], float(motion.yaw[0]), float(motion.pitch[0]), float(motion.roll[0]), gaze=tuple(motion.gaze[0])
+    )
+    share = rng.uniform(0.85, 1.2) / (1 + 2 * MARGIN)
+    aim = size / 2 + rng.normal(0, 0.03, 2) * size
+    for _ in range(3):  # perspective changes a little as the camera moves
+        left, top, right, bottom = boxes(landmarks(posed, camera, size))["face"]
+        right_of, up = camera.view()[:2, :3]
+        pixels = np.array([(left + right) / 2, (top + bottom) / 2]) - size / 2
+        shift = (pixels[0] * right_of - pixels[1] * up) * 2 * camera.half / size
+        half = camera.half * max(right - left, bottom - top) / (share * size)
+        shift -= ((aim[0] - size / 2) * right_of - (aim[1] - size / 2) * up) * 2 * half / size
+        eye, target = (tuple((np.array(p) + shift).tolist()) for p in (camera.eye, camera.target))
+        camera = replace(camera, eye=eye, target=target, half=half)
+    return camera
 
 
-def _speechless_track(seconds: float, generator: torch.Generator) -> Speech:
-    """Silence, white or pink noise, or chords: sound that moves no mouth."""
-    count = round(seconds * SAMPLE_RATE)
-    kind = ("silence", "white noise", "pink noise", "music")[int(torch.randint(4, (), generator=generator))]
-    level = 0.02 + 0.2 * float(torch.rand((), generator=generator))
-    if kind == "silence":
-        waveform = torch.zeros(count)
-    elif kind == "music":
-        times = torch.arange(count) / SAMPLE_RATE
-        waveform = torch.zeros(count)
-        for _ in range(max(1, round(seconds / 0.4))):
-            start = seconds * float(torch.rand((), generator=generator))
-            pitch = 110 * 2 ** (int(torch.randint(36, (), generator=generator)) / 12)
-            envelope = torch.where(times < start, 0.0, torch.exp(-3 * (times - start)))
-            waveform += envelope * sum(torch.sin(2 * math.pi * pitch * k * times) / k**1.5 for k in (1, 2, 3, 4))
-    else:
-        waveform = torch.randn(count, generator=generator)
-        if kind == "pink noise":  # power falls with frequency
-            spectrum = torch.fft.rfft(waveform)
-            waveform = torch.fft.irfft(spectrum / torch.arange(1, len(spectrum) + 1).sqrt(), n=count)
-    return Speech(waveform / waveform.abs().max().clamp(min=1e-3) * level, [], "", kind)
-
-
-def _fitted(speech: Speech, samples: int) -> Speech:
-    waveform = F.pad(speech.waveform[:samples], (0, max(0, samples - len(speech.waveform))))
-    seconds = samples / SAMPLE_RATE
-    phonemes = [Phoneme(p.start, min(p.end, seconds), p.symbol) for p in speech.phonemes if p.start < seconds]
-    return Speech(waveform, phonemes, speech.text, speech.voice)
+def _others(rng: np.random.Generator, samples: int) -> list[np.ndarray]:
+    """Voices of some who talk at the same time."""
+    voices = [sample_voice(rng, rng.uniform(0.2, 0.8), rng.random(), ("espeak",)) for _ in range(rng.integers(1, 4))]
+    return [talk(samples / SAMPLE_RATE, voice, rng).waveform for voice in voices]
 
 
 def sample(
@@ -108,65 +91,85 @@ def sample(
     pool: Pool = "high",
     seconds: float = 4.0,
     *,
-    size: int = 128,
+    size: int = 256,
     fps: float = 25.0,
-    identity_seed: int | None = None,
+    person_seed: int | None = None,
+    words_seed: int | None = None,
     speech: Speech | None = None,
-    device: torch.device | str = "cpu",
+    style: str | None = None,
+    framing: Framing = "any",
 ) -> AvatarClip:
     """The clip of `seed`: the same on one machine every time.
 
-    `identity_seed` keeps the face while words and motion change with `seed`; `speech` (cut or padded with silence to
-    `seconds`) is spoken instead of a text of our own. Frames are rendered on `device` and returned on the CPU.
-    Raises `FadaError` for an unknown pool, for a clip without frames, and where espeak-ng is needed but missing.
+    Args:
+        pool: high is clean photographs; moderate has all styles, wilder light and cameras, defects, sound out of step.
+        size: side of the picture in pixels, at least 16.
+        person_seed: whose face, hair and clothes; default `seed`.
+        words_seed: what is said, and how the mouth moves; default `seed`. Clips that differ in it alone have the same
+            person, light, expression and head movement, and other words.
+        speech: is spoken instead, cut or padded with silence to `seconds`.
+        style: one of `styles.STYLES`; default a photograph in the high pool, any in the moderate one.
+        framing: "any" is a photographer's, from a tight face to a bust; "face" the square that a model is given, with
+            the face in its middle.
+
+    Raises:
+        FadaError: an unknown pool, style or framing, no frames, too small a size, or espeak-ng is needed but missing.
     """
-    if pool not in ("high", "moderate"):
-        raise FadaError(f"There is no pool '{pool}' of avatars: choose high or moderate.")
-    n = round(seconds * fps)
-    if n < 1 or size < 16:
-        raise FadaError("An avatar clip needs at least one frame and 16 pixels: raise seconds, fps or size.")
-    moderate = pool == "moderate"
-    who_seed = seed if identity_seed is None else identity_seed
-    identity = sample_identity(torch.Generator().manual_seed(2 * who_seed + moderate), pool)
-    generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + moderate)
-    samples = round(n / fps * SAMPLE_RATE)
-    if speech is None:
-        speechless = float(torch.rand((), generator=generator)) < _SPEECHLESS
-        speech = (_speechless_track if speechless else _speech_track)(samples / SAMPLE_RATE, generator)
-    speech = _fitted(speech, samples)
+    if framing not in get_args(Framing):
+        raise FadaError(f"There is no framing '{framing}'; choose any or face.")
+    if size < 16:
+        raise FadaError(f"An avatar clip needs at least 16 pixels a side, not {size}.")
+    act = perform(seed, pool, seconds, fps, person_seed=person_seed, words_seed=words_seed, speech=speech)
+    person, speech, motion = act.person, act.speech, act.motion
 
-    spoken = loudness(speech.waveform, n, fps) if speech.phonemes else torch.zeros(n)
-    turned = 0.35 * float(torch.randn((), generator=generator)) if moderate else 0.0
-    motion = mouth_track(speech.phonemes, speech.waveform, n, fps)
-    motion |= behave(n, fps, spoken, generator, turned=max(-0.6, min(0.6, turned)), amount=1.4 if moderate else 0.5)
-    rest = {name: torch.zeros_like(value[:1]) for name, value in motion.items()}
-    rest["width"] = torch.full((1,), 0.5)
-    rest["yaw"] = motion["yaw"][:1] * 0.5
-    everything = {name: torch.cat([rest[name], value]) for name, value in motion.items()}
-    pictures = render(identity, everything, size, device).cpu()
-    frames = ((pictures[1:] + 1) * 127.5).round().to(torch.uint8)
+    def rng(purpose: str) -> np.random.Generator:
+        return generator(seed, pool, purpose)
 
-    waveform, clean, degradations, av_offset = speech.waveform, frames, [], 0
-    if moderate:
-        frames, degradations = degrade(frames, generator)
-        av_offset = int(torch.randint(-2, 3, (), generator=generator))
-        waveform = delay(waveform, round(av_offset / fps * SAMPLE_RATE))
-        if float(torch.rand((), generator=generator)) < 0.5:
-            ratio_db = 5 + 20 * float(torch.rand((), generator=generator))
-            waveform = add_noise(waveform, ratio_db, generator)
-            degradations.append(f"audio noise {ratio_db:.0f} dB")
+    style = styles.sample_style(rng("style"), pool) if style is None else style
+    if style in FIGURES:
+        person = replace(person, skin=polished(person.skin))
+    elif style in styles.STATUES:  # nobody carves a hand before the mouth, which hides what a model is to learn
+        person = replace(person, wardrobe=replace(person.wardrobe, mask=False, prop=""))
+    scene = make_scene(person, rng("scene"), pool, size, style)
+    if framing == "face":
+        scene.camera = _on_the_face(scene, motion, size, rng("camera"))
+    pictures, parts, poses = Renderer(size).frames(scene, motion)
+    pictures = styles.apply(styles.prepare(style, pictures[0], parts[0], rng("style")), pictures, parts)
+    if style in FILMED:
+        lens = rng("lens")
+        pictures = develop(sample_camera_look(lens, pool), pictures, lens)
+
+    points = np.stack([landmarks(posed, scene.camera, size) for posed in poses[1:]])
+    where = [boxes(each) for each in points]
+    truth = {f"{name}_box": torch.tensor([row[name] for row in where]) for name in where[0]}
+    truth["landmarks"] = torch.from_numpy(points)
+    truth |= {name: torch.from_numpy(value) for name, value in act.mouth.items()}
+    for name in ("units", "yaw", "pitch", "roll", "gaze"):
+        truth[name] = torch.from_numpy(getattr(motion, name)[1:]).float()
+    others = _others(rng("others"), len(speech.waveform)) if pool == "moderate" else None
+    waveform, heard = sound.record(speech.waveform, pool, rng("recording"), others)
+    frames = torch.from_numpy(pictures).movedim(-1, 1).contiguous()
+    clean, defects, av_offset = frames, [], 0
+    if pool == "moderate":
+        suffered = rng("defects")
+        frames, defects = degrade(frames, torch.Generator().manual_seed(int(suffered.integers(2**62))))
+        av_offset = int(suffered.integers(-OFF_STEP, OFF_STEP + 1))
+        waveform = sound.delay(waveform, round(av_offset / fps * SAMPLE_RATE))
     return AvatarClip(
-        portrait=pictures[0],
-        frames=frames,
-        clean_frames=clean,
-        waveform=waveform,
-        truth=motion | feature_boxes(identity, motion, size),
-        identity=identity,
+        portrait=frames[0],
+        clean_portrait=clean[0],
+        frames=frames[1:],
+        clean_frames=clean[1:],
+        parts=torch.from_numpy(parts[1:]),
+        waveform=torch.from_numpy(waveform),
+        truth=truth,
+        person=person,
         phonemes=speech.phonemes,
         voice=speech.voice,
         text=speech.text,
+        style=style,
         pool=pool,
-        degradations=degradations,
+        degradations=defects + heard,
         av_offset=av_offset,
         seed=seed,
         fps=fps,

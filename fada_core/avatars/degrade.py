@@ -1,14 +1,16 @@
-"""What the moderate pool suffers: darkness, blur, compression, noise, and sound that is not quite in step."""
+"""The visual defects of the moderate pool, as the paper names them for footage from the internet: darkness, blur, low
+resolution, noise, compression."""
 
 import io
-import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-VISUAL = ("dark", "blur", "compressed", "noise")
+from . import filters
+
+VISUAL = ("dark", "blur", "lowres", "noise", "compressed")  # in the order in which footage suffers them
 
 
 def darken(frames: torch.Tensor, amount: float) -> torch.Tensor:
@@ -18,13 +20,25 @@ def darken(frames: torch.Tensor, amount: float) -> torch.Tensor:
 
 
 def blur(frames: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur with `sigma` in pixels."""
-    radius = max(1, math.ceil(2.5 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    planes = frames.flatten(0, 1)[:, None].float()
-    planes = F.conv2d(F.pad(planes, (radius,) * 4, mode="replicate"), kernel.view(1, 1, 1, -1))
-    return F.conv2d(planes, kernel.view(1, 1, -1, 1)).round().to(torch.uint8).view_as(frames)
+    """(n, 3, h, w) uint8 out of focus: Gaussian blur with `sigma` in pixels."""
+    pictures = np.ascontiguousarray(frames.movedim(1, -1).numpy())
+    blurred = [filters.blur(picture.astype(np.float32), sigma) for picture in pictures]
+    return torch.from_numpy(np.stack(blurred)).round().clamp(0, 255).to(torch.uint8).movedim(-1, 1).contiguous()
+
+
+def shrink(frames: torch.Tensor, factor: float) -> torch.Tensor:
+    """Made `factor` (1..) times smaller and enlarged to the old size again."""
+    height, width = frames.shape[-2:]
+    small = (max(8, round(height / factor)), max(8, round(width / factor)))
+    little = F.interpolate(frames.float(), size=small, mode="bilinear", antialias=True)
+    large = F.interpolate(little, size=(height, width), mode="bicubic")
+    return large.round().clamp(0, 255).to(torch.uint8)
+
+
+def grain(frames: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
+    """Sensor noise of deviation `amount` (0..1 of the range)."""
+    noise = torch.randn(frames.shape, generator=generator) * (amount * 255)
+    return (frames + noise).round().clamp(0, 255).to(torch.uint8)
 
 
 def compress(frames: torch.Tensor, quality: int) -> torch.Tensor:
@@ -37,12 +51,6 @@ def compress(frames: torch.Tensor, quality: int) -> torch.Tensor:
     return result
 
 
-def grain(frames: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
-    """Sensor noise of deviation `amount` (0..1 of the range)."""
-    noise = torch.randn(frames.shape, generator=generator) * (amount * 255)
-    return (frames + noise).round().clamp(0, 255).to(torch.uint8)
-
-
 def suffer(frames: torch.Tensor, name: str, strength: float, generator: torch.Generator) -> torch.Tensor:
     """The defect `name`, one of VISUAL, of `strength` 0..1 on frames (n, 3, h, w) uint8."""
     match name:
@@ -50,10 +58,12 @@ def suffer(frames: torch.Tensor, name: str, strength: float, generator: torch.Ge
             return darken(frames, strength)
         case "blur":
             return blur(frames, (0.5 + 1.2 * strength) * frames.shape[-1] / 128)
-        case "compressed":
-            return compress(frames, round(35 - 25 * strength))
+        case "lowres":
+            return shrink(frames, 1.3 + 2.2 * strength)
         case "noise":
             return grain(frames, 0.01 + 0.05 * strength, generator)
+        case "compressed":
+            return compress(frames, round(35 - 25 * strength))
     raise ValueError(f"there is no defect '{name}'")
 
 
@@ -67,15 +77,3 @@ def degrade(frames: torch.Tensor, generator: torch.Generator) -> tuple[torch.Ten
         frames = suffer(frames, name, strength, generator)
         done.append(f"{name} {strength:.2f}")
     return frames, done
-
-
-def add_noise(waveform: torch.Tensor, ratio_db: float, generator: torch.Generator) -> torch.Tensor:
-    """White noise `ratio_db` below the waveform (samples,)."""
-    level = waveform.square().mean().sqrt() * 10 ** (-ratio_db / 20)
-    return (waveform + torch.randn(len(waveform), generator=generator) * level).clamp(-1, 1)
-
-
-def delay(waveform: torch.Tensor, samples: int) -> torch.Tensor:
-    """The waveform `samples` later (negative: earlier), of the same length, with silence let in."""
-    late = F.pad(waveform, (max(0, samples), max(0, -samples)))
-    return late[max(0, -samples) :][: len(waveform)]

@@ -1,233 +1,263 @@
-"""A head without eyes and mouth, painted once per identity: the hair behind it, the head itself, glasses and mask."""
+"""A person's head: the neutral shape from age, sex, ancestry, build and features; and its pose in one frame.
 
-import math
+Angles are radians. yaw > 0 turns the face to the person's left (the viewer's right), pitch > 0 lifts it, roll > 0 leans
+the head to the person's left shoulder. Gaze is (yaw, pitch) of the eyes relative to the head.
+"""
 
-import torch
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
 
-from .canvas import Canvas, box, capsule, coverage, ellipse, scaled, shadow_of, soft
-from .identity import Color, Identity
+import numpy as np
+from scipy import sparse
 
+from ..errors import FadaError
+from . import assets
+from .assets import UNITS, unit_index
+from .mesh import Mesh
 
-def face_field(
-    u: torch.Tensor, v: torch.Tensor, who: Identity, grow: float = 0.0, grow_top: float = 0.0
-) -> torch.Tensor:
-    """The outline of the face, optionally grown sideways and upwards (for hair)."""
-    below = (v / who.face_chin).clamp(0, 1)
-    x = u.abs() / ((who.face_width + grow) * (1 - who.jaw_taper * below * below))
-    y = torch.where(v < 0, -v / (who.face_top + grow_top), v / (who.face_chin + grow))
-    power = torch.where(v < 0, 2.25, who.jaw_power)
-    return ((x.clamp(min=1e-4) ** power + y.clamp(min=1e-4) ** power) ** (1 / power) - 1) * 0.5
+ANCESTRIES = ("african", "asian", "caucasian")
+PIVOT = np.array([0.0, 6.05, 0.05], np.float32)  # where the head turns: the uppermost vertebrae
 
+CHIN, CROWN = 5225, 881  # numbers in hm08
 
-def _hair_texture(canvas: Canvas, who: Identity, cover: torch.Tensor, center_y: float) -> None:
-    """Hair colour with strands, a band of light and a darker edge, laid over `cover`."""
-    u, v = canvas.u, canvas.v
-    canvas.paint(who.hair, cover)
-    curly = who.hair_style in ("curly", "afro")
-    if curly:
-        a, b = 17 * u + 2.2 * torch.sin(9 * v + who.curl_phase), 17 * v + 2.2 * torch.sin(9 * u)
-        strands = torch.sin(a) * torch.sin(b)
-    else:
-        angle = torch.atan2(u - 0.25 * who.parting, v - center_y + 0.9)
-        strands = torch.sin(angle * 34 + 3 * torch.sin(3 * v + who.curl_phase)) * 0.7 + 0.3 * torch.sin(
-            angle * 83 + 2 * v
-        )
-    canvas.shade((0.8, 0.77, 0.77), cover * (strands * 0.5 + 0.2).clamp(0, 1) * 0.55)
-    radius = ((u + 0.1).square() + (v - center_y).square()).sqrt()
-    light = (
-        torch.exp(-((radius - 0.49) / 0.06).square())
-        * torch.sigmoid((-v + center_y - 0.1) * 12)
-        * torch.sigmoid((-u - 0.02) * 8 + 1)
-    )
-    canvas.paint(
-        scaled(tuple(min(1.0, c + 0.12) for c in who.hair), 1.25),
-        cover * light * (0.5 + 0.25 * strands).clamp(0, 1) * 0.55,
-    )  # type: ignore[arg-type]
+# The base mesh looks stern; this is added to everybody at rest.
+REST = {"browInnerUp": 0.14, "mouthSmileLeft": 0.05, "mouthSmileRight": 0.05, "eyeWideLeft": 0.1, "eyeWideRight": 0.1}
+
+# The ring where closed lips touch, in the middle and to the left of it, in hm08.
+CONTACT_UPPER = (474, 7228, 7226)
+CONTACT_LOWER = (493, 7242, 7236)
+OVERLAP = 0.005  # of closed lips, in dm
+
+# What turns of the eyes, in radians, the units eyeLook... stand for: measured on the helper eyes of the base mesh.
+LOOK = {"Up": 0.19, "Down": 0.28, "In": 0.39, "Out": 0.38}
 
 
-def hair_behind(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
-    """The hair behind head and shoulders."""
-    canvas = Canvas(u, v)
-    reach = who.face_width + who.volume
-    wave = 0.018 * torch.sin(11 * v + who.curl_phase + 2 * u)
-    match who.hair_style:
-        case "bob":
-            field = box(u / (1 + 0.12 * v.clamp(min=0)), v, 0, -0.1, reach + 0.07, 0.58 + 0.08 * who.hair_length, 0.4)
-            field = torch.maximum(field, v - 0.46 - 0.06 * who.hair_length - 0.05 * u * u)
-        case "long":
-            field = box(u / (1 + 0.1 * v.clamp(min=0)), v, 0, 0.2, reach + 0.08, 0.86 + 0.2 * who.hair_length, 0.45)
-        case "wavy":
-            field = box(
-                (u.abs() + 2 * wave) / (1 + 0.16 * v.clamp(min=0)),
-                v,
-                0,
-                0.15,
-                reach + 0.11,
-                0.84 + 0.15 * who.hair_length,
-                0.45,
-            )
-        case "bun":
-            field = ellipse(u, v, 0.1 * who.parting, -who.face_top - 0.13, 0.2, 0.18)
-        case "ponytail":
-            side = math.copysign(1, who.parting)
-            field = ellipse(u - side * 0.25 * (v - 0.1).square(), v, side * (reach - 0.03), 0.22, 0.17, 0.52)
-        case "pigtails":
-            field = ellipse(u.abs() - 0.12 * (v - 0.3).square(), v, reach + 0.1, 0.26, 0.14, 0.36)
-        case "afro":
-            angle = torch.atan2(u, v + 0.2)
-            field = ellipse(u, v, 0, -0.16, reach + 0.19, 0.64) + 0.014 * torch.sin(17 * angle + who.curl_phase)
-        case "curly":
-            angle = torch.atan2(u, v + 0.1)
-            long = 0.22 * who.hair_length
-            field = ellipse(u, v, 0, -0.06 + long * 0.8, reach + 0.1, 0.6 + long) + 0.02 * torch.sin(
-                15 * angle + who.curl_phase
-            )
-        case _:
-            return canvas
-    _hair_texture(canvas, who, coverage(field), -0.1)
-    canvas.shade((0.62, 0.6, 0.64), soft(face_field(u, v, who, 0.02) - 0.06, 0.3) * 0.85)
-    canvas.shade((0.72, 0.7, 0.74), ((v - 0.1) / 0.8).clamp(0, 1) * 0.6)
-    return canvas
+@dataclass(frozen=True)
+class FaceShape:
+    """Build and features. `muscle`, `weight` 0..1 (0.5 is average); `targets`: local target name -> weight 0..1."""
+
+    muscle: float = 0.5
+    weight: float = 0.5
+    targets: dict[str, float] = field(default_factory=dict)
 
 
-def _hairline(u: torch.Tensor, who: Identity) -> torch.Tensor:
-    """The lower edge v of the hair on the forehead and temples, over u."""
-    x = u / who.face_width
-    side = (x.abs() / 1.02).clamp(max=1.1) ** 7 * (0.42 + 0.1 * who.hair_length)
-    match who.hair_style:
-        case "side part" | "ponytail" | "wavy":
-            sweep = 0.3 * (x - 0.55 * who.parting).abs().clamp(max=1.4) ** 1.6
-            return who.hairline - 0.06 + sweep * 0.55 + side
-        case "bob" | "pigtails":
-            return -0.215 - 0.03 * who.parting + 0.014 * torch.sin(26 * u + who.curl_phase).abs() + side
-        case "short":
-            return who.hairline + 0.03 * torch.sin(9 * u + who.curl_phase) + 0.05 * who.parting * x + side
-        case "quiff":
-            return who.hairline - 0.03 + 0.07 * who.parting * x + side
-        case "curly" | "afro":
-            return who.hairline + 0.022 * torch.sin(21 * u + who.curl_phase) + 0.06 * x * x + side
-        case "long":
-            return who.hairline - 0.08 + 0.34 * (x - 0.2 * who.parting).abs().clamp(max=1.3) ** 1.8 + side * 0.8
-        case _:
-            return who.hairline - 0.02 + 0.05 * torch.cos(5 * x) + side
+class Shaped(Protocol):
+    """What a head needs to know of a person. age: 0 (5 years) .. 1 (85 years); sex: 0 female .. 1 male."""
+
+    age: float
+    sex: float
+    ancestry: tuple[float, float, float]
+    shape: FaceShape
 
 
-def head(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas:
-    """Face, ears, nose, beard and the hair around the face; eyes, brows and mouth are drawn per frame."""
-    canvas = Canvas(u, v)
-    shadow = shadow_of(who.skin)
-    width = who.face_width
-    ears = ellipse(u.abs() - 0.12 * (v - 0.08), v, width * 0.99, 0.07, 0.075 * who.ear_size, 0.125 * who.ear_size)
-    canvas.paint(who.skin, coverage(ears))
-    canvas.shade(shadow, soft(ellipse(u.abs() - 0.12 * (v - 0.08), v, width * 1.01, 0.07, 0.04, 0.085), 0.05) * 0.8)
-    if who.earrings:
-        canvas.paint(
-            (0.95, 0.8, 0.4), coverage(ellipse(u.abs(), v, width * 0.99, 0.07 + 0.14 * who.ear_size, 0.028, 0.028))
-        )
-    outline = face_field(u, v, who)
-    face = coverage(outline)
-    canvas.paint(who.skin, face)
-    # Light from the upper left: a soft terminator on the right and under the chin.
-    canvas.shade(shadow, face * (soft(-(outline + 0.06) + 0.12 * (u < 0), 0.2) * ((u + 0.15) / 0.4).clamp(0, 1) * 0.75))
-    canvas.shade(shadow, face * ((v - 0.42) / 0.3).clamp(0, 1) * 0.45)
-    canvas.paint(
-        scaled(who.skin, 1.1), face * torch.exp(-(((u + 0.1) / 0.2).square() + ((v + 0.2) / 0.12).square())) * 0.4
-    )
-    blush = torch.exp(-(((u.abs() - 0.27) / 0.1).square() + ((v - 0.19) / 0.07).square()))
-    canvas.paint((0.93, 0.42, 0.4), face * blush * who.blush * 0.75)
-    canvas.paint(
-        scaled(who.skin, 1.12),
-        face * torch.exp(-(((u.abs() - 0.25) / 0.07).square() + ((v - 0.13) / 0.04).square())) * 0.3,
-    )
-    if who.freckles:
-        dots = torch.sin(47 * u + 11 * v) * torch.sin(43 * v - 13 * u) - 0.72
-        canvas.shade(shadow, face * coverage(-dots) * soft((v - 0.15).abs() - 0.07, 0.06) * soft(u.abs() - 0.3, 0.1))
-    # Eye sockets and the nose: one side in shadow, a round tip, nostrils.
-    socket = torch.exp(-(((u.abs() - who.eye_gap + 0.03) / 0.12).square() + ((v - who.eye_y + 0.06) / 0.08).square()))
-    canvas.shade(shadow, face * socket * 0.4)
-    ny, nw = who.nose_y, who.nose_width
-    ridge = (
-        torch.exp(-(((u - 0.03) / 0.035).square()))
-        * torch.sigmoid((v - ny + who.nose_length) * 30)
-        * torch.sigmoid((ny - v) * 40)
-    )
-    canvas.shade(shadow, face * ridge * 0.6)
-    canvas.shade(shadow, face * soft(ellipse(u, v, 0.008, ny + 0.012, nw * 1.05, 0.05), 0.05) * 0.75)
-    canvas.paint(who.skin, face * soft(ellipse(u, v, -0.006, ny - 0.012, nw * 0.85, 0.045), 0.05) * 0.95)
-    nostrils = ellipse(u.abs(), v, nw * 0.5, ny + 0.03, nw * 0.27, 0.011)
-    canvas.shade(tuple(0.55 * s for s in shadow), coverage(nostrils) * 0.8)  # type: ignore[arg-type]
-    canvas.paint(
-        scaled(who.skin, 1.22),
-        face * torch.exp(-(((u + 0.015) / 0.018).square() + ((v - ny + 0.025) / 0.022).square())) * 0.6,
-    )
-    canvas.shade(shadow, face * torch.exp(-((u / 0.09).square() + ((v - who.mouth_y - 0.115) / 0.025).square())) * 0.5)
-    if who.beard in ("stubble", "full"):
-        cheek = who.mouth_y - 0.13 + 0.1 * (1 - (u.abs() / width)) - 0.25 * (u.abs() / width) ** 4
-        region = torch.maximum(cheek - v, -ellipse(u, v, 0, who.mouth_y + 0.005, who.mouth_width * 1.02, 0.085))
-        region = torch.maximum(region, face_field(u, v, who, 0.03 if who.beard == "full" else 0.0))
-        canvas.paint(who.brow, soft(region, 0.03) * (0.95 if who.beard == "full" else 0.28))
-    if who.beard in ("moustache", "full"):
-        bush = ellipse(u, v + 0.35 * u * u - 0.25 * u.abs(), 0, who.mouth_y - 0.09, who.mouth_width * 0.85, 0.035)
-        canvas.paint(who.brow, coverage(bush))
-    if who.hair_style == "bald":
-        canvas.paint(
-            scaled(who.skin, 1.2),
-            face * torch.exp(-(((u + 0.14) / 0.12).square() + ((v + 0.4) / 0.07).square())) * 0.6,
-        )
-        return canvas
-    _front_hair(canvas, who, face, shadow)
-    return canvas
+def years(age: float) -> float:
+    """Age 0..1 in years: 0 is 5, 0.2 is 20, 0.5 is 42, 1 is 85."""
+    return float(np.interp(age, [0, 0.2, 0.5, 1], [5, 20, 42, 85]))
 
 
-def _front_hair(canvas: Canvas, who: Identity, face: torch.Tensor, shadow: Color) -> None:
-    u, v = canvas.u, canvas.v
-    volume = 0.012 if who.hair_style == "buzz" else who.volume
-    grow_top = volume + {"quiff": 0.07, "curly": 0.06, "afro": 0.12, "wavy": 0.03}.get(who.hair_style, 0.0)
-    outer = face_field(u, v, who, volume, grow_top)
-    if who.hair_style in ("curly", "afro"):
-        outer = outer + 0.01 * torch.sin(19 * torch.atan2(u, v + 0.1) + who.curl_phase)
-    if who.hair_style == "quiff":
-        outer = outer + 0.02 * (1 + torch.sin(4 * u / who.face_width + 2.2 * who.parting)) * (v < 0)
-    line = v - _hairline(u, who)
-    hair = torch.maximum(outer, line)
-    if who.hair_style in ("long", "wavy", "bob"):
-        bottom = {"bob": 0.44 + 0.06 * who.hair_length, "long": 0.9, "wavy": 0.85}[who.hair_style]
-        wave = 0.02 * torch.sin(11 * v + who.curl_phase) if who.hair_style == "wavy" else 0.0
-        inner = who.face_width * (0.93 + 0.1 * v.clamp(min=0)) + wave
-        reach = who.face_width + volume + 0.05 + 0.06 * v.clamp(min=0) + 2 * wave
-        locks = torch.maximum(torch.maximum(inner - u.abs(), u.abs() - reach), torch.maximum(v - bottom, -v - 0.25))
-        hair = torch.minimum(hair, locks)
-    canvas.shade(shadow, face * soft(hair - 0.035, 0.1) * 0.7)
-    cover = coverage(hair)
-    if who.hair_style == "buzz":
-        cover = soft(hair, 0.035) * 0.85
-    _hair_texture(canvas, who, cover, 0.02)
-    if who.hair_style != "buzz":
-        canvas.shade((0.74, 0.7, 0.72), cover * soft(-(line + 0.02), 0.09) * (v < 0.3) * 0.45)
+def _ages(age: float) -> dict[str, float]:
+    """Weights of MakeHuman's four ages: baby 1, child 10, young 25, old 90 years."""
+    names, at = ("baby", "child", "young", "old"), (1.0, 10.0, 25.0, 90.0)
+    place = np.interp(years(age), at, range(4))
+    return {n: max(0.0, 1 - abs(place - i)) for i, n in enumerate(names)}
 
 
-def front(u: torch.Tensor, v: torch.Tensor, who: Identity) -> Canvas | None:
-    """Glasses and mask, which cover eyes and mouth; None where the avatar wears neither."""
-    if who.glasses == "none" and who.mask == "none":
-        return None
-    canvas = Canvas(u, v)
-    if who.mask == "surgical":
-        cloth = torch.maximum(face_field(u, v, who, 0.012), who.nose_y - 0.09 + 0.12 * u.abs() - v)
-        cloth = torch.maximum(cloth, u.abs() - who.face_width * 0.9)
-        canvas.paint(who.mask_color, coverage(cloth))
-        canvas.shade((0.82, 0.84, 0.88), coverage(cloth) * (0.5 + 0.5 * torch.sin((v + 0.25 * u * u) * 55)) * 0.5)
-        canvas.shade((0.8, 0.82, 0.86), coverage(cloth) * ((u + 0.1) / 0.5).clamp(0, 1))
-        strap = capsule(u.abs(), v, who.face_width * 0.85, who.nose_y, who.face_width * 1.02, 0.05, 0.012)
-        canvas.paint(who.mask_color, coverage(strap))
-    if who.glasses != "none":
-        if who.glasses == "round":
-            rim = ellipse(u.abs(), v, who.eye_gap, who.eye_y + 0.01, 0.15, 0.14)
-        else:
-            rim = box(u.abs(), v, who.eye_gap, who.eye_y + 0.01, 0.155, 0.115, 0.04)
-        canvas.paint((1.0, 1.0, 1.0), coverage(rim) * (0.08 + 0.14 * soft((u - 0.6 * v).abs() % 0.4 - 0.05, 0.02)))
-        bridge = torch.maximum((v - who.eye_y + 0.02 - 0.4 * u * u).abs() - 0.013, u.abs() - who.eye_gap + 0.14)
-        arms = torch.maximum((v - who.eye_y + 0.02).abs() - 0.014, (u.abs() - who.face_width * 0.9).abs() - 0.12)
-        arms = torch.maximum(arms, who.eye_gap + 0.145 - u.abs())
-        frame = torch.minimum(torch.minimum(rim.abs() - 0.015, bridge), torch.maximum(arms, u.abs() - who.face_width))
-        canvas.paint(who.glasses_color, coverage(frame))
-    return canvas
+def _thirds(value: float, low: str, middle: str, high: str) -> dict[str, float]:
+    return {low: max(0.0, 1 - 2 * value), middle: 1 - abs(2 * value - 1), high: max(0.0, 2 * value - 1)}
+
+
+@cache
+def _paired_targets() -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
+    """Axes of variation: (targets of the positive side, of the negative side, standard deviation)."""
+    names = [n[6:] for n in assets.load().target_names if n.startswith("local/")]
+    have, done, axes = set(names), set(), []
+    opposites = {"incr": "decr", "up": "down", "out": "in", "forward": "backward", "concave": "convex"}
+    opposites |= {"compress": "uncompress"}
+    opposites |= {b: a for a, b in opposites.items()}
+    for name in names:
+        deviation = _deviation(name)
+        if name in done or not deviation:
+            continue
+        stem, _, end = name.rpartition("-")
+        other = f"{stem}-{opposites[end]}" if end in opposites else ""
+        sides = [(name,), (other,) if other in have else ()]
+        if name.startswith("l-"):
+            sides = [tuple(x for n in s for x in (n, "r-" + n[2:])) for s in sides]
+        done.update(*sides)
+        axes.append((sides[0], sides[1], deviation))
+    return axes
+
+
+# Deviations of local targets by the beginning of their names: what a face varies in without becoming a caricature.
+DEVIATIONS = (
+    (("head-trans", "neck-trans", "head-angle", "l-ear-shape-pointed", "ear-", "asymm", "neck-double", "r-"), 0.0),
+    (("head-age", "head-fat"), 0.1),
+    (("head-back", "head-scale", "head-"), 0.12),
+    (("asym-eye", "asym-brown", "asym-nose", "asym-mouth", "asym-jaw"), 0.05),
+    (("asym",), 0.05),
+    (("nose-trans-in", "nose-trans-out", "mouth-trans-in", "mouth-trans-out", "eyebrows-trans"), 0.08),
+    (("eyebrows-angle",), 0.12),
+    (("nose-",), 0.22),
+    (("mouth-laugh", "mouth-dimples"), 0.1),
+    (("mouth-angles",), 0.08),
+    (("mouth-",), 0.16),
+    (("l-eye-epicanthus", "l-eye-eyefold"), 0.2),
+    (("l-eye-bag",), 0.15),
+    (("l-eye-",), 0.14),
+    (("l-ear",), 0.2),
+    (("chin-", "l-cheek", "forehead"), 0.2),
+    (("neck",), 0.15),
+)
+
+
+def _deviation(name: str) -> float:
+    return next((d for starts, d in DEVIATIONS if name.startswith(starts)), 0.0)
+
+
+def sample_shape(rng: np.random.Generator) -> FaceShape:
+    """A face of everyday variety: every axis drawn from a normal distribution cut at twice its deviation."""
+    targets = {}
+    for positive, negative, deviation in _paired_targets():
+        value = float(np.clip(rng.normal(0, deviation), -2 * deviation, 2 * deviation))
+        for name in positive if value > 0 else negative:
+            targets[name] = abs(value)
+    muscle, weight = np.clip(rng.normal([0.5, 0.5], [0.13, 0.16]), 0.1, 0.9)
+    return FaceShape(float(muscle), float(weight), targets)
+
+
+@cache
+def _normal_operator() -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Sums the normals of faces at base vertices; and those faces (F, 3)."""
+    head = assets.load()
+    faces = np.concatenate([head.skin_base[head.skin_faces], *(p.base[p.faces] for p in head.helpers.values())])
+    rows, columns = faces.ravel(), np.repeat(np.arange(len(faces)), 3)
+    shape = (len(head.vertices), len(faces))
+    return sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape), faces
+
+
+def normals(vertices: np.ndarray) -> np.ndarray:
+    """Unit normals (V, 3) of posed base vertices (V, 3), averaged over faces by their area."""
+    operator, faces = _normal_operator()
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    total = operator @ np.cross(b - a, c - a)
+    return total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-12)
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """(3, 3) float32 for column vectors: roll first, then pitch, then yaw."""
+    (cy, sy), (cp, sp), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (yaw, pitch, roll))
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
+    return (about_y @ about_x @ about_z).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A head in one frame. `vertices`, `normals` (V, 3): base vertices after units and turning. `still` (V, 3): before
+    turning. `turn` (3, 3): the skull's rotation about `PIVOT`. `gaze` (2,), `units` (52,): as given."""
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    still: np.ndarray
+    turn: np.ndarray
+    gaze: np.ndarray
+    units: np.ndarray
+
+    def rotate(self, points: np.ndarray, neck: np.ndarray | None = None) -> np.ndarray:
+        """Points (n, 3) of the unturned head, turned; `neck` (n,) as in `Mesh`."""
+        turned = (points - PIVOT) @ self.turn.T + PIVOT
+        return turned if neck is None else points + neck[:, None] * (turned - points)
+
+    def rotate_direction(self, directions: np.ndarray, neck: np.ndarray | None = None) -> np.ndarray:
+        """As `rotate`, for directions (n, 3)."""
+        turned = directions @ self.turn.T
+        return turned if neck is None else directions + neck[:, None] * (turned - directions)
+
+    def place(self, mesh: Mesh) -> np.ndarray:
+        """(n, 3) positions of a mesh in this frame."""
+        if mesh.rest is not None:
+            return self.rotate(mesh.rest, mesh.neck)
+        corners = self.vertices[mesh.anchor]
+        return (corners * mesh.weight[..., None]).sum(1) + mesh.offset @ self.turn.T
+
+
+class Head:
+    """The shape of one person. `neutral` (V, 3) float32: base vertices at rest, with its eyes where the base's are.
+
+    `height`: from the chin to the crown of the bald head, `middle`: half way between them, in dm.
+    """
+
+    def __init__(self, person: Shaped):
+        if not 0 <= person.age <= 1 or not 0 <= person.sex <= 1 or abs(sum(person.ancestry) - 1) > 1e-3:
+            raise FadaError("Age and sex of a person lie in 0..1, and the three parts of the ancestry sum to 1.")
+        data = assets.load()
+        self.neutral = data.vertices.copy()
+        for name, weight in self._weights(person):
+            index, delta = data.target(name)
+            self.neutral[index] += np.float32(weight) * delta
+        eyes = np.concatenate([data.helpers[k].base for k in ("left_eye", "right_eye")])
+        self.neutral += data.vertices[eyes].mean(0) - self.neutral[eyes].mean(0)
+        for name, weight in REST.items():
+            self.neutral += np.float32(weight) * data.unit_deltas[unit_index(name)]
+        row = {int(n): i for i, n in enumerate(data.hm08)}
+        self._close_lips([row[n] for n in CONTACT_UPPER], [row[n] for n in CONTACT_LOWER])
+        chin, crown = self.neutral[row[CHIN], 1], self.neutral[row[CROWN], 1]
+        self.height, self.middle = float(crown - chin), float(crown + chin) / 2
+
+    def _close_lips(self, upper: list[int], lower: list[int]) -> None:
+        """The base mesh's lips do not quite meet, and a person's features may part them further."""
+        close = assets.load().unit_deltas[unit_index("mouthClose")]
+        gap = self.neutral[upper, 1] - self.neutral[lower, 1] + OVERLAP
+        gain = close[lower, 1] - close[upper, 1]
+        self.neutral += np.float32((gap / gain).max().clip(0, 0.2)) * close
+
+    @staticmethod
+    def _weights(person: Shaped) -> list[tuple[str, float]]:
+        have = set(assets.load().target_names)
+        muscles = _thirds(person.shape.muscle, "minmuscle", "averagemuscle", "maxmuscle")
+        weights = _thirds(person.shape.weight, "minweight", "averageweight", "maxweight")
+        out = [("local/" + n, w) for n, w in person.shape.targets.items()]
+        for sex, of_sex in (("female", 1 - person.sex), ("male", person.sex)):
+            for age, of_age in _ages(person.age).items():
+                part = of_sex * of_age
+                out += [(f"macro/{a}-{sex}-{age}", part * w) for a, w in zip(ANCESTRIES, person.ancestry, strict=True)]
+                out += [
+                    (f"macro/universal-{sex}-{age}-{m}-{w}", part * of_m * of_w)
+                    for m, of_m in muscles.items()
+                    for w, of_w in weights.items()
+                ]
+        unknown = [n for n, _ in out if n.startswith("local/") and n not in have]
+        if unknown:
+            raise FadaError(f"There is no local target {unknown[0][6:]!r}; see assets.HEAD.target_names.")
+        return [(n, w) for n, w in out if w > 1e-5 and n in have]
+
+    def pose(
+        self,
+        units: np.ndarray,
+        yaw: float = 0.0,
+        pitch: float = 0.0,
+        roll: float = 0.0,
+        gaze: tuple[float, float] = (0.0, 0.0),
+    ) -> Posed:
+        """One frame. `units` (52,): weights of the face units, usually 0..1, in the order of `UNITS`."""
+        data = assets.load()
+        units = np.asarray(units, np.float32)
+        if units.shape != (len(UNITS),) or not np.isfinite(units).all():
+            raise FadaError(f"A pose takes {len(UNITS)} finite face units, not an array of shape {units.shape}.")
+        gaze = np.asarray(gaze, np.float32)
+        lids = units.copy()
+        for side, outward in (("Left", gaze[0]), ("Right", -gaze[0])):
+            for name, angle in (("Out", outward), ("In", -outward), ("Up", gaze[1]), ("Down", -gaze[1])):
+                open_ = 1 - min(1.0, max(0.0, float(units[unit_index("eyeBlink" + side)])))
+                lids[unit_index(f"eyeLook{name}{side}")] += open_ * max(0.0, float(angle)) / LOOK[name]
+        used = np.flatnonzero(lids)
+        still = self.neutral
+        if len(used):
+            deltas = data.unit_deltas.reshape(len(UNITS), -1)
+            still = still + (lids[used] @ deltas[used]).reshape(-1, 3)
+        turn = rotation(yaw, pitch, roll)
+        turned = (still - PIVOT) @ turn.T + PIVOT
+        vertices = still + data.neck[:, None] * (turned - still)
+        return Posed(vertices, normals(vertices), still, turn, gaze, units)

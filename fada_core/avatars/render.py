@@ -1,168 +1,154 @@
-"""Frames of an avatar: static layers warped by the pose of the head, with eyes and mouth drawn on top."""
+"""The renderer: a scene and a run of poses in, frames with their id buffers and truth out."""
 
-import math
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
+import numpy as np
 
-from .canvas import grid
-from .features import draw_eye, draw_mouth
-from .head import front, hair_behind, head
-from .identity import Identity
-from .scenery import background, body
+from ..errors import FadaError
+from . import assets, pixels, raster
+from .head import Posed
+from .light import direction
+from .mesh import Part
+from .scene import SHADOW_SIZE, SHADOW_SPAN, Scene
 
-# Layers reach a little beyond the picture, so that a moving head finds something there.
-_EXTENT = 1.2
-# Where the face's origin lies in the picture, in half images.
-_FACE_Y = -0.03
-_PIVOT_Y = 0.55  # the head rolls around its neck
-_TURN = 0.42  # how far the nearest point moves in a turn, in half images per unit of sine
-_CHUNK = 16  # frames at a time: what fits a CPU's cache
+EXPOSURE = 0.72  # before the meter: of light whose key is 1.8 and whose sky is 0.6
+METERED, NIGHT, FOLLOWS = 0.3, 0.55, 0.45  # a face's mean that is aimed at, by night, and how far the meter goes there
 
 
-@dataclass
-class _Layers:
-    background: torch.Tensor
-    behind: torch.Tensor | None
-    body: torch.Tensor
-    head: torch.Tensor
-    front: torch.Tensor | None
+@dataclass(frozen=True)
+class Motion:
+    """How a head moves through n frames: `units` (n, 52); `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians.
 
-
-def _paint(who: Identity, size: int, device: torch.device) -> _Layers:
-    # Twice the picture's resolution, because a warped layer is read between its pixels.
-    u, v = grid(math.ceil(2 * _EXTENT * size), _EXTENT, device)
-    behind, cover = hair_behind(u, v, who), front(u, v, who)
-    return _Layers(
-        background(size, who, device),
-        behind.rgba() if bool(behind.alpha.any()) else None,
-        body(u, v, who).rgba(),
-        head(u, v, who).rgba(),
-        cover.rgba() if cover else None,
-    )
-
-
-def _sample(layer: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """(4, t, t) layer read at `u`, `v` (n, h, w) -> (n, 4, h, w)."""
-    where = torch.stack([u, v], -1) / _EXTENT
-    return F.grid_sample(layer[None].expand(len(u), -1, -1, -1), where, align_corners=False, padding_mode="border")
-
-
-def _over(image: torch.Tensor, layer: torch.Tensor) -> torch.Tensor:
-    return torch.addcmul(layer[:, :3], image, 1 - layer[:, 3:])
-
-
-def _face_coordinates(
-    x: torch.Tensor, y: torch.Tensor, who: Identity, motion: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Picture coordinates -> (u, v) on the face and (u, v) on the hair behind it, each (n, h, w)."""
-    shift, roll = motion["shift"], motion["roll"][:, None, None]
-    x = x - shift[:, 0, None, None]
-    y = y - shift[:, 1, None, None] - _PIVOT_Y
-    cos, sin = roll.cos() / who.scale, roll.sin() / who.scale
-    u, v = cos * x + sin * y, cos * y - sin * x + (_PIVOT_Y - _FACE_Y)
-    # The head bulges towards the viewer: what is near moves with a turn, its outline hardly.
-    near = (1 - (u / 0.68).square() - (v / 0.8).square()).clamp(min=-0.3)
-    yaw, pitch = motion["yaw"].sin()[:, None, None] * _TURN, motion["pitch"].sin()[:, None, None] * _TURN
-    return u - yaw * near, v - pitch * near, u + 0.25 * yaw, v + 0.2 * pitch
-
-
-def feature_boxes(who: Identity, motion: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:
-    """`mouth_box`, `eyes_box` and `face_box` (n, 4) in pixels x0, y0, x1, y1, within the picture, for every frame."""
-
-    def place(u: float, v: float, half_u: float, up: float, down: float) -> torch.Tensor:
-        near = 1 - (u / 0.68) ** 2 - (v / 0.8) ** 2
-        fx = who.scale * (u + motion["yaw"].sin() * _TURN * near)
-        fy = who.scale * (v + motion["pitch"].sin() * _TURN * near - (_PIVOT_Y - _FACE_Y))
-        cos, sin = motion["roll"].cos(), motion["roll"].sin()
-        px = cos * fx - sin * fy + motion["shift"][:, 0]
-        py = sin * fx + cos * fy + _PIVOT_Y + motion["shift"][:, 1]
-        box = torch.stack([px - half_u, py - up, px + half_u, py + down], 1)
-        return ((box + 1) * (size / 2)).clamp(0, size)
-
-    return {
-        "mouth_box": place(0, who.mouth_y, who.mouth_width * 1.35, 0.17, 0.33),
-        "eyes_box": place(0, who.eye_y, who.eye_gap + who.eye_width * 1.5, 0.3, 0.15),
-        "face_box": place(0, 0, who.face_width * 1.15, who.face_top + 0.08, who.face_chin + 0.1),
-    }
-
-
-def _crop(boxes: torch.Tensor, size: int) -> tuple[slice, slice]:
-    """Rows and columns that hold every box."""
-    low, high = boxes[:, :2].min(0).values.floor().int(), boxes[:, 2:].max(0).values.ceil().int()
-    return slice(max(0, int(low[1]) - 1), min(size, int(high[1]) + 1)), slice(
-        max(0, int(low[0]) - 1), min(size, int(high[0]) + 1)
-    )
-
-
-@torch.no_grad()
-def render(
-    identity: Identity, motion: dict[str, torch.Tensor], size: int = 128, device: torch.device | str = "cpu"
-) -> torch.Tensor:
-    """Frames (n, 3, size, size) in -1..1.
-
-    `motion` holds, per frame, `openness`, `width`, `rounding`, `blink` (n,) in 0..1, `brow` (n,) in -0.5..1, `gaze`
-    (n, 2) in -1..1, `yaw`, `pitch`, `roll` (n,) in radians and `shift` (n, 2) in half images.
+    `prop` (n, 3) shifts what is held before the face, in dm; None leaves it in its place.
     """
-    device = torch.device(device)
-    layers = _paint(identity, size, device)
-    motion = {name: value.to(device) for name, value in motion.items()}
-    x, y = grid(size, 1.0, device)
-    n = len(motion["yaw"])
-    frames = torch.empty(n, 3, size, size, device=device)
-    for start in range(0, n, _CHUNK):
-        part = {name: value[start : start + _CHUNK] for name, value in motion.items()}
-        frames[start : start + _CHUNK] = _render_chunk(identity, layers, part, x, y)
-    return frames.mul_(2).sub_(1).clamp_(-1, 1)
+
+    units: np.ndarray
+    yaw: np.ndarray
+    pitch: np.ndarray
+    roll: np.ndarray
+    gaze: np.ndarray
+    prop: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.units)
+        shapes = {"units": (n, len(assets.UNITS)), "yaw": (n,), "pitch": (n,), "roll": (n,), "gaze": (n, 2)}
+        if self.prop is not None:
+            shapes["prop"] = (n, 3)
+        for name, shape in shapes.items():
+            if np.shape(getattr(self, name)) != shape:
+                given = np.shape(getattr(self, name))
+                raise FadaError(f"A motion of {n} frames needs {name} of shape {shape}, not {given}.")
+
+    @staticmethod
+    def still(units: np.ndarray) -> "Motion":
+        """Units (n, 52) on a head that does not turn."""
+        n = len(units)
+        return Motion(np.asarray(units), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros((n, 2)))
 
 
-def _render_chunk(
-    who: Identity, layers: _Layers, motion: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor
-) -> torch.Tensor:
-    size, count = len(x), len(motion["yaw"])
-    u, v, back_u, back_v = _face_coordinates(x, y, who, motion)
-    image = layers.background[None].expand(count, -1, -1, -1)
-    if layers.behind is not None:
-        image = _over(image, _sample(layers.behind, back_u, back_v))
-    image = image.clone()
-    rows = slice(int(0.55 * size), size)  # neck and shoulders; the body follows the head a little
-    bx = (x[rows] - 0.45 * motion["shift"][:, 0, None, None]).expand(count, -1, -1)
-    by = (y[rows] - 0.3 * motion["shift"][:, 1, None, None]).expand(count, -1, -1)
-    image[:, :, rows] = _over(image[:, :, rows], _sample(layers.body, bx, by))
-    values = {name: motion[name][:, None, None] for name in ("openness", "width", "rounding", "blink", "brow")}
-    # The jaw drops with the mouth: the lower face is stretched downwards.
-    drop = ((v - who.mouth_y + 0.1) / (who.face_chin - who.mouth_y)).clamp(0, 1)
-    jaw_v = v - 0.085 * values["openness"] * drop * drop * (3 - 2 * drop) * (u.abs() < 0.9)
-    image = _over(image, _sample(layers.head, u, jaw_v))
-    boxes = feature_boxes(who, motion, size)
-    gaze = motion["gaze"][:, :, None, None]
-    rows, columns = _crop(boxes["eyes_box"], size)
-    middle = (columns.start + columns.stop) // 2
-    margin = math.ceil(0.1 * size)
-    for side, half in ((-1, slice(columns.start, middle + margin)), (1, slice(middle - margin, columns.stop))):
-        where = (slice(None), slice(None), rows, half)
-        image[where] = draw_eye(
-            image[where],
-            u[:, rows, half],
-            v[:, rows, half],
-            who,
-            side,
-            values["blink"],
-            gaze,
-            values["brow"],
-            values["openness"],
-        )
-    rows, columns = _crop(boxes["mouth_box"], size)
-    image[:, :, rows, columns] = draw_mouth(
-        image[:, :, rows, columns],
-        u[:, rows, columns],
-        v[:, rows, columns],
-        who,
-        values["openness"],
-        values["width"],
-        values["rounding"],
-    )
-    if layers.front is not None:
-        image = _over(image, _sample(layers.front, u, jaw_v))
-    return image
+class Renderer:
+    """Draws square pictures of `size` pixels, with `supersampling` x `supersampling` samples of every pixel."""
+
+    def __init__(self, size: int = 256, supersampling: int = 2):
+        if size < 16 or supersampling not in (1, 2, 3, 4):
+            raise FadaError("A renderer needs a size of at least 16 pixels and a supersampling of 1 to 4.")
+        self.size, self.factor = size, supersampling
+        side = size * supersampling
+        self._near, self._ids = np.empty((side, side), np.float32), np.empty((side, side), np.int32)
+        self._lens = np.empty((side, side), np.int32)
+        self._depth = np.empty((SHADOW_SIZE, SHADOW_SIZE), np.float32)
+
+    def frames(self, scene: Scene, motion: Motion) -> tuple[np.ndarray, np.ndarray, list[Posed]]:
+        """-> pictures (n, s, s, 3) uint8 sRGB, parts (n, s, s) uint8 (`mesh.Part`), and the poses, for the truth."""
+        if scene.background.shape != (self.size, self.size, 3):
+            raise FadaError(
+                f"The background has shape {scene.background.shape}; this renderer needs {(self.size, self.size, 3)}."
+            )
+        n = len(motion.units)
+        pictures = np.empty((n, self.size, self.size, 3), np.uint8)
+        parts = np.empty((n, self.size, self.size), np.uint8)
+        setting = self._setting(scene)
+        setting["exposure"] *= self._meter(scene, setting)
+        poses = []
+        for i in range(n):
+            args = (motion.units[i], float(motion.yaw[i]), float(motion.pitch[i]), float(motion.roll[i]))
+            posed = scene.head.pose(*args, gaze=tuple(motion.gaze[i]))
+            scene.prop_shift = np.zeros(3, np.float32) if motion.prop is None else motion.prop[i]
+            self._draw(scene, posed, setting, pictures[i], parts[i])
+            poses.append(posed)
+        return pictures, parts, poses
+
+    def _setting(self, scene: Scene) -> dict[str, np.ndarray]:
+        """What light and camera put into arrays, once a clip."""
+        scene.focus()
+        light, side = scene.light, self.size * self.factor
+        edge = 1 - 0.012 * (1 + 2 * light.softness)  # cosine at the edge of the lamp's reflection in an eye
+        lamp = np.array(
+            [
+                light.key_direction, light.key_color, light.sky, light.ground, light.rim_direction, light.rim_color,
+                (edge, 0, 0), _catchlight(light.key_direction),
+            ],
+            np.float32,
+        )  # fmt: skip
+        view, focal = scene.camera.view(), np.float32(scene.camera.focal(side))
+        return {
+            "lamp": lamp,
+            "view": view,
+            "focal": focal,
+            "eye": np.array(scene.camera.eye, np.float32),
+            "matrix": scene.light_matrix(np.array(light.key_direction), SHADOW_SIZE, SHADOW_SPAN),
+            "exposure": np.full(3, EXPOSURE, np.float32),
+            "background": np.ascontiguousarray(scene.background, np.float32),
+            "screen": np.empty_like(scene.points),
+        }
+
+    def _meter(self, scene: Scene, setting: dict) -> np.float32:
+        """What a camera's meter on the face makes of the exposure: the head at rest decides, so it is one a scene."""
+        picture, parts = np.empty((self.size, self.size, 3), np.uint8), np.empty((self.size, self.size), np.uint8)
+        self._draw(scene, scene.head.pose(np.zeros(len(assets.UNITS))), setting, picture, parts)
+        face = picture[parts == Part.SKIN]
+        if not len(face):
+            return np.float32(1)
+        mean = float(((face.mean(1) / 255).clip(0.02) ** 2.2).mean())
+        aim = METERED * (NIGHT if scene.light.name == "night" else 1)
+        return np.float32(np.clip((aim / mean) ** FOLLOWS, 0.65, 2.2))
+
+    def _draw(self, scene: Scene, posed: Posed, s: dict, picture: np.ndarray, parts: np.ndarray) -> None:
+        scene.pose(posed)
+        middle = np.float32(self.size * self.factor / 2)
+        raster.project(scene.points, s["view"], s["focal"], middle, s["screen"])
+        self._near.fill(0)
+        self._ids.fill(-1)
+        self._lens.fill(-1)
+        self._depth.fill(1e9)
+        raster.rasterise(
+            s["screen"], scene.faces, scene.mesh_of, scene.lots, scene.flags, scene.uv, scene.texels, scene.texture,
+            self._near, self._ids, self._lens,
+        )  # fmt: skip
+        raster.depth_map(scene.points, scene.faces, scene.mesh_of, scene.no_shadow, s["matrix"], self._depth)
+        metal = np.float32(scene.overrides.metal if scene.overrides else 0)
+        pixels.picture(
+            self._ids, self._near, self._lens, s["screen"], self.factor, s["exposure"], s["background"], pixels.ENCODE,
+            scene.part, scene.faces, scene.mesh_of, scene.kind, scene.color, scene.gloss, scene.two_sided,
+            scene.texture, scene.texels, scene.uv, scene.points, scene.normals, scene.tangents, scene.attributes,
+            scene.slopes, scene.crease_weights(posed), s["eye"], s["lamp"], s["matrix"], self._depth,
+            np.float32(1.05 + scene.light.softness * 1.1), mouth_frame(posed), metal, picture, parts,
+        )  # fmt: skip
+
+
+def _catchlight(key: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Where an eye mirrors the key lamp; of a high or far lamp it is what that lights up."""
+    azimuth, elevation = np.degrees([np.arctan2(key[0], key[2]), np.arcsin(key[1])])
+    return direction(float(np.clip(azimuth, -38, 38)), float(np.clip(elevation, 8, 32)))
+
+
+def mouth_frame(posed: Posed) -> np.ndarray:
+    """(3, 3) float32: the middle of the lips, the way out of the mouth, and (rate, rate of teeth, free depth)."""
+    upper, lower = posed.vertices[_LIPS[0]], posed.vertices[_LIPS[1]]
+    opened = float(np.linalg.norm(upper - lower))
+    rates = (4.0 / (0.4 + 3.0 * opened), 1.6 / (0.5 + 2.0 * opened), 0.08)
+    return np.stack([(upper + lower) / 2, posed.turn @ np.array([0, 0, 1], np.float32), rates]).astype(np.float32)
+
+
+_rows = {int(n): i for i, n in enumerate(assets.load().hm08)}
+_LIPS = (_rows[474], _rows[494])  # middle of the inner edges of the upper and the lower lip

@@ -1,136 +1,141 @@
-"""Synthetic speech with the time of every phoneme, from the espeak-ng library through ctypes."""
+"""Speech with the time of every phoneme: voices of all engines behind one `synthesize`, and longer talks."""
 
-import _ctypes
-import contextlib
-import ctypes
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import librosa
 import numpy as np
-import torch
+import soxr
 
 from ..errors import FadaError
+from . import espeak, flite, hibari
+from .phones import SAMPLE_RATE, Phoneme
+from .texts import LANGUAGES, sentence
 
-SAMPLE_RATE = 16_000
-#: espeak-ng voices: a language, then a variant of the speaker.
-LANGUAGES = (
-    "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us", "de", "fr", "es", "it", "pt-br", "nl", "sv", "pl", "ro",
-)  # fmt: skip
-VARIANTS = (
-    "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Annie", "Alicia", "anika", "steph",
-    "belinda", "linda", "Andy", "adam", "david", "Michael", "Lee", "edward", "pablo", "Hugo",
-)  # fmt: skip
+__all__ = ["SAMPLE_RATE", "Phoneme", "Speech", "Voice", "fitted", "sample_voice", "synthesize", "talk"]
 
-# Constants and structures of espeak-ng's speak_lib.h.
-_SYNCHRONOUS, _PHONEME_EVENTS_IPA, _CHARS_UTF8 = 2, 0b11, 1
-_EVENT_END, _EVENT_PHONEME = 0, 7
-_RATE, _PITCH, _RANGE = 1, 3, 4
+Engine = Literal["espeak", "hibari", "flite"]
+#: Languages by how often they are spoken, and accents of espeak-ng's English.
+ENGLISH_SHARE = 0.6
+ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029")
 
 
-class _EventId(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
+@dataclass(frozen=True)
+class Voice:
+    """Somebody's voice. `name` within its engine: en-us+f3 (espeak), slt (flite), heart (hibari).
+
+    Multiples of the engine's own: `rate` of speaking, `pitch`, `liveliness` (range of the pitch), and `spectrum`, which
+    moves the formants: above 1 for a smaller head.
+    """
+
+    engine: Engine
+    name: str
+    language: str = "en"
+    rate: float = 1.0
+    pitch: float = 1.0
+    spectrum: float = 1.0
+    liveliness: float = 1.0
 
 
-class _Event(ctypes.Structure):
-    _fields_ = [
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _EventId),
-    ]
-
-
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-
-
-@dataclass
-class Phoneme:
-    """One sound: `start` and `end` in seconds, `symbol` in IPA (with its stress mark; empty for a pause)."""
-
-    start: float
-    end: float
-    symbol: str
-
-
-@dataclass
+@dataclass(frozen=True)
 class Speech:
-    """A recording: `waveform` (samples,) float32 mono 16 kHz, its phonemes in order, the words and the voice."""
+    """A recording: `waveform` (samples,) float32 mono 16 kHz, its phonemes in order, the words and the voice's name."""
 
-    waveform: torch.Tensor
+    waveform: np.ndarray
     phonemes: list[Phoneme]
     text: str
     voice: str
 
 
-@contextlib.contextmanager
-def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
-    """A freshly loaded espeak-ng and its sample rate.
+def synthesize(text: str, voice: Voice | str = "en-us", seed: int = 0) -> Speech:
+    """Speak `text`; a string stands for espeak-ng's voice of that name. `seed`: hibari's breath noise.
 
-    The library carries hidden state from one utterance to the next, which even `espeak_Terminate` leaves behind; only
-    unloading it makes the same text sound the same, sample by sample. That costs some 10 ms.
+    Raises `FadaError` where the engine is missing or does not know the voice.
     """
-    try:
-        import espeakng_loader
-    except ImportError as error:
-        raise FadaError(
-            "Speech for the avatars needs espeak-ng: run `pip install espeakng-loader` and try again."
-        ) from error
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
-    try:
-        path = espeakng_loader.get_data_path().encode()
-        sample_rate = library.espeak_Initialize(_SYNCHRONOUS, 0, path, _PHONEME_EVENTS_IPA)
-        if sample_rate <= 0:
-            raise FadaError("espeak-ng did not start: run `pip install --force-reinstall espeakng-loader`.")
-        yield library, sample_rate
-        library.espeak_Terminate()
-    finally:
-        (_ctypes.FreeLibrary if sys.platform == "win32" else _ctypes.dlclose)(library._handle)
+    if isinstance(voice, str):
+        voice = Voice("espeak", voice)
+    if voice.engine == "hibari":
+        audio, phonemes = hibari.speak(text, voice.rate, voice.pitch, voice.spectrum, voice.liveliness, seed)
+        return Speech(audio, phonemes, text, "hibari:heart")
+    # Played faster, a recording has higher formants, and a pitch and a rate that it had less of before.
+    engine = {"espeak": espeak, "flite": flite}[voice.engine]
+    audio, phonemes = engine.speak(
+        text, voice.name, voice.rate / voice.spectrum, voice.pitch / voice.spectrum, voice.liveliness
+    )
+    if voice.spectrum != 1:
+        audio = soxr.resample(audio, SAMPLE_RATE * voice.spectrum, SAMPLE_RATE)
+        phonemes = [Phoneme(p.start / voice.spectrum, p.end / voice.spectrum, p.symbol) for p in phonemes]
+    return Speech(audio.astype(np.float32), phonemes, text, f"{voice.engine}:{voice.name}")
 
 
-def synthesize(text: str, voice: str = "en-us", rate: int = 165, pitch: int = 50, pitch_range: int = 50) -> Speech:
-    """Speak `text`; `rate` in words a minute (80..400), `pitch` and `pitch_range` 0..100.
+def sample_voice(rng: np.random.Generator, age: float, sex: float, engines: tuple[Engine, ...] | None = None) -> Voice:
+    """A voice that fits `age` (0: 5 years .. 1: 85 years) and `sex` (0 female .. 1 male).
 
-    espeak-ng keeps one global state in a process: call this from one thread at a time.
-    Raises `FadaError` where espeak-ng is missing or does not know the voice.
+    `engines` may be drawn from (None: all that are installed); flite and hibari speak English only.
     """
-    blocks: list[np.ndarray] = []
-    marks: list[tuple[float, str]] = []
+    male = sex > 0.5
+    child = age < 0.12
+    usable = [e for e in ("espeak", "flite", "hibari") if engines is None or e in engines]
+    if engines is None:
+        usable = [e for e in usable if e == "espeak" or {"flite": flite, "hibari": hibari}[e].available()]
+    if not usable:
+        raise FadaError("No engine is left to draw a voice of: name espeak, flite or hibari.")
+    old = float(np.clip((age - 0.65) / 0.35, 0, 1))
+    rate = float(rng.uniform(0.8, 1.25)) * (1 - 0.12 * old)
+    liveliness = float(rng.uniform(0.6, 1.5))
+    chosen: Engine = "espeak"
+    if "espeak" not in usable or rng.random() < ENGLISH_SHARE:
+        weights = np.array([{"espeak": 0.3, "flite": 0.25, "hibari": 0.45}[e] for e in usable])
+        chosen = usable[rng.choice(len(usable), p=weights / weights.sum())]
+        language = "en"
+    else:
+        language = str(rng.choice([k for k in LANGUAGES if k != "en"]))
+    if chosen == "hibari":  # one woman; ranges that stayed intelligible
+        pitch, spectrum = (
+            (rng.uniform(0.52, 0.66), rng.uniform(0.82, 0.89))
+            if male
+            else (rng.uniform(0.82, 1.1), rng.uniform(0.93, 1.04))
+        )
+        if child:
+            pitch, spectrum = rng.uniform(1.1, 1.2), rng.uniform(1.05, 1.1)
+        return Voice("hibari", "heart", "en", rate, float(pitch), float(spectrum), liveliness)
+    if chosen == "flite":
+        name = str(rng.choice(flite.MALE if male and not child else flite.FEMALE))
+    else:
+        accent = str(rng.choice(ACCENTS)) if language == "en" else LANGUAGES[language]
+        name = f"{accent}+{rng.choice(espeak.MALE if male and not child else espeak.FEMALE)}"
+    pitch = float(np.clip(rng.normal(1, 0.1), 0.8, 1.25)) * (1 - 0.06 * old if not male else 1 + 0.05 * old)
+    spectrum = float(np.clip(rng.normal(1, 0.05), 0.9, 1.12))
+    if child:
+        pitch, spectrum = pitch * 1.2, spectrum * 1.12
+    if name in flite.FIXED:
+        pitch, liveliness = spectrum, 1.0
+    return Voice(chosen, name, language, rate, pitch, spectrum, liveliness)
 
-    def receive(samples: "ctypes._Pointer[ctypes.c_short]", count: int, events: "ctypes._Pointer[_Event]") -> int:
-        if count > 0:
-            blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        index = 0
-        while events[index].type != _EVENT_END:
-            if events[index].type == _EVENT_PHONEME:
-                symbol = bytes(events[index].id.string).decode("utf-8", "ignore")
-                if not symbol.startswith("("):  # "(en)" only announces a change of language
-                    marks.append((events[index].audio_position / 1000, symbol))
-            index += 1
-        return 0
 
-    callback = _Callback(receive)
-    data = text.encode()
-    with _library() as (library, native_rate):
-        library.espeak_SetSynthCallback(callback)
-        if library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise FadaError(
-                f"espeak-ng has no voice '{voice}': use a language code such as en-us, de or fr, with +f1 .. +m8."
-            )
-        for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range)):
-            library.espeak_SetParameter(parameter, value, 0)
-        library.espeak_Synth(data, len(data) + 1, 0, 0, 0, _CHARS_UTF8, None, None)
-        library.espeak_Synchronize()
-    audio = np.concatenate(blocks).astype(np.float32) / 32768
-    length = len(audio) / native_rate
-    audio = librosa.resample(audio, orig_sr=native_rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
-    ends = [start for start, _ in marks[1:]] + [length]
-    phonemes = [
-        Phoneme(min(start, length), min(end, length), symbol) for (start, symbol), end in zip(marks, ends, strict=True)
-    ]
-    return Speech(torch.from_numpy(audio), phonemes, text, voice)
+def fitted(speech: Speech, samples: int) -> Speech:
+    """The speech cut or padded with silence to `samples`; a phoneme that is cut ends with the sound."""
+    waveform = np.zeros(samples, np.float32)
+    waveform[: len(speech.waveform)] = speech.waveform[:samples]
+    seconds = samples / SAMPLE_RATE
+    phonemes = [Phoneme(p.start, min(p.end, seconds), p.symbol) for p in speech.phonemes if p.start < seconds]
+    return replace(speech, waveform=waveform, phonemes=phonemes)
+
+
+def talk(seconds: float, voice: Voice, rng: np.random.Generator) -> Speech:
+    """Sentences of the voice's language with pauses between them, exactly `seconds` long, at a peak of 0.9."""
+    waveform = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    phonemes: list[Phoneme] = []
+    said: list[str] = []
+    name = ""
+    at = float(rng.uniform(0.05, 0.5))
+    while not said or at < seconds - 0.4:
+        spoken = synthesize(sentence(rng, voice.language), voice, int(rng.integers(2**31)))
+        start = round(at * SAMPLE_RATE)
+        heard = spoken.waveform[: max(0, len(waveform) - start)]
+        waveform[start : start + len(heard)] = heard
+        phonemes += [Phoneme(p.start + at, p.end + at, p.symbol) for p in spoken.phonemes]
+        said.append(spoken.text)
+        name = spoken.voice
+        at += len(spoken.waveform) / SAMPLE_RATE + float(rng.uniform(0.05, 0.7))
+    peak = max(float(np.abs(waveform).max()), 1e-3)
+    return fitted(Speech(waveform * np.float32(0.9 / peak), phonemes, " ".join(said), name), len(waveform))

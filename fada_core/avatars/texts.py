@@ -1,7 +1,12 @@
 """Endless plausible sentences from word lists, so that the voices never run out of things to say."""
 
-import torch
+import numpy as np
 
+from ..errors import FadaError
+from .words import FOREIGN
+
+#: Language -> espeak-ng's voice of it.
+LANGUAGES = {"en": "en-us", **{code: voice for code, (voice, _, _) in FOREIGN.items()}}
 _WORDS: dict[str, tuple[str, ...]] = {
     "who": (
         "my neighbour", "the teacher", "a young painter", "our captain", "the baker", "her brother", "the old farmer",
@@ -69,18 +74,21 @@ def number_words(value: int) -> str:
     return f"{number_words(value // unit)} {name}" + (f" and {number_words(rest)}" if rest else "")
 
 
-def sentence(generator: torch.Generator) -> str:
-    """One English sentence. A held-out set is simply another range of seeds: there are some 10 million sentences."""
-
-    def below(count: int) -> int:
-        return int(torch.randint(count, (), generator=generator))
-
-    text = _TEMPLATES[below(len(_TEMPLATES))]
+def sentence(rng: np.random.Generator, language: str = "en") -> str:
+    """One sentence. A held-out set is simply another range of seeds: there are some 10 million in English, and some ten
+    thousand in each other language. Raises `FadaError` for a language without words."""
+    if language not in LANGUAGES:
+        raise FadaError(f"There are no words in '{language}': choose one of {', '.join(LANGUAGES)}.")
+    if language == "en":
+        templates, words = _TEMPLATES, _WORDS
+    else:
+        _, words, templates = FOREIGN[language]
+    text = templates[rng.integers(len(templates))]
     while "{" in text:
         slot = text[text.index("{") + 1 : text.index("}")]
         if slot == "number":
-            word = number_words(below((20, 100, 1000, 10000)[below(4)]))
+            word = number_words(int(rng.integers((20, 100, 1000, 10000)[rng.integers(4)])))
         else:
-            word = _WORDS[slot][below(len(_WORDS[slot]))]
+            word = words[slot][rng.integers(len(words[slot]))]
         text = text.replace("{" + slot + "}", word, 1)
     return text[0].upper() + text[1:]

@@ -17,8 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic import DAY, remove_leftovers, whole_file
-from ..people import clip as people
-from ..people.degrade import VISUAL
+from ..avatars import AvatarClip, sample
+from ..avatars.degrade import VISUAL
 from .quality import overall
 from .samples import BadClipError, Pool, RawClip, box_mask
 
@@ -129,7 +129,7 @@ def _one_thread() -> None:
 
 def _render(job: tuple[AvatarSet, int]) -> None:
     data, index = job
-    clip = people.sample(index, data.pool, data.seconds, size=data.size, fps=data.fps, framing="face")
+    clip = sample(index, data.pool, data.seconds, size=data.size, fps=data.fps, framing="face")
     tensors = {"frames": clip.frames, "portrait": clip.portrait, "waveform": clip.waveform}
     tensors |= {name: clip.truth[name].float() for name in ("mouth_box", "eyes_box", "face_box", "openness")}
     if data.clean:
@@ -142,7 +142,7 @@ def _render(job: tuple[AvatarSet, int]) -> None:
         )
 
 
-def _scores(clip: people.AvatarClip) -> dict[str, float]:
+def _scores(clip: AvatarClip) -> dict[str, float]:
     """What `quality.overall` reads of a clip's defects; of several sounds below the speech the loudest counts."""
     scores = {"offset": float(clip.av_offset)} if clip.av_offset else {}
     for defect in clip.degradations:

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..avatars.clip import sample
+from ..avatars.performance import perform
+from ..avatars.phones import SAMPLE_RATE
+from ..avatars.speech import Speech
 from ..data.avatars import HELD_OUT_SEED
 from ..data.samples import Pool
 from ..face.region import FaceRegion
-from ..people.clip import sample
-from ..people.performance import perform
-from ..people.phones import SAMPLE_RATE
-from ..people.speech import Speech
 from .frechet import Features
 from .lips import LipsRegressor
 from .metrics import Truth, measure

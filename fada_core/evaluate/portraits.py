@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..avatars.performance import perform
 from ..data.avatars import HELD_OUT_SEED
 from ..errors import FadaError
 from ..face.detect import LIPS, Detector, load_detector
@@ -24,7 +25,6 @@ from ..face.region import FaceRegion, crop, find_face
 from ..media.audio import SAMPLE_RATE, load_audio
 from ..media.image import load_image
 from ..media.video import probe, read_video
-from ..people.performance import perform
 from .cases import Case, EvaluationSet
 from .lips import correlation
 from .mesh import FaceMesh, openness, still_mask

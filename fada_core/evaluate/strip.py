@@ -15,10 +15,10 @@ import torch
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 
+from ..avatars.clip import sample
 from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED
 from ..media.image import to_uint8
-from ..people.clip import sample
 from ..pipeline import load
 from .cases import Case
 from .runs import Run, generate

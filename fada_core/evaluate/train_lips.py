@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..atomic import whole_file
+from ..avatars.clip import sample
+from ..avatars.performance import Pool
 from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED, AvatarSet
-from ..people.clip import sample
-from ..people.performance import Pool
 from ..training import LoopConfig, train
 from .lips import WEIGHTS, LipsRegressor, correlation
 

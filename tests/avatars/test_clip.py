@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from fada_core.avatars import styles
+from fada_core.avatars.__main__ import Options, run
+from fada_core.avatars.clip import sample
+from fada_core.avatars.mesh import Part
+from fada_core.avatars.phones import SAMPLE_RATE, Phoneme
+from fada_core.avatars.speech import Speech
 from fada_core.errors import FadaError
-from fada_core.people import styles
-from fada_core.people.__main__ import Options, run
-from fada_core.people.clip import sample
-from fada_core.people.mesh import Part
-from fada_core.people.phones import SAMPLE_RATE, Phoneme
-from fada_core.people.speech import Speech
 
 pytest.importorskip("numba")
 SIZE = 64

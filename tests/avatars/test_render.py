@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
+from fada_core.avatars.assets import units
+from fada_core.avatars.landmarks import boxes, landmarks, mask, openness
+from fada_core.avatars.mesh import Part
+from fada_core.avatars.person import make_scene, sample_person
+from fada_core.avatars.render import Motion, Renderer
 from fada_core.errors import FadaError
-from fada_core.people.assets import units
-from fada_core.people.landmarks import boxes, landmarks, mask, openness
-from fada_core.people.mesh import Part
-from fada_core.people.person import make_scene, sample_person
-from fada_core.people.render import Motion, Renderer
 
 SIZE = 96
 

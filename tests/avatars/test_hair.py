@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fada_core.avatars import assets, beard, face_hair, hair
+from fada_core.avatars.hair_traits import sample_hair_traits
+from fada_core.avatars.head import Head
+from fada_core.avatars.mesh import Part
+from fada_core.avatars.person import sample_person
+from fada_core.avatars.scalp import Skull
 from fada_core.errors import FadaError
-from fada_core.people import assets, beard, face_hair, hair
-from fada_core.people.hair_traits import sample_hair_traits
-from fada_core.people.head import Head
-from fada_core.people.mesh import Part
-from fada_core.people.person import sample_person
-from fada_core.people.scalp import Skull
 
 
 def somebody(seed: int) -> Head:

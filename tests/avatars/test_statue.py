@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fada_core.people import statue, styles
+from fada_core.avatars import statue, styles
 
 
 @pytest.mark.parametrize("name", styles.STATUES)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from fada_core.avatars import espeak, flite, hibari, sound, texts
+from fada_core.avatars.alignment import align
+from fada_core.avatars.phones import SOUNDS, VOWELS
+from fada_core.avatars.speech import SAMPLE_RATE, Speech, Voice, fitted, sample_voice, synthesize, talk
 from fada_core.errors import FadaError
-from fada_core.people import espeak, flite, hibari, sound, texts
-from fada_core.people.alignment import align
-from fada_core.people.phones import SOUNDS, VOWELS
-from fada_core.people.speech import SAMPLE_RATE, Speech, Voice, fitted, sample_voice, synthesize, talk
 
 TEXT = "Papa and Mama bought five maps."
 ENGINES = {"espeak": "en-us+f3", "flite": "slt", "hibari": "heart"}

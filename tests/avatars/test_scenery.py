@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fada_core.people import scenery
+from fada_core.avatars import scenery
 
 
 @pytest.mark.parametrize("kind", scenery.SCENES, ids=lambda kind: kind.__name__)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fada_core.people import eyes, mouth_texture, skin
-from fada_core.people.hair_traits import sample_hair_traits
-from fada_core.people.makeup import MakeUp
-from fada_core.people.surface import spot, surface
+from fada_core.avatars import eyes, mouth_texture, skin
+from fada_core.avatars.hair_traits import sample_hair_traits
+from fada_core.avatars.makeup import MakeUp
+from fada_core.avatars.surface import spot, surface
 
 SIZE = 128
 ANCESTRIES = np.eye(3)

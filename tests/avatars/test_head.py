@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from fada_core.avatars import assets
+from fada_core.avatars.head import FaceShape, Head
+from fada_core.avatars.person import sample_person
 from fada_core.errors import FadaError
-from fada_core.people import assets
-from fada_core.people.head import FaceShape, Head
-from fada_core.people.person import sample_person
 
 
 @pytest.fixture(scope="module")

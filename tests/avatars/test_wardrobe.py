@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from fada_core.people import accessories, assets, garments, hair, headwear, wardrobe
-from fada_core.people.head import Head
-from fada_core.people.mesh import Part
-from fada_core.people.person import sample_person
-from fada_core.people.scalp import base, skull_of
+from fada_core.avatars import accessories, assets, garments, hair, headwear, wardrobe
+from fada_core.avatars.head import Head
+from fada_core.avatars.mesh import Part
+from fada_core.avatars.person import sample_person
+from fada_core.avatars.scalp import base, skull_of
 
 COLORS = np.array([[0.3, 0.1, 0.1], [0.5, 0.5, 0.5], [0.8, 0.8, 0.8]], np.float32)
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fada_core.people import behaviour
-from fada_core.people.articulation import Habits, lip_gap, loudness, mouth, sample_habits, seal, track
-from fada_core.people.assets import UNITS, unit_index, units
-from fada_core.people.phones import ARPABET, MISAKI, SOUNDS, Phoneme, sounds
+from fada_core.avatars import behaviour
+from fada_core.avatars.articulation import Habits, lip_gap, loudness, mouth, sample_habits, seal, track
+from fada_core.avatars.assets import UNITS, unit_index, units
+from fada_core.avatars.phones import ARPABET, MISAKI, SOUNDS, Phoneme, sounds
 
 FPS = 25.0
 

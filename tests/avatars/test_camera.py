@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from fada_core.avatars import camera, degrade
 from fada_core.data.quality import RAMPS
 from fada_core.errors import FadaError
-from fada_core.people import camera, degrade
 
 
 def scene(n: int = 2, size: int = 64) -> np.ndarray:

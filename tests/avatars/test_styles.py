@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from fada_core.avatars import filters, styles
+from fada_core.avatars.mesh import Part
 from fada_core.errors import FadaError
-from fada_core.people import filters, styles
-from fada_core.people.mesh import Part
 
 SIZE = 96
 CHANGING = [name for name in styles.STYLES if name != "photograph"]
