@@ -1,9 +1,7 @@
-# make demo: a talking video from material that the project makes itself.  make test: the tests, in two processes.
+# make demo: a talking video from a portrait and speech that are here.  make test: the tests, in two processes.
 # Both set up .venv first, once. On Windows, or with another environment: the commands are in README.md.
 
 PYTHON ?= python3
-SECONDS ?= 4
-SEED ?= 1000007
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -12,8 +10,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 .PHONY: demo test lint clean
 
 demo: .venv/.installed
-	$(PY) -m fada_core.avatars --seed $(SEED) --pool high --seconds $(SECONDS) --out out/demo
-	$(PY) -m fada_core.generate --image out/demo/portrait.png --audio out/demo/speech.wav --out out/demo.mp4 --sheet out/demo.png
+	$(PY) -m fada_core.generate --image workflows/input/fada_portrait.png --audio workflows/input/fada_speech.wav --out out/demo.mp4 --sheet out/demo.png
 
 test: .venv/.installed
 	$(PY) -m pytest -q -n 2 --dist loadfile
