@@ -131,11 +131,11 @@ def clips() -> list[avatars.AvatarClip]:
 
 
 def test_regressor_reads_held_out_mouths(clips: list[avatars.AvatarClip]) -> None:
-    """The measure itself is good to r >= 0.95 on faces, voices and texts that it has not seen."""
+    """The measure itself is good to r >= 0.85, over all of them together, on people, voices and texts it has not seen."""
     regressor = load_regressor()
     with torch.inference_mode():
         read = torch.cat([regressor(clip.frames.float() / 127.5 - 1) for clip in clips])
-    assert correlation(read, torch.cat([clip.truth["openness"] for clip in clips])) >= 0.95
+    assert correlation(read, torch.cat([clip.truth["openness"] for clip in clips])) >= 0.85
 
 
 def test_measures_of_the_truth_itself(clips: list[avatars.AvatarClip]) -> None:
@@ -147,7 +147,7 @@ def test_measures_of_the_truth_itself(clips: list[avatars.AvatarClip]) -> None:
     values = measure(truth.frames, truth, other, regressor, 12)
     assert values["lips_r"] > 0.85
     assert values["lips_offset"] == 0
-    assert values["lips_error"] < 0.1
+    assert values["lips_error"] < 0.15
     assert abs(values["lips_r_other_audio"]) < values["lips_r"] - 0.3
     assert values["openness_at_rest"] < 0.15
     assert values["psnr_first_clip"] > 18
