@@ -131,7 +131,7 @@ def clips() -> list[avatars.AvatarClip]:
 
 
 def test_regressor_reads_held_out_mouths(clips: list[avatars.AvatarClip]) -> None:
-    """The measure itself is good to r >= 0.85, over all of them together, on people, voices and texts it has not seen."""
+    """The measure itself is good to r >= 0.85, over all together, on people, voices and texts it has not seen."""
     regressor = load_regressor()
     with torch.inference_mode():
         read = torch.cat([regressor(clip.frames.float() / 127.5 - 1) for clip in clips])
