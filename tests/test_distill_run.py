@@ -31,6 +31,7 @@ from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.training import LoopConfig, train
 from fada_core.training.loop import sample_generators
 from fada_core.training.state import saved_states
+from tests.test_data import film, manifest, row
 from tests.test_sampling import SMALL, make_networks
 from tests.test_training import assert_same_state, column, state_of
 
@@ -271,10 +272,36 @@ def test_dry_run_tells_and_writes_no_training(
 ) -> None:
     pytest.importorskip("espeakng_loader")
     with caplog.at_level("INFO"):
-        assert run(parse(command(teacher_file, tmp_path, "--dry-run"))) is None
-    for told in ("1 high, 1 moderate", "M parameters", "GB for weights", "learning rate", "one step: loss"):
+        assert run(parse(command(teacher_file, tmp_path, "--dry-run", "--avatars.clips", "500"))) is None
+    for told in (
+        "2 high, 2 moderate, the first few",
+        "M parameters",
+        "GB for weights",
+        "learning rate",
+        "one step: loss",
+    ):
         assert told in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert len(list((tmp_path / "cache").glob("data/*/*.safetensors"))) == 4, "not the whole data set"
+
+
+def test_a_dry_run_looks_at_the_first_usable_clips(teacher_file: Path, tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4", frames=20)
+    rows = [row("gone", video="b.mp4"), *(row(f"clip-{i}") for i in range(5))]
+    data = ("--data", str(manifest(tmp_path, *rows)))
+    assert run(parse(command(teacher_file, tmp_path / "run", "--dry-run", *data))) is None
+    cached = (tmp_path / "run" / "cache" / "latents").glob("*/*.safetensors")
+    assert sorted(path.stem for path in cached) == ["clip-0", "clip-1"]
+
+
+@pytest.mark.parametrize("option", ["--batch", "--avatars.clips", "--loop.save-every", "--loop.keep-states"])
+def test_zeros_are_refused_before_the_work(
+    teacher_file: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(command(teacher_file, tmp_path, option, "0"))
+    assert ended.value.code == 2
+    assert f"{option[2:].split('.')[-1].replace('-', '_')} is 0; give" in " ".join(capsys.readouterr().err.split())
 
 
 def test_settings_come_from_preset_then_yaml_then_command_line(tmp_path: Path) -> None:
@@ -285,7 +312,10 @@ def test_settings_come_from_preset_then_yaml_then_command_line(tmp_path: Path) -
     assert config.loop.learning_rate == 1e-5 and config.gradient_checkpointing
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a", "no settings"), ("a: [", "not YAML"), (None, "cannot be read")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a", "no settings"), ("a: [", "not YAML"), (None, "cannot be read"), ("preset: [1]", r"no preset \[1\]")],
+)
 def test_bad_yaml_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "run.yaml"
     if text is not None:

@@ -135,12 +135,17 @@ def build_sample(tensors: dict[str, Tensor], facts: dict[str, str | float | bool
     return ClipSample(**{"target_latents": None, **tensors, **named})
 
 
-def encode_clips(source: ClipSource, networks: Networks, accelerator: Accelerator, cache: Path) -> EncodedClips:
+def encode_clips(
+    source: ClipSource, networks: Networks, accelerator: Accelerator, cache: Path, most: int | None = None
+) -> EncodedClips:
     """Latents and audio features of a whole source, each clip computed once and kept in a file of its own.
 
     The files lie in a folder of `cache` that is named after the encoders' weights, so that other weights never meet old
     latents. Interrupted and called again, it goes on; a clip that changed at its source is encoded again. Several
     processes share the work. Clips that cannot be used are logged by id with the reason, and left out.
+
+    Args:
+        most: so many usable clips suffice, of each process; the rest is not looked at.
 
     Raises:
         FadaError: the source has no usable clip at all.
@@ -153,6 +158,8 @@ def encode_clips(source: ClipSource, networks: Networks, accelerator: Accelerato
     found: list[tuple[int, str, str]] = []  # index, id, pool
     bad: list[tuple[str, str]] = []
     for index in tqdm(mine, desc="encoding clips", mininterval=5, disable=not accelerator.is_main_process):
+        if len(found) == most:
+            break
         try:
             name, digest = source.key(index)
             path = folder / f"{name}.safetensors"

@@ -28,6 +28,7 @@ from ..data.samples import ClipDataset, encode_clips
 from ..data.shards import ShardClips
 from ..errors import FadaError
 from ..models.networks import Networks
+from ..records import shown
 from ..sampling.schedule import NoiseSchedule
 from ..settings import SamplingSettings
 from ..training import train
@@ -39,27 +40,29 @@ from .task import DistillTask
 from .teacher import GuidedTeacher
 
 log = logging.getLogger("fada.distill")
+DRY_CLIPS = 2  #: of each pool, or of a manifest: a dry run answers within a minute
 
 
 def open_data(
     config: DistillConfig, networks: Networks, accelerator: Accelerator
 ) -> tuple[ClipDataset, dict[str, int]]:
-    """The encoded clips that `config.data` names, and how many each pool has."""
+    """The encoded clips that `config.data` names, and how many each pool has; the first few alone for a dry run."""
+    most = DRY_CLIPS if config.dry_run else None
     cache = config.cache or config.out / "cache"
     model = networks.config
     if config.data == "avatars":
         parts = []
         for pool in config.pools:
             clips, seconds = config.avatars.clips, config.avatars.seconds
-            source = AvatarSet(cache / "data", pool, clips, seconds, model.size, model.fps)
+            source = AvatarSet(cache / "data", pool, min(clips, most or clips), seconds, model.size, model.fps)
             with accelerator.main_process_first():
                 source.render(config.avatars.workers)
-            parts.append(encode_clips(source, networks, accelerator, cache / "latents"))
+            parts.append(encode_clips(source, networks, accelerator, cache / "latents", most))
         return ConcatDataset(parts), {pool: len(part) for pool, part in zip(config.pools, parts, strict=True)}
     path = Path(config.data)
     if path.suffix == ".jsonl":
         source = ManifestSet(path, model.size, model.fps, config.pools)
-        clips = encode_clips(source, networks, accelerator, cache / "latents")
+        clips = encode_clips(source, networks, accelerator, cache / "latents", most)
     elif path.is_dir() or path.suffix == ".tar":
         clips = ShardClips(path, networks, config.pools)
     else:
@@ -98,7 +101,8 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
     teacher = GuidedTeacher(frozen, NoiseSchedule(frozen.config.schedule))
     task = DistillTask(student, teacher, data, config.batch, objective, accelerator, show, Path(config.teacher).stem)
     parameters = count_parameters(student)
-    log.info("clips: %s", ", ".join(f"{count} {pool}" for pool, count in counts.items()))
+    few = ", the first few that a dry run looks at" if config.dry_run else ""
+    log.info("clips: %s%s", ", ".join(f"{count} {pool}" for pool, count in counts.items()), few)
     log.info(
         "student: %.2f M parameters, %.2f M trained, %.3f M of them new",
         *(parameters[name] / 1e6 for name in ("all", "trained", "control")),
@@ -167,7 +171,10 @@ def parse(argv: Sequence[str]) -> DistillConfig:
     first.add_argument("--config", type=Path)
     chosen, _ = first.parse_known_args(argv)
     settings = read_yaml(chosen.config) if chosen.config else {}
-    preset = PRESETS[chosen.preset or settings.get("preset", "tiny")]
+    name = chosen.preset or settings.get("preset", "tiny")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise FadaError(f"There is no preset {shown(name)}; choose one of {', '.join(PRESETS)}.")
+    preset = PRESETS[name]
     return tyro.cli(
         DistillConfig,
         prog="python -m fada_core.distill",

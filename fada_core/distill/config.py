@@ -65,7 +65,19 @@ class DistillConfig:
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
     dry_run: bool = False
-    """Build everything, log what would be trained, run one step; only the data cache is written."""
+    """Build everything from the first few clips, say what would be trained, run one step, and write nothing but these
+    clips to the cache: an answer within a minute."""
+
+    def __post_init__(self) -> None:
+        counts = {"batch": self.batch, "lora_rank": self.lora_rank}
+        counts |= {f"avatars.{name}": getattr(self.avatars, name) for name in ("clips", "workers")}
+        for name, value in counts.items():
+            if value < 1:
+                raise FadaError(f"{name} is {value}; give at least 1.")
+        if not 0 <= self.max_minutes < float("inf") or not 0 < self.avatars.seconds <= 60:
+            raise FadaError("max_minutes has to be 0 or more, avatars.seconds above 0 and at most 60.")
+        if not self.pools:
+            raise FadaError("pools names no pool; give high, moderate or both.")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -63,6 +63,8 @@ def opened(source: Path | BinaryIO, name: str, kind: Kind) -> Iterator[av.contai
                 raise FadaError(f"{name} has no sound; give a file with speech in it.")
             if not streams:
                 raise FadaError(f"{name} has no picture; give a video file.")
+            if streams[0].codec_context is None:
+                raise FadaError(f"{name} is of a kind that nothing here decodes; {give}.")
             if kind == "video" and not _fits(streams[0]):
                 size = f"{streams[0].width}x{streams[0].height}"
                 raise FadaError(f"{name} has pictures of {size} pixels; give a smaller video.")
