@@ -82,7 +82,8 @@ class Guard:
         try:
             answered = self._pipe.poll(PATIENCE)
             outcome = self._pipe.recv() if answered else Outcome("hang", f"no end after {PATIENCE} s")
-        except EOFError:
+        except (EOFError, ConnectionResetError):
+            self._process.join()
             outcome = Outcome("crash", f"the process ended ({self._process.exitcode})")
         if outcome.how in ("hang", "crash"):
             self._process.kill()
