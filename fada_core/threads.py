@@ -23,7 +23,7 @@ SPINS = 3000
 _INTERVAL = 0.2  #: seconds that a measurement covers at least
 _FRESH = 5.0  #: seconds after which the latest one says little about now
 _GLANCE = 0.05  #: seconds of a measurement when there is no fresh one
-_SPARE = 0.25  #: part of a core that others may use before it counts as theirs
+_SPARE = 0.4  #: part of a core that others may use before it counts as theirs
 
 
 def limit_spinning() -> None:
@@ -52,6 +52,7 @@ class _Shared:
         self._users = 0
         self._most = 1
         self._measured = self._times()
+        self._others = 0.0  # cores that they kept busy, when measured last
 
     def _cores(self) -> list[int]:
         if hasattr(os, "sched_getaffinity"):
@@ -74,8 +75,10 @@ class _Shared:
         if self._most > 1 and time.perf_counter() - self._measured[0] > _FRESH:
             self._measured = self._times()
             time.sleep(_GLANCE)
-            self.follow(_GLANCE)
-        self.follow()
+            self._measure()
+        elif time.perf_counter() - self._measured[0] >= _INTERVAL:
+            self._measure()
+        self._apply()  # what is known from the job before, if it ended a moment ago
 
     def leave(self) -> None:
         import torch
@@ -84,16 +87,21 @@ class _Shared:
         if not self._users:
             torch.set_num_threads(self._most)
 
-    def follow(self, interval: float = _INTERVAL) -> None:
-        import torch
+    def follow(self) -> None:
+        if self._most > 1 and time.perf_counter() - self._measured[0] >= _INTERVAL:
+            self._measure()
+            self._apply()
 
-        if self._most == 1 or time.perf_counter() - self._measured[0] < interval:
-            return
+    def _measure(self) -> None:
         (before, left), (now, leaves) = self._measured, self._times()
         self._measured = now, leaves
         cores = len(self._cores())
-        others = min(max(cores - (leaves - left) / (now - before), 0.0), cores)
-        wanted = threads_for(self._most, cores, others)
+        self._others = min(max(cores - (leaves - left) / (now - before), 0.0), cores)
+
+    def _apply(self) -> None:
+        import torch
+
+        wanted = threads_for(self._most, len(self._cores()), self._others)
         if wanted != torch.get_num_threads():
             torch.set_num_threads(wanted)
 

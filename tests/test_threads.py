@@ -92,6 +92,17 @@ def test_an_old_measurement_is_not_believed(machine: dict[str, float]) -> None:
     assert torch.get_num_threads() == 4
 
 
+def test_the_next_job_begins_with_what_the_last_one_found(machine: dict[str, float]) -> None:
+    with shared_machine("cpu") as share:
+        machine["others"] = 3.0
+        machine["wait"](0.3)
+        share()
+    assert torch.get_num_threads() == 4
+    machine["wait"](0.01)
+    with shared_machine("cpu"):
+        assert torch.get_num_threads() == 1
+
+
 def test_what_the_user_set_stays(machine: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     machine["others"] = 4.0
     machine["wait"](10)

@@ -27,7 +27,7 @@ FORMATS = (
 MIN_SIDE = 16  #: pixels; below this a face is a few dots
 MAX_PIXELS = 100_000_000  #: a picture takes 20 bytes of memory for each while it is read
 MAX_FILE = 2**29  #: bytes
-_BEYOND = 1.05  #: what resizing may leave of a value of 1
+_BEYOND = 2.0  #: up to which values are what filters overshoot by, and not those of another range
 _LONG = {b"tEXt": 2**16, b"iTXt": 2**16, b"iCCP": 2**20}
 """Bytes up to which such parts of a PNG are kept: texts may say how the picture is turned."""
 
@@ -66,7 +66,7 @@ def load_image(path: str | Path) -> Tensor:
 
 
 def checked_picture(image: Tensor) -> Tensor:
-    """A picture in memory, if it is (1, 3, h, w) in -1..1; what bicubic resizing adds is let be.
+    """A picture in memory, if it is (1, 3, h, w) in -1..1; what filters overshoot by is let be.
 
     Raises:
         FadaError: another shape or number type, values that are not finite, or such of another range (0..255, say).

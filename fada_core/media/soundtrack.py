@@ -11,7 +11,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from .audio import Recording, as_planes, blocks, channel_names, front, full_scale
+from .audio import SAMPLE_RATE, Recording, as_planes, blocks, channel_names, front, full_scale
 from .containers import decoded, opened
 
 
@@ -31,7 +31,7 @@ def soundtrack(recording: Recording) -> Soundtrack:
         FadaError: the file is gone, or no longer what it was.
     """
     planes = _planes(recording)
-    rate, first = next(planes)
+    rate, first = next(planes, (SAMPLE_RATE, np.zeros((1, 0), np.float32)))  # a moment at the very end may have none
     return Soundtrack(rate, len(first), (piece.T for _, piece in chain([(rate, first)], planes)))
 
 
