@@ -1,5 +1,6 @@
-# make demo: a talking video from a portrait and speech that are here.  make test: the tests, in two processes.
-# Both set up .venv first, once. On Windows, or with another environment: the commands are in README.md.
+# make demo: a talking video from a portrait and speech that are here.  make test: all tests, in two processes.
+# make check: style, types and the quick tests, for the edit loop. All set up .venv first, once. On Windows, or with
+# another environment: the commands are in README.md.
 
 PYTHON ?= python3
 
@@ -7,7 +8,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint clean
+.PHONY: demo test check lint clean
 
 demo: .venv/.installed
 	$(PY) -m fada_core.generate --image workflows/input/fada_portrait.png --audio workflows/input/fada_speech.wav --out out/demo.mp4 --sheet out/demo.png
@@ -15,8 +16,12 @@ demo: .venv/.installed
 test: .venv/.installed
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
+check: lint
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow"
+
 lint: .venv/.installed
 	$(PY) -m ruff check
+	$(PY) -m mypy
 
 # torch comes first and alone: without a CUDA device its CPU build is taken (some 200 MB instead of gigabytes), as far as
 # PyTorch's own index can be reached. The editable install makes `python -m fada_core.<command>` work in any folder.

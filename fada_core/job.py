@@ -61,8 +61,8 @@ def encode_portrait(
         portrait = networks.vae.encode(square.to(device, networks.dtype)).float()
         if masks is not None:
             masks = [[mask.to(device, networks.dtype) for mask in level] for level in masks]
-        extras = (None if x is None else x.to(device) for x in (identity, face_box))
-        return prepare_subject(networks, portrait, *extras, masks)
+        identity, face_box = (None if value is None else value.to(device) for value in (identity, face_box))
+        return prepare_subject(networks, portrait, identity, face_box, masks)
 
 
 def _face_inputs(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ class Pipeline:
         self._device = device
         self.config = networks.config
         self.stats = Stats()
-        self._decodable = math.inf  #: pictures at once that memory suffices for, once it ran out; 0: only a tile of one
+        self._decodable = sys.maxsize  #: frames at once that memory suffices for, once it ran out; 0: only tiles of one
         self._compute = "eager"  #: how the networks compute now, an entry of `settings.COMPUTE`
         self.denoiser = build_denoiser(networks, self._compute, self.device)
 

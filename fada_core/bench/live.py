@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ def measure(pipe: Pipeline, config: LiveConfig) -> Lag:
     size, fps, frames = pipe.config.size, pipe.config.fps, pipe.config.clip_frames
     portrait = torch.rand(1, 3, size, size, generator=generator) * 2 - 1
     speech = 0.1 * torch.randn(round(config.seconds * SAMPLE_RATE), generator=generator)
-    how = {"mode": config.mode, "steps": config.steps, "lookahead": config.lookahead, "compute": config.compute}
+    how: dict[str, Any] = {"mode": config.mode, "steps": config.steps, "compute": config.compute}
+    how["lookahead"] = config.lookahead
     clip = frames / fps
     for part in pipe.stream(portrait, [speech[: round(clip * SAMPLE_RATE)]], **how):
         to_uint8(part.frames)

@@ -72,7 +72,7 @@ class PublishedPipeline:
     def sample(
         self,
         job: Job,
-        mode: Mode,
+        mode: Mode | None,
         *,
         steps: int,
         ref_cfg: float,

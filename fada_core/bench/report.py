@@ -69,7 +69,7 @@ def summarise(
     whole = float(np.median([sum(clip.stages.values()) for clip in clips]))
     return Result(
         preset=preset,
-        mode=options.mode,
+        mode=options.mode,  # type: ignore[arg-type] # the benchmark gives it, and the steps
         variant=variant,
         dtype=dtype,
         frames_per_s=medians["frames_per_s"],
@@ -82,7 +82,7 @@ def summarise(
         realtime_factor=float(f"{whole * fps / clip_frames:.4g}"),
         stages_ms={stage: medians[stage] for stage in ("encode", *CLIP_STAGES)},
         spread={name: (float(f"{low:.4g}"), float(f"{high:.4g}")) for name, (low, _, high) in quartiles.items()},
-        steps=options.steps,
+        steps=options.steps,  # type: ignore[arg-type]
         size=size,
         clip_frames=clip_frames,
         peak_tflops=float(f"{peak[0]:.4g}"),

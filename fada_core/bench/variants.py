@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ..settings import COMPUTE, SamplingOptions
 from .published import PublishedPipeline, to_host
 
 PUBLISHED = "published"
-VARIANTS = {**COMPUTE, PUBLISHED: "as published code samples (`published.py`)"}
+VARIANTS: dict[str, str] = {**COMPUTE, PUBLISHED: "as published code samples (`published.py`)"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +30,11 @@ class Variant:
     name: str
     pipe: Pipeline | PublishedPipeline
     to_host: Callable[[Tensor], Tensor]  #: (n, 3, h, w) in -1..1 -> (n, h, w, 3) bytes on the CPU
-    extra: dict[str, str] = field(default_factory=dict)  #: further arguments of the pipeline's `sample`
+    extra: dict[str, Any] = field(default_factory=dict)  #: further arguments of the pipeline's `sample`
 
     def sample(self, job: Job, options: SamplingOptions, callback: Callback | None = None) -> Iterator[Tensor]:
         """Latents clip by clip, for the options' mode, steps and scales."""
-        effort = {"steps": options.steps, "ref_cfg": options.ref_cfg, "audio_cfg": options.audio_cfg}
+        effort: dict[str, Any] = {"steps": options.steps, "ref_cfg": options.ref_cfg, "audio_cfg": options.audio_cfg}
         return self.pipe.sample(job, options.mode, seed=0, callback=callback, **effort, **self.extra)
 
 

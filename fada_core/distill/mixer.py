@@ -47,6 +47,9 @@ def trust_in_truth(scales: Tensor, reach: float) -> Tensor:
 class RunningMeans(nn.Module):
     """Means per noise level of one quantity, over all processes; part of the training's state."""
 
+    sums: Tensor
+    counts: Tensor
+
     def __init__(self, train_timesteps: int) -> None:
         super().__init__()
         self.width = -(-train_timesteps // BUCKETS)
@@ -122,7 +125,7 @@ class Mixer(nn.Module):
             both = (distill + gt) / 2
             scale_distill, scale_gt = both / distill.clamp(min=1e-8), both / gt.clamp(min=1e-8)
         elif self.strategy == "grad_norm":
-            distill, gt = inputs.gradient_norms
+            distill, gt = inputs.gradient_norms  # type: ignore[misc] # given for this strategy
             both = (distill + gt) / 2
             # As VQGAN, no weight beyond 1e4.
             scale_distill, scale_gt = ((both / norm.clamp(min=1e-4)).clamp(max=1e4) for norm in (distill, gt))

@@ -24,7 +24,7 @@ Strategy = Literal["direct", "phased", "trajectory"]
 class Predict(Protocol):
     """A prediction (batch, frames, c, h, w) at x_t and timesteps (batch,), under the batch's conditions and scales."""
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor: ...
+    def __call__(self, x_t: Tensor, t: Tensor, /) -> Tensor: ...
 
 
 def velocity_between(schedule: NoiseSchedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def parameter_groups(student: Networks, module: nn.Module, control_scale: float)
     """The optimiser's groups: what came from the teacher, and the new layers, faster and without weight decay."""
     new = {id(p) for name, p in student.named_parameters() if _is_control(name)}
     trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if id(p) not in new]},
         {"params": [p for p in trained if id(p) in new], "scale": control_scale, "weight_decay": 0.0},
     ]

@@ -119,7 +119,8 @@ class DistillTask:
         scales = self.draw_scales(generators)
         t = self.steps.draw(generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
-        batch, scales, t, noise = (value.to(device) for value in (batch, scales, t, noise))
+        batch = batch.to(device)
+        scales, t, noise = (value.to(device) for value in (scales, t, noise))
         self.ids = batch.ids
 
         x_t = self.schedule.add_noise(batch.latents, noise, t)
@@ -174,7 +175,7 @@ class DistillTask:
 
     def _gradient_norms(self, distill: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
         """Norms of both mean losses' gradients at the last layer, over all processes."""
-        last = self.student.denoising_unet.conv_out.weight
+        last: Any = self.student.denoising_unet.conv_out.weight
         both = [torch.autograd.grad(loss.mean(), last, retain_graph=True)[0] for loss in (distill, gt)]
         distill_norm, gt_norm = (self.accelerator.reduce(gradient, "mean").norm() for gradient in both)
         return distill_norm, gt_norm

@@ -40,6 +40,8 @@ class GuidedTeacher:
                 prediction.
         """
         alpha, sigma = self.schedule.alpha_sigma(t)
-        rows = [value.repeat(len(BRANCHES), *(1,) * (value.ndim - 1)) for value in (x_t, t, alpha, sigma)]
-        predictions = self.networks.predict(*rows, conditioning).unflatten(0, (len(BRANCHES), -1))
+        x_t, t, alpha, sigma = (
+            value.repeat(len(BRANCHES), *(1,) * (value.ndim - 1)) for value in (x_t, t, alpha, sigma)
+        )
+        predictions = self.networks.predict(x_t, t, alpha, sigma, conditioning).unflatten(0, (len(BRANCHES), -1))
         return combine(predictions, torch.stack(branch_weights(*scales.unbind(1)))), predictions[-1]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..media.video import VideoWriter
 from ..pipeline import Pipeline
+from ..settings import Mode
 from .cases import Case, EvaluationSet
 from .frechet import Features, distance_over_videos
 
@@ -32,7 +33,7 @@ class Run:
 
     name: str
     pipe: Pipeline
-    mode: str
+    mode: Mode
     steps: int
     ref_cfg: float
     audio_cfg: float

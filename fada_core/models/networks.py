@@ -95,15 +95,14 @@ class Networks(nn.Module):
             latents = torch.cat([portrait[:, None], motion], 1).flatten(0, 1)
             repeated = None if tokens is None else tokens.repeat(1 + frames, 1, 1)
             return self.reference_unet(latents.to(self.dtype), repeated)
-        if isinstance(portrait, Tensor):
-            portrait = self.reference_unet(portrait.to(self.dtype), tokens)
+        features = self.reference_unet(portrait.to(self.dtype), tokens) if isinstance(portrait, Tensor) else portrait
         if not frames:
-            return portrait
+            return features
         repeated = None if tokens is None else tokens.repeat_interleave(frames, 0)
         moving = self.reference_unet(motion.flatten(0, 1).to(self.dtype), repeated)
         return {
             name: torch.cat([rows[:, None], moving[name].unflatten(0, (batch, frames))], 1).flatten(0, 1)
-            for name, rows in portrait.items()
+            for name, rows in features.items()
         }
 
     def condition(self, inputs: ClipInputs, features: ReferenceFeatures | None = None) -> ClipConditioning:

@@ -94,7 +94,7 @@ class UNetSkeleton(nn.Module):
         def make_block(name: str, level: int, resnets: list[tuple[int, int]], audio_widths: list[int]) -> UNetBlock:
             return UNetBlock(config, name, level, resnets, audio_widths, conditioned=conditioned, **made)
 
-        self.down_blocks = nn.ModuleList()
+        self.down_blocks: Any = nn.ModuleList()  # of `UNetBlock`s, which the type cannot say
         for level, width in enumerate(widths):
             inputs = [widths[max(level - 1, 0)]] + [width] * (layers - 1)
             audio_widths = inputs if unet.attention_levels[level] else []
@@ -104,7 +104,7 @@ class UNetSkeleton(nn.Module):
             self.down_blocks.append(block)
         deepest = widths[-1]
         self.mid_block = make_block("mid_block", levels - 1, [(deepest, deepest)] * 2, [deepest])
-        self.up_blocks = nn.ModuleList()
+        self.up_blocks: Any = nn.ModuleList()
         for level in reversed(range(last_level, levels)):
             width, next_width = widths[level], widths[max(level - 1, 0)]
             inputs = [widths[min(level + 1, levels - 1)]] + [width] * layers

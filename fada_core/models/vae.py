@@ -32,11 +32,23 @@ class ResBlock(nn.Module):
 
 
 class Autoencoder(KernelModule):
-    """What the kinds share; each has `encode` and `decode`."""
+    """The interface of all kinds, whose docstrings give shapes."""
 
     map_channels: int
     """Channels, at most, of the decoder's maps of the picture's size; for the estimate of the memory that it needs."""
     tiles = False  #: whether it has `decode_tiled`
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures to scaled latents."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents to pictures."""
+        raise NotImplementedError
+
+    def decode_tiled(self, latents: Tensor) -> Tensor:
+        """As `decode`, with less memory; only where `tiles`."""
+        raise NotImplementedError
 
     def preview(self, latents: Tensor) -> Tensor:
         """Approximate pictures of unfinished latents, as `decode` gives them, within milliseconds."""
@@ -135,7 +147,7 @@ class StableDiffusionVAE(Autoencoder):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.scale, self.shift = config.scaling_factor, config.shift_factor
-        self.kl = diffusers.AutoencoderKL(
+        self.kl: Any = diffusers.AutoencoderKL(
             in_channels=3,
             out_channels=3,
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -188,7 +200,7 @@ class TAESD(Autoencoder):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        self.taesd = diffusers.AutoencoderTiny(latent_channels=config.latent_channels)
+        self.taesd: Any = diffusers.AutoencoderTiny(latent_channels=config.latent_channels)
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures `(n, 3, h, w)` in -1..1 to scaled latents `(n, 4, h/8, w/8)`."""

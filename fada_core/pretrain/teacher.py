@@ -87,7 +87,8 @@ class TeacherTask:
         device = self.networks.device
         batch, drops, noise, t = self.draw(generators)
         self.ids = batch.ids
-        batch, drops, noise, t = (value.to(device) for value in (batch, drops, noise, t))
+        batch = batch.to(device)
+        drops, noise, t = (value.to(device) for value in (drops, noise, t))
         x_t = self.schedule.add_noise(batch.latents, noise, t)
         target = self.schedule.velocity(batch.latents, noise, t)
         alpha, sigma = self.schedule.alpha_sigma(t)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,11 @@ Callback = Callable[[int, int, Tensor], None]
 (frames, c, h, w)); whatever it raises ends the sampling."""
 
 
-class Step(Protocol):
-    """One denoising step: `DenoisingStep`, or the same compiled or recorded (`speed.compute`)."""
+class DenoisingStep:
+    """One step: a prediction of every branch, their weighted sum, and the solver's step where it is linear."""
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
 
     def __call__(
         self,
@@ -46,28 +49,13 @@ class Step(Protocol):
         Returns:
             The guided prediction, and the next x or None; both (1, frames, c, h, w) float32.
         """
-        ...
-
-
-class DenoisingStep:
-    """A prediction of every branch, their weighted sum, and the solver's step where it is linear."""
-
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
-
-    def __call__(
-        self,
-        x: Tensor,
-        timesteps: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        weights: Tensor,
-        conditioning: ClipConditioning,
-        coefficients: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
         latents = x.expand(len(weights), -1, -1, -1, -1)
         guided = combine(self.networks.predict(latents, timesteps, alpha, sigma, conditioning), weights)[None]
         return guided, None if coefficients is None else coefficients[0] * x + coefficients[1] * guided
+
+
+Step = Callable[..., tuple[Tensor, Tensor | None]]
+"""A `DenoisingStep`, or the same compiled or recorded (`speed.compute`)."""
 
 
 class Denoiser:
@@ -143,10 +131,9 @@ def sample_clip(
     x = start_noise(subject.portrait, audio.shape[1], generator)
     for done, t in enumerate(solver.timesteps, start=1):
         prediction, following = clip.step(x, t, solver.coefficients(t, x.device))
-        expected = schedule.to_x0(x, prediction, t)[0] if callback else None
-        x = solver.step(prediction, t, x) if following is None else following
+        noisy, x = x, solver.step(prediction, t, x) if following is None else following
         if callback:
-            callback(done, len(solver.timesteps), expected)
+            callback(done, len(solver.timesteps), schedule.to_x0(noisy, prediction, t)[0])
     return Clip(x, clip.nfe, clip.nfe)
 
 
@@ -205,10 +192,10 @@ class GuidedClip:
         if len(batches) > 1:
             coefficients = None
         alpha, sigma = self.denoiser.schedule.alpha_sigma(t, x.device)
-        prediction, following = 0.0, None
+        parts, following = [], None
         for weights, conditioning in batches:
             timesteps = torch.full((len(weights),), t, device=x.device)
             part, following = self.denoiser.step(x, timesteps, alpha, sigma, weights, conditioning, coefficients)
-            prediction = prediction + part
+            parts.append(part)
             self.nfe += len(weights)
-        return prediction, following
+        return sum(parts[1:], start=parts[0]), following

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import diffusers  # its parts are imported at their first use, which takes seconds
 import torch
@@ -51,7 +51,7 @@ class Multistep:
         steps: int,
     ) -> None:
         config = schedule.config
-        self._scheduler = kind(
+        self._scheduler: Any = kind(
             num_train_timesteps=config.train_timesteps,
             beta_start=config.beta_start,
             beta_end=config.beta_end,

@@ -40,7 +40,7 @@ class _Step:
         self._starts, self._length, self._predict = starts, length, predict
         self._first = starts[0]  # index of the first frame that is held
         self._frames: list[tuple[Tensor, Solver]] = []
-        self._sums: list[Tensor | float] = []
+        self._sums: list[Tensor] = []
         self._counts: list[int] = []
 
     def push(self, frame: int, latents: Tensor, solver: Solver, t: int) -> list[tuple[int, Tensor, Solver]]:
@@ -48,7 +48,7 @@ class _Step:
         if frame < self._first:
             return []
         self._frames.append((latents, solver))
-        self._sums.append(0.0)
+        self._sums.append(torch.zeros_like(latents))
         self._counts.append(0)
         if not self._starts or self._first + len(self._frames) < self._starts[0] + self._length:
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...config import AudioEncoderConfig
 from .mel import SAMPLE_RATE, MelEncoder
@@ -12,7 +12,10 @@ from .whisper import WhisperEncoder, whisper_weights
 __all__ = ["SAMPLE_RATE", "audio_encoder_weights", "build_audio_encoder"]
 
 
-def build_audio_encoder(config: AudioEncoderConfig) -> nn.Module:
+AudioEncoder = MelEncoder | Wav2Vec2Encoder | WhisperEncoder
+
+
+def build_audio_encoder(config: AudioEncoderConfig) -> AudioEncoder:
     """The encoder that `config.kind` names; each has `encode(waveform, frames, fps)`."""
     return {"mel": MelEncoder, "wav2vec2": Wav2Vec2Encoder, "whisper": WhisperEncoder}[config.kind](config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,8 +95,9 @@ class Wav2Vec2Encoder(nn.Module):
         Convolutions look no further than their kernels, but the first one is followed by a normalisation over all of
         time; its statistics are collected first. (With those of a block, a pause would be amplified to speech.)
         """
+        first: Any
         first, *others = self.model.feature_extractor.conv_layers
-        config, weight = self.model.config, first.conv.weight
+        config, weight, norm = self.model.config, first.conv.weight, first.layer_norm
         strides = [math.prod(config.conv_stride[:i]) for i in range(len(config.conv_stride))]
         stride = strides[-1] * config.conv_stride[-1]
         field = 1 + sum((kernel - 1) * step for kernel, step in zip(config.conv_kernel, strides, strict=True))
@@ -108,17 +110,17 @@ class Wav2Vec2Encoder(nn.Module):
             return [samples[None, None, a * step : b * step + kernel] for a, b in zip(starts, lasts, strict=True)]
 
         step = config.conv_stride[0]
-        count, total, squares = 0, 0.0, 0.0
+        count, total, squares = 0, torch.zeros((), dtype=torch.double), torch.zeros((), dtype=torch.double)
         for piece in pieces(config.conv_kernel[0], step, block * (stride // step)):
             heard = first.conv(piece.to(weight.dtype))[0].cpu().double()
             count += heard.shape[1]
-            total += heard.sum(1)
-            squares += heard.square().sum(1)
+            total = total + heard.sum(1)
+            squares = squares + heard.square().sum(1)
         mean = total / count
         variance = (squares / count - mean.square()).clamp(min=0)
         statistics = [value.to(weight) for value in (mean, variance)]
 
-        norm, features = first.layer_norm, []
+        features = []
         for piece in pieces(field, stride, block):
             hidden = first.conv(piece.to(weight.dtype))
             hidden = first.activation(F.batch_norm(hidden, *statistics, norm.weight, norm.bias, eps=norm.eps))

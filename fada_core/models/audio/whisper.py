@@ -51,7 +51,7 @@ class WhisperEncoder(nn.Module):
             )
         self.config, self.context_seconds = config, config.context_seconds
         self.model = Transformer(whisper)
-        self.model.layer_norm = nn.Identity()  # hidden states are taken before it
+        self.model.layer_norm = nn.Identity()  # type: ignore[assignment] # hidden states are taken before it
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> WhisperEncoder:
