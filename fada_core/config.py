@@ -159,6 +159,11 @@ class ModelConfig:
                 f"{self.condition.audio_tokens} of {self.unet.audio_token_dim}; correct the config."
             )
 
+    @property
+    def sides(self) -> list[int]:
+        """Side of the UNet's feature maps at each level, in cells; the finest is that of the latents."""
+        return [self.size // self.vae.downscale >> level for level in range(len(self.unet.block_out_channels))]
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

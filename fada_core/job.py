@@ -72,8 +72,7 @@ def _face_inputs(
     if face_box is None and config.condition.face_locator:
         face_box = region.face_picture(config.size).expand(-1, config.condition.face_channels[0], -1, -1)
     if masks is None and config.unet.audio_regions > 1:
-        cells = config.size // config.vae.downscale
-        masks = region.attention_masks([cells >> level for level in range(len(config.unet.block_out_channels))])
+        masks = region.attention_masks(config.sides)
     return face_box, masks
 
 

@@ -70,7 +70,7 @@ class FadaModel:
     def _step(self, branches: int) -> int:
         """Memory for the activations of one denoising step, in bytes."""
         config, dtype = self._pipeline.config, self._pipeline.networks.dtype
-        cells = (config.size // config.vae.downscale) ** 2
+        cells = config.sides[0] ** 2
         rows = branches * (config.clip_frames + config.motion_frames)
         return _FEATURE_MAPS * rows * cells * config.unet.block_out_channels[0] * dtype.itemsize
 

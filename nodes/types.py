@@ -69,8 +69,7 @@ def to_latent(pipeline: Pipeline, latents: Tensor, audio: Audio) -> dict[str, An
 def from_latent(pipeline: Pipeline, latent: dict[str, Any]) -> Tensor:
     """The pipeline's latents (n, c, h, w) of a LATENT, checked against the model."""
     config, samples = pipeline.config, latent["samples"]
-    side = config.size // config.vae.downscale
-    wanted = (config.vae.latent_channels, side, side)
+    wanted = (config.vae.latent_channels, config.sides[0], config.sides[0])
     if samples.shape[1:] != wanted:
         raise FadaError(
             f"These latents have the shape {tuple(samples.shape[1:])}, but the model '{config.name}' makes {wanted}; "

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..face.masks import Box, attention_masks, face_picture
-
-Masks = list[list[Tensor]]
-"""masks[level][region], each (rows, h*w, 1) in 0..1."""
+from ..models.inputs import Masks
 
 
 def clip_box(boxes: Tensor | None, size: int) -> Tensor | None:
@@ -38,8 +36,7 @@ def face_inputs(config: ModelConfig, face: Tensor | None, lips: Tensor | None) -
         if face is not None:
             face_box = face_picture(_in_pixels(face, size), size, size, size)
     if config.unet.audio_regions > 1:
-        cells = size // config.vae.downscale
-        sides = [cells >> level for level in range(len(config.unet.block_out_channels))]
+        sides = config.sides
         if face is None or lips is None:
             masks = [[torch.ones(1, side * side, 1)] * config.unet.audio_regions for side in sides]
         else:

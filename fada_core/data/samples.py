@@ -294,7 +294,7 @@ def _encode(
         }
         if clip.clean_frames is not None:
             tensors["target_latents"] = _latents(clip.clean_frames, networks)
-    tensors["weights"] = loss_weights(clip, config.size // config.vae.downscale).half()
+    tensors["weights"] = loss_weights(clip, config.sides[0]).half()
     size = clip.frames.shape[-1]
     known = {
         "face": clip_box(clip.face_boxes, size),
