@@ -118,12 +118,12 @@ class Wav2Vec2Encoder(nn.Module):
             squares = squares + heard.square().sum(1)
         mean = total / count
         variance = (squares / count - mean.square()).clamp(min=0)
-        statistics = [value.to(weight) for value in (mean, variance)]
+        mean, variance = mean.to(weight), variance.to(weight)
 
         features = []
         for piece in pieces(field, stride, block):
             hidden = first.conv(piece.to(weight.dtype))
-            hidden = first.activation(F.batch_norm(hidden, *statistics, norm.weight, norm.bias, eps=norm.eps))
+            hidden = first.activation(F.batch_norm(hidden, mean, variance, norm.weight, norm.bias, eps=norm.eps))
             for layer in others:
                 hidden = layer(hidden)
             features.append(hidden.cpu())
