@@ -107,8 +107,8 @@ class Pipeline:
         self.config = networks.config
         self.stats = Stats()
         self._decodable = sys.maxsize  #: frames at once that memory suffices for, once it ran out; 0: only tiles of one
-        self._compute = "eager"  #: how the networks compute now, an entry of `settings.COMPUTE`
-        self.denoiser = build_denoiser(networks, self._compute, self.device)
+        self.compute = "eager"  #: how the networks compute now, an entry of `settings.COMPUTE`
+        self.denoiser = build_denoiser(networks, self.compute, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -260,9 +260,9 @@ class Pipeline:
     def _compute_as(self, asked: str, planned: int) -> None:
         """Switch to this way to compute, for so many evaluations."""
         compute = choose(asked, self.device, planned)
-        if compute != self._compute:
+        if compute != self.compute:
             self.denoiser = build_denoiser(self.networks, compute, self.device)
-            self._compute = compute
+            self.compute = compute
 
     @torch.inference_mode()
     def _live_frames(self, clips: Iterator[LiveClip], stats: Stats) -> Iterator[LiveFrames]:

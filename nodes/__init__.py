@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..fada_core.errors import FadaError
 from .decode import FADADecode
 from .encode import FADAEncode
 from .load_audio import FADALoadAudio
-from .load_model import FADALoadModel, register_model_folder
+from .load_model import FADALoadModel
 from .paste_back import FADAPasteBack
 from .sampler import FADASampler
+from .start import bring_material, register_model_folder
 from .video_combine import FADAVideoCombine
+
+# Beside a message ComfyUI shows its class with the name of the module, which here is a path on the user's disk.
+FadaError.__module__ = "builtins"
 
 
 class FadaExtension(ComfyExtension):
@@ -18,6 +23,7 @@ class FadaExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()
+        bring_material()
         return [
             FADALoadModel,
             FADALoadAudio,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -10,7 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from .model import FadaModel
-from .types import CATEGORY, ModelType, aliases, from_latent, to_images
+from .types import CATEGORY, ModelType, aliases, connected, from_latent, refused, to_images
 
 
 class FADADecode(io.ComfyNode):
@@ -33,13 +34,18 @@ class FADADecode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model: Any = None, latent: Any = None) -> bool | str:
+        return refused(model=model, latent=latent)
+
+    @classmethod
     def execute(cls, model: FadaModel, latent: dict[str, Any]) -> io.NodeOutput:
+        connected(model=model, latent=latent)
         pipeline = model.for_decoding()
         clips = from_latent(pipeline, latent).split(pipeline.config.clip_frames)
         bar = comfy.utils.ProgressBar(len(clips))
         images = []
         for clip in clips:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            images.append(to_images(pipeline.decode(clip)))
+            images.append(to_images(model.stoppable(partial(pipeline.decode, clip))))
             bar.update(1)
         return io.NodeOutput(torch.cat(images))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..fada_core.errors import FadaError
-from ..fada_core.face.detect import installed_detector, load_detector
 from ..fada_core.face.identity import identity_embedding
-from ..fada_core.face.region import MARGIN, FaceRegion, find_face
+from ..fada_core.face.region import MARGIN
 from ..fada_core.media.audio import from_waveform
-from .load_model import FOLDER
+from .face import AUTO, NONE, detectors, identity_models, locate, looks_for_it, model_file, shown
 from .model import FadaModel
 from .types import (
     CATEGORY,
@@ -24,35 +22,43 @@ from .types import (
     RegionType,
     advanced,
     aliases,
+    connected,
     from_images,
+    refused,
 )
-
-AUTO, NONE = "auto", "none"
+from .video_in import Video, picture_of, sound_of
 
 
 class FADAEncode(io.ComfyNode):
-    """FADA_MODEL, IMAGE, AUDIO -> FADA_COND, INT, FLOAT, FADA_REGION, IMAGE; lists, of one entry for each video."""
+    """FADA_MODEL, IMAGE or VIDEO, AUDIO or VIDEO -> FADA_COND, INT, FLOAT, FADA_REGION, IMAGE.
+
+    The outputs are lists, of one entry for each video.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FADAEncode",
-            display_name="FADA Encode",
+            display_name="FADA Encode (Portrait, Speech)",
             category=CATEGORY,
-            **aliases("talking head", "lip sync", "face crop"),
-            description="Encodes who speaks and what is said, once for the whole video. Several portraits, several "
-            "recordings, or pairs of both make as many videos.",
+            **aliases("talking head", "lip sync", "lipsync", "face crop", "avatar", "hallo"),
+            description="Encodes who speaks and what is said, once for the whole video, and shows the square that will "
+            "move: drag a box on the picture to move it. Several portraits, several recordings, or pairs of both make "
+            "as many videos.",
             inputs=[
                 ModelType.Input("model", tooltip="From FADA Load Model."),
-                io.Image.Input(
+                io.MultiType.Input(
                     "image",
-                    tooltip="The portrait: a picture of any size, facing the camera, mouth closed. A square around "
-                    "the face is animated. Tip: FADA Paste Back puts it back into the whole picture.",
+                    [io.Image, io.Video],
+                    tooltip="The portrait: a picture of any size, facing the camera, mouth closed; of a video, its "
+                    "first clear frame. A square around the face is animated. Tip: connect region and portrait to "
+                    "FADA Video Combine to get the whole picture back.",
                 ),
-                io.Audio.Input(
+                io.MultiType.Input(
                     "audio",
-                    tooltip="The speech, of any length: from FADA Load Audio or any other AUDIO. Tip: speech without "
-                    "music gives the best lips.",
+                    [io.Audio, io.Video],
+                    tooltip="The speech, of any length: from FADA Load Audio or any other AUDIO, or the sound of a "
+                    "video. Tip: speech without music gives the best lips.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -80,7 +86,7 @@ class FADAEncode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "face_model",
-                    options=[AUTO, NONE, *_detectors()],
+                    options=[AUTO, NONE, *detectors()],
                     default=AUTO,
                     optional=True,
                     tooltip="What looks for the face without mask and box: face_landmarker.task (needs mediapipe) or "
@@ -90,12 +96,21 @@ class FADAEncode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "identity_model",
-                    options=[NONE, *_identity_models()],
+                    options=[NONE, *identity_models()],
                     default=NONE,
                     optional=True,
                     tooltip="An ArcFace network (.onnx) in models/fada, for models with identity tokens such as "
                     "Hallo; needs onnxruntime. none: zeros. Tip: try it where the likeness is weak.",
                     **advanced(io.Combo.Input),
+                ),
+                io.Int.Input(
+                    "face_index",
+                    default=0,
+                    min=0,
+                    max=8,
+                    optional=True,
+                    tooltip="Which face, where the detector finds several: 1 is the leftmost. 0: the largest.",
+                    **advanced(io.Int.Input),
                 ),
             ],
             outputs=[
@@ -116,31 +131,47 @@ class FADAEncode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model: Any = None, image: Any = None, audio: Any = None, mask: Any = None) -> bool | str:
+        return refused(model=model, image=image, audio=audio, mask=mask)
+
+    @classmethod
     def execute(
         cls,
         model: FadaModel,
-        image: Tensor,
-        audio: Audio,
+        image: Tensor | Video,
+        audio: Audio | Video,
         mask: Tensor | None = None,
         crop_margin: float = MARGIN,
         face_box: str = "",
         face_model: str = AUTO,
         identity_model: str = NONE,
+        face_index: int = 0,
     ) -> io.NodeOutput:
+        connected(model=model, image=image, audio=audio)
+        if isinstance(image, Video):
+            image = picture_of(image)
+        if isinstance(audio, Video):
+            audio = sound_of(audio)
+        videos = _videos(image, audio, mask)
+        # Faces first: a picture without one is told before the networks are moved.
+        regions = [
+            locate(single(picture), shape, crop_margin, face_box, face_model, face_index)
+            for picture, _, shape in videos
+        ]
         pipeline = model.for_encoding()
-        made = []
-        for picture, recording, shape in _videos(image, audio, mask):
+        made: list[tuple[Any, ...]] = []
+        views = []
+        for (picture, recording, _), region in zip(videos, regions, strict=True):
             portrait = single(picture)
             speech = from_waveform(recording["waveform"], recording["sample_rate"])
-            region = _region(portrait, shape, crop_margin, face_box, face_model)
             identity = None
             if identity_model != NONE:
-                identity = identity_embedding(portrait, region, _file(_identity_models(), identity_model))
+                identity = identity_embedding(portrait, region, model_file(identity_models(), identity_model))
             condition = pipeline.encode(portrait, speech, region=region, identity=identity)
-            made.append(
-                (FadaCondition(condition, recording), condition.frames, float(pipeline.config.fps), region, picture)
-            )
-        return io.NodeOutput(*map(list, zip(*made, strict=True)))
+            cond = FadaCondition(condition, recording)
+            made.append((cond, condition.frames, float(pipeline.config.fps), region, picture))
+            views.append(shown(portrait, region, looks_for_it(face_model)))
+        return io.NodeOutput(*map(list, zip(*made, strict=True)), ui={"fada_face": views})
 
 
 def _videos(image: Tensor, audio: Audio, mask: Tensor | None) -> list[tuple[Tensor, Audio, Tensor | None]]:
@@ -166,46 +197,3 @@ def single(image: Tensor) -> Tensor:
             f"The portrait is a batch of {len(image)} pictures; connect FADA Encode's portrait, which goes with region."
         )
     return from_images(image)
-
-
-def _region(portrait: Tensor, mask: Tensor | None, margin: float, box: str, model: str) -> FaceRegion:
-    if mask is not None and box.strip():
-        raise FadaError("Both a mask and a box say where the face is; disconnect the mask or empty face_box.")
-    if box.strip():
-        return find_face(portrait, box=_numbers(box), margin=margin)
-    if mask is not None:
-        return find_face(portrait, mask=mask, margin=margin)
-    if model == NONE:
-        path = None
-    elif model == AUTO:
-        path = installed_detector(folder_paths.get_folder_paths(FOLDER))
-    else:
-        path = _file(_detectors(), model)
-    return find_face(portrait, detector=path and load_detector(path), required=model != AUTO, margin=margin)
-
-
-def _numbers(box: str) -> list[float]:
-    try:
-        return [float(number) for number in box.replace(",", " ").split()]
-    except ValueError as error:
-        raise FadaError(f"face_box is '{box}'; write four numbers: left, top, right and bottom in pixels.") from error
-
-
-def _file(files: dict[str, Path], name: str) -> Path:
-    if name not in files:
-        raise FadaError(f"There is no file '{name}' in models/{FOLDER}; put it there and reload the page.")
-    return files[name]
-
-
-def _files(suffix: str) -> dict[str, Path]:
-    """Files of a kind in models/fada, by name; the listing of ComfyUI itself is for checkpoints."""
-    folders = folder_paths.get_folder_paths(FOLDER)
-    return {path.name: path for folder in folders for path in sorted(Path(folder).glob(f"*{suffix}"))}
-
-
-def _detectors() -> dict[str, Path]:
-    return _files(".task") | {name: path for name, path in _files(".onnx").items() if "yunet" in name.lower()}
-
-
-def _identity_models() -> dict[str, Path]:
-    return {name: path for name, path in _files(".onnx").items() if name not in _detectors()}

@@ -19,6 +19,8 @@ def input_path(name: str) -> str:
     Raises:
         FadaError: no such file, or the name leads out of the folder.
     """
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise FadaError(f"audio is {name!r}; choose a file in ComfyUI's input folder, or upload one.")
     file, folder = folder_paths.annotated_filepath(name)
     folder = os.path.abspath(folder or folder_paths.get_input_directory())
     path = os.path.abspath(os.path.join(folder, file.strip()))
@@ -72,13 +74,12 @@ class FADALoadAudio(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, audio: str) -> bool | str:
+    def validate_inputs(cls, audio: Any) -> bool | str:
         # ComfyUI leaves the check of an input named here to the node: uploads are not in the list of choices yet.
         try:
-            input_path(audio)
+            return audio is None or bool(input_path(audio))  # None: the name comes from another node, when it is run
         except FadaError as error:
             return str(error)
-        return True
 
     @classmethod
     def fingerprint_inputs(cls, audio: str, **_: Any) -> str:

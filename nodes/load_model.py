@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,18 @@ from ..fada_core.checkpoint import load_checkpoint, shipped_models
 from ..fada_core.errors import FadaError
 from ..fada_core.pipeline import Pipeline
 from .model import FadaModel
+from .start import FOLDER
 from .types import CATEGORY, ModelType, aliases
 
-FOLDER = "fada"
+CONVERTED = {
+    "hallo.safetensors": ("fudan-generative-ai/hallo", ""),
+    "hallo2.safetensors": ("fudan-generative-ai/hallo2", ""),
+    "echomimic.safetensors": ("BadToBest/EchoMimic", "--from echomimic "),
+    "echomimic-acc.safetensors": ("BadToBest/EchoMimic", "--from echomimic-acc "),
+}
+"""Other projects' models, by the name that the documentation gives them when converted: where on Hugging Face their
+files are, and what the command for their conversion has to be told."""
+PACK = Path(__file__).parents[1].name  #: this folder in custom_nodes
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -41,18 +51,29 @@ OPERATIONS = SimpleNamespace(
 """Layers that also look for a stop at every call."""
 
 
-def register_model_folder() -> None:
-    """Make `models/fada` known, next to folders that extra_model_paths.yaml may name; safetensors files only."""
-    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER), is_default=True)
-    paths, _ = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
-
-
 def _path(name: str) -> str:
+    """Of a shipped model or of a file in models/fada.
+
+    Raises:
+        FadaError: there is none; with what to do for models that have to be converted.
+    """
+    if not isinstance(name, str):
+        raise FadaError(f"model is {name!r}; give a name, such as {next(iter(shipped_models()))}.")
     path = shipped_models().get(name) or folder_paths.get_full_path(FOLDER, name)
-    if path is None:
-        raise FadaError(f"There is no model '{name}'; put it into models/{FOLDER} and reload the page.")
-    return str(path)
+    if path is not None:
+        return str(path)
+    if name in CONVERTED:
+        source, option = CONVERTED[name]
+        raise FadaError(
+            f"There is no model '{name}' in models/{FOLDER}. It is made once from other people's files: download those "
+            f"of huggingface.co/{source} to a folder DIR, run in custom_nodes/{PACK}: python -m fada_core.convert "
+            f"{option}--src DIR --out ../../models/{FOLDER}/{name}, and press R in ComfyUI. For a model that comes "
+            f"with FADA, choose {' or '.join(shipped_models())}."
+        )
+    raise FadaError(
+        f"There is no model '{name}'; put it into models/{FOLDER} and press R in ComfyUI, or choose one that comes "
+        f"with FADA: {', '.join(shipped_models())}."
+    )
 
 
 class FADALoadModel(io.ComfyNode):
@@ -62,9 +83,9 @@ class FADALoadModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FADALoadModel",
-            display_name="FADA Load Model",
+            display_name="FADA Load Model (Talking Avatar, Hallo)",
             category=CATEGORY,
-            **aliases("talking head", "avatar", "lip sync", "hallo", "echomimic"),
+            **aliases("talking head", "talking portrait", "lip sync", "lipsync", "hallo", "hallo2", "echomimic"),
             description="Loads a talking-portrait model: one that comes with FADA, or a file in models/fada.",
             inputs=[
                 io.Combo.Input(
@@ -90,6 +111,14 @@ class FADALoadModel(io.ComfyNode):
             ],
             outputs=[ModelType.Output(display_name="model", tooltip="For the other FADA nodes.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, model: str | None) -> bool | str:
+        # None: the name comes from another node, when it is run.
+        try:
+            return model is None or bool(_path(model))
+        except FadaError as error:
+            return str(error)
 
     @classmethod
     def fingerprint_inputs(cls, model: str, precision: str, device: str) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ..fada_core.pipeline import DECODE_BATCH, Pipeline
+from .stop import Aside, make_stoppable
+
+T = TypeVar("T")
 
 _FEATURE_MAPS = 40
 """Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
@@ -40,6 +46,8 @@ class FadaModel:
 
     def __init__(self, pipeline: Pipeline, load_device: torch.device, offload_device: torch.device) -> None:
         self._pipeline = pipeline
+        make_stoppable(pipeline.networks)
+        self._aside = Aside()
         parts = dict(pipeline.networks.named_children())
         groups = FADAVAE({"vae": parts.pop("vae")}), FADAAudioEncoder({"audio_encoder": parts.pop("audio_encoder")})
         self._vae, self._audio_encoder, self._unets = (
@@ -50,6 +58,10 @@ class FadaModel:
     def pipeline(self) -> Pipeline:
         """The pipeline, wherever its networks are."""
         return self._pipeline
+
+    def stoppable(self, function: Callable[[], T]) -> T:
+        """The result of a call to the pipeline that may begin with compiling, which a stop ends at once."""
+        return self._aside(function) if self._pipeline.compute == "compile" else function()
 
     def for_encoding(self) -> Pipeline:
         """The pipeline, ready to encode. Like the next two: to be asked for before every use."""
@@ -80,6 +92,7 @@ class FadaModel:
         return count * networks.vae.picture_bytes(networks.config.size, networks.dtype)
 
     def _ready(self, patchers: list[ModelPatcher], memory: int) -> Pipeline:
+        self._aside.settle()
         used = [patcher for patcher in patchers if any(True for _ in patcher.model.parameters())]
         partly = [patcher for patcher in used if _castable(patcher.model)]
         whole = [patcher for patcher in used if patcher not in partly]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.model_management
 import comfy.utils
 import torch
@@ -11,7 +13,19 @@ from torch import Tensor
 from ..fada_core.face.paste import FEATHER, PasteBack
 from ..fada_core.face.region import FaceRegion
 from .encode import single
-from .types import CATEGORY, RegionType, advanced, aliases, from_images, to_images, to_preview
+from .model import FadaModel
+from .types import (
+    CATEGORY,
+    ModelType,
+    RegionType,
+    advanced,
+    aliases,
+    connected,
+    from_images,
+    refused,
+    to_images,
+    to_preview,
+)
 
 
 class FADAPasteBack(io.ComfyNode):
@@ -32,6 +46,12 @@ class FADAPasteBack(io.ComfyNode):
                 ),
                 io.Image.Input("image", tooltip="The portrait that went into FADA Encode."),
                 RegionType.Input("region", tooltip="From FADA Encode."),
+                ModelType.Input(
+                    "model",
+                    optional=True,
+                    tooltip="From FADA Load Model, for frames of its own: the picture then keeps its own detail where "
+                    "nothing moves.",
+                ),
                 io.Float.Input(
                     "feather",
                     default=FEATHER,
@@ -55,10 +75,25 @@ class FADAPasteBack(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, frames: Any = None, image: Any = None, region: Any = None, model: Any = None
+    ) -> bool | str:
+        return refused(frames=frames, image=image, region=region, model=model)
+
+    @classmethod
     def execute(
-        cls, frames: Tensor, image: Tensor, region: FaceRegion, feather: float = FEATHER, match_colour: bool = True
+        cls,
+        frames: Tensor,
+        image: Tensor,
+        region: FaceRegion,
+        model: FadaModel | None = None,
+        feather: float = FEATHER,
+        match_colour: bool = True,
     ) -> io.NodeOutput:
-        paste = PasteBack(single(image), region, feather=feather, match_colour=match_colour)
+        connected(frames=frames, image=image, region=region)
+        picture = single(image)
+        still = None if model is None else model.for_encoding().reconstruct(picture, region)
+        paste = PasteBack(picture, region, still=still, feather=feather, match_colour=match_colour)
         bar = comfy.utils.ProgressBar(len(frames))
         images = torch.empty(len(frames), region.height, region.width, 3)
         for i, frame in enumerate(from_images(frames).split(1)):

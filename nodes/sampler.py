@@ -10,11 +10,12 @@ import torch
 from comfy_api.latest import io
 from server import PromptServer
 
+from ..fada_core.errors import FadaError
 from ..fada_core.pipeline import Stats
 from ..fada_core.settings import COMPUTE, GUIDED, MODES, SCALE_RANGE, SOLVERS
 from .model import FadaModel
 from .preview import ClipPreview
-from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, aliases, to_latent
+from .types import CATEGORY, ConditionType, FadaCondition, ModelType, advanced, aliases, connected, refused, to_latent
 
 AUTO = "auto"
 
@@ -62,9 +63,9 @@ class FADASampler(io.ComfyNode):
         low, high = SCALE_RANGE
         return io.Schema(
             node_id="FADASampler",
-            display_name="FADA Sampler",
+            display_name="FADA Sampler (Lip Sync)",
             category=CATEGORY,
-            **aliases("talking head", "lip sync", "audio driven"),
+            **aliases("talking head", "talking portrait", "lipsync", "audio driven", "avatar", "hallo", "KSampler"),
             description="Makes the video's latents by diffusion. They are small, however long the audio is.",
             inputs=[
                 ModelType.Input("model", tooltip="From FADA Load Model; the one that encoded the condition."),
@@ -140,28 +141,39 @@ class FADASampler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model: Any = None, cond: Any = None, mode: dict[str, Any] | None = None) -> bool | str:
+        # ComfyUI hands the mode over in any case, without its name where that comes from another node.
+        if mode and mode.get("mode") is not None:
+            try:
+                _mode(mode)
+            except FadaError as error:
+                return str(error)
+        return refused(model=model, cond=cond)
+
+    @classmethod
     def execute(
         cls,
         model: FadaModel,
         cond: FadaCondition,
-        mode: dict[str, Any],
         steps: int,
         seed: int,
         audio_cfg: float,
         ref_cfg: float,
         solver: str,
+        mode: dict[str, Any] | str | None = None,
         compute: str = "auto",
     ) -> io.NodeOutput:
+        connected(model=model, cond=cond)
+        name, batched, interval = _mode(mode)
         # Any of them changed: the video is another one. The model shall not stay in memory for this.
-        settings = (weakref.ref(model), mode, steps, seed, audio_cfg, ref_cfg, solver)
+        settings = (weakref.ref(model), name, batched, interval, steps, seed, audio_cfg, ref_cfg, solver)
         progress = cond.progress
         if progress.settings != settings:
             progress.settings, progress.clips, progress.latent = settings, [], None
         if progress.latent is not None:
             logging.info("FADA Sampler takes over %d frames, which an earlier run has finished.", cond.condition.frames)
-            return io.NodeOutput(progress.latent)
-        chosen = model.pipeline.modes[0] if mode["mode"] == AUTO else mode["mode"]
-        batched = mode.get("batch_branches", True)
+            return io.NodeOutput(progress.latent, ui=progress.shown)
+        chosen = model.pipeline.modes[0] if name == AUTO else name
         pipeline = model.for_sampling(3 if chosen in GUIDED and batched else 1)
         after = None
         if progress.clips:
@@ -183,19 +195,38 @@ class FADASampler(io.ComfyNode):
                     ref_cfg=ref_cfg or None,
                     audio_cfg=audio_cfg or None,
                     solver=solver,
-                    guidance_interval=(mode.get("guidance_from", 0.0), mode.get("guidance_to", 1.0)),
+                    guidance_interval=interval,
                     batch_branches=batched,
                     compute=compute,
                 )
-                for clip in clips:
+                while (clip := model.stoppable(lambda: next(clips, None))) is not None:
                     progress.clips.append(clip.cpu())
+            latents = torch.cat(progress.clips)
+            progress.shown = preview.finished(latents)
         finally:
             pipeline.release()  # memory that ComfyUI knows nothing of
-        progress.latent = to_latent(pipeline, torch.cat(progress.clips), cond.audio)
+        progress.latent = to_latent(pipeline, latents, cond.audio)
         progress.clips = []
         if cls.hidden is not None:  # of the ComfyUI that runs this
             PromptServer.instance.send_progress_text(_summary(pipeline.stats), cls.hidden.unique_id)
-        return io.NodeOutput(progress.latent)
+        return io.NodeOutput(progress.latent, ui=progress.shown)
+
+
+def _mode(mode: dict[str, Any] | str | None) -> tuple[str, bool, tuple[float, float]]:
+    """Mode, whether branches are batched, and the guidance interval, of what ComfyUI makes of the mode's inputs.
+
+    Through the API a mode comes without inputs that were left out, or with None for them; an unknown one not at all.
+
+    Raises:
+        FadaError: no such mode.
+    """
+    given = mode if isinstance(mode, dict) else {"mode": mode}
+    name = given.get("mode")
+    if name not in (AUTO, *MODES):
+        raise FadaError(f"mode is missing, or not one of {', '.join((AUTO, *MODES))}; choose one of these.")
+    defaults = {"batch_branches": True, "guidance_from": 0.0, "guidance_to": 1.0}
+    batched, low, high = (default if given.get(key) is None else given[key] for key, default in defaults.items())
+    return name, batched, (low, high)
 
 
 def _summary(stats: Stats) -> str:

@@ -34,6 +34,28 @@ def aliases(*words: str) -> dict[str, list[str]]:
     return {"search_aliases": list(words)} if "search_aliases" in inspect.signature(io.Schema).parameters else {}
 
 
+def refused(**sockets: Any) -> bool | str:
+    """The answer of `validate_inputs` to sockets that a graph in API format has given a value: only nodes can.
+
+    What a connection will bring is None at that time.
+    """
+    for name, value in sockets.items():
+        if value is not None:
+            return f"{name} is {value!r:.50}; connect the output of a node to it instead."
+    return True
+
+
+def connected(**sockets: Any) -> None:
+    """Check that something has come through every socket.
+
+    Raises:
+        FadaError: nothing has.
+    """
+    for name, value in sockets.items():
+        if value is None:
+            raise FadaError(f"Nothing comes in at {name}; connect the output of a node that has something to give.")
+
+
 @dataclass
 class Progress:
     """What was sampled last for a condition, so that a run that was stopped can go on.
@@ -45,6 +67,7 @@ class Progress:
     settings: tuple[Any, ...] = ()
     clips: list[Tensor] = field(default_factory=list)  #: on the CPU, until the last one is there
     latent: dict[str, Any] | None = None  #: then the node's output, which ComfyUI keeps as well
+    shown: dict[str, Any] | None = None  #: and what the node shows of it
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import folder_paths
 from comfy.cli_args import args
 from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..fada_core.errors import FadaError
-from ..fada_core.face.paste import PasteBack
+from ..fada_core.face.paste import PasteBack, shrunk
 from ..fada_core.face.region import FaceRegion
-from ..fada_core.media.audio import SAMPLE_RATE, from_waveform
+from ..fada_core.media.audio import SAMPLE_RATE
 from ..fada_core.media.image import to_uint8
-from ..fada_core.media.video import VideoWriter
+from ..fada_core.media.soundtrack import playable
+from ..fada_core.media.video import VideoWriter, playable_size
 from ..fada_core.speed.overlap import BackgroundCalls
 from .encode import single
 from .model import FadaModel
-from .types import CATEGORY, Audio, ModelType, RegionType, aliases, from_images, from_latent
+from .names import free_place
+from .types import CATEGORY, Audio, ModelType, RegionType, aliases, connected, from_images, from_latent, refused
 
 FORMATS = ["mp4", "webm", "gif", "png"]
 DEFAULT_FPS = 25.0
+CRF = 18
 CHUNK = 16  #: frames that are written at once
 
 
@@ -40,7 +45,7 @@ class FADAVideoCombine(io.ComfyNode):
             node_id="FADAVideoCombine",
             display_name="FADA Video Combine",
             category=CATEGORY,
-            **aliases("save video", "export mp4", "webm", "gif"),
+            **aliases("save video", "export mp4", "webm", "gif", "talking video", "VHS"),
             description="Writes frames or latents and their sound to a video in the output folder, piece by piece: the "
             "memory it takes does not grow with the length, and what is written so far stays playable after a stop.",
             inputs=[
@@ -62,8 +67,8 @@ class FADAVideoCombine(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="FADA/talking",
-                    tooltip="Folder and beginning of the file's name in the output folder; %year%, %month%, %day% and "
-                    "the like are filled in.",
+                    tooltip="Folder and beginning of the file's name in the output folder; a number follows. Filled "
+                    "in are dates, such as %date:yyyy-MM-dd%, and inputs of other nodes, such as %FADASampler.seed%.",
                 ),
                 io.Combo.Input(
                     "format",
@@ -87,11 +92,33 @@ class FADAVideoCombine(io.ComfyNode):
                     "written, so long videos of large pictures take no more memory. Needs region.",
                 ),
                 RegionType.Input("region", optional=True, tooltip="From FADA Encode: where in image the frames go."),
+                io.Int.Input(
+                    "crf",
+                    default=CRF,
+                    min=0,
+                    max=51,
+                    optional=True,
+                    tooltip="Quality of mp4 and webm, as H.264 counts it: 0 loses nothing, 18 shows no loss to the "
+                    "eye, 28 is small, 51 the worst. Tip: each 6 more halve the file.",
+                ),
+                io.Boolean.Input(
+                    "save_output",
+                    default=True,
+                    optional=True,
+                    tooltip="Off: the video goes to ComfyUI's temp folder, which is emptied when ComfyUI starts. Tip: "
+                    "turn it off while you try settings.",
+                ),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="The file, for other video nodes (not png).")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, frames: Any = None, model: Any = None, audio: Any = None, image: Any = None, region: Any = None
+    ) -> bool | str:
+        return refused(frames=frames, model=model, audio=audio, image=image, region=region)
 
     @classmethod
     def execute(
@@ -104,10 +131,13 @@ class FADAVideoCombine(io.ComfyNode):
         audio: Audio | None = None,
         image: Tensor | None = None,
         region: FaceRegion | None = None,
+        crf: int = CRF,
+        save_output: bool = True,
     ) -> io.NodeOutput:
+        connected(frames=frames)
         if (image is None) != (region is None):
             raise FadaError("To put the frames back into a picture, connect both image and region; else neither.")
-        paste = None if region is None else PasteBack(single(image), region)
+        still = None  # what the model makes of the picture itself: only what differs from it is laid over the picture
         if isinstance(frames, Tensor):
             chunks, count = _split_images(frames), len(frames)
             height, width = frames.shape[1:3]
@@ -115,33 +145,42 @@ class FADAVideoCombine(io.ComfyNode):
         else:
             if model is None:
                 raise FadaError("Latents need the model to be decoded; connect FADA Load Model to Video Combine too.")
+            if region is not None:
+                still = model.for_encoding().reconstruct(single(image), region)
             chunks, count = _decode(model, frames), len(frames["samples"])
             height = width = model.pipeline.config.size
             own = frames.get("fada", {"fps": model.pipeline.config.fps, "audio": None})
-        if paste is not None:
-            height, width = region.height, region.width
+        if region is not None:
+            width, height = playable_size(region.width, region.height, format)
+            paste = PasteBack(*shrunk(single(image), region, width, height), still=still)
             chunks = (paste(frame) for chunk in chunks for frame in chunk.split(1))  # may be many times larger
-        sound, rate = _sound(audio or own["audio"])
+        heard = audio or own["audio"]
+        sound = None if heard is None else playable(heard["waveform"], heard["sample_rate"])
+        rate = SAMPLE_RATE if heard is None else heard["sample_rate"]
 
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), width, height
-        )
-        path = Path(folder) / f"{name}_{counter:05}_{'' if format == 'png' else '.' + format}"
+        prompt = None if cls.hidden is None else cls.hidden.prompt
+        place = free_place(filename_prefix, save_output, width, height, prompt)
+        path = place.path if format == "png" else place.path.with_name(f"{place.path.name}.{format}")
         bar = comfy.utils.ProgressBar(count)
-        made = {"audio_rate": rate, "metadata": cls._metadata()}
+        made = {"audio_rate": rate, "metadata": cls._metadata(), "crf": crf, "format": format}
         with VideoWriter(path, width, height, fps or own["fps"], sound, **made) as writer, BackgroundCalls() as behind:
-            for chunk in chunks:
+            for i, chunk in enumerate(chunks):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                behind(writer.write, to_uint8(chunk))
+                pixels = to_uint8(chunk)
+                if format == "gif" and i == 0:
+                    behind(_still, place.path, pixels[0], made["metadata"])
+                behind(writer.write, pixels)
                 bar.update(len(chunk))  # without a preview: the frontend would keep it in place of the player
 
         if format == "png":
-            first = {"filename": "frame_00000.png", "subfolder": str(Path(subfolder) / path.name), "type": "output"}
+            first = {"filename": "frame_00000.png", "subfolder": str(Path(place.subfolder) / path.name)}
             return io.NodeOutput(
-                None, ui={"images": [first]}, block_execution="png frames are no VIDEO; choose mp4 or webm."
+                None,
+                ui={"images": [first | {"type": place.type}]},
+                block_execution="png frames are no VIDEO; choose mp4 or webm.",
             )
         # The frontend plays what is called animated in a video element, which knows no gif.
-        shown = {"images": [{"filename": path.name, "subfolder": subfolder, "type": "output"}]}
+        shown = {"images": [{"filename": path.name, "subfolder": place.subfolder, "type": place.type}]}
         if format != "gif":
             shown["animated"] = (True,)
         return io.NodeOutput(VideoFromFile(file=str(path)), ui=shown)
@@ -155,14 +194,13 @@ class FADAVideoCombine(io.ComfyNode):
         return {key: json.dumps(value) for key, value in entries.items() if value is not None}
 
 
-def _sound(audio: Audio | None) -> tuple[Tensor | None, int]:
-    """Samples (1 or 2 channels, samples) and their rate; more channels are mixed down."""
-    if audio is None:
-        return None, SAMPLE_RATE
-    waveform, rate = audio["waveform"], audio["sample_rate"]
-    if len(waveform) != 1 or waveform.shape[1] > 2:
-        return from_waveform(waveform, rate), SAMPLE_RATE
-    return waveform[0], rate
+def _still(path: Path, pixels: Tensor, metadata: dict[str, str]) -> None:
+    """The first frame beside a gif, which has no room for the graph: dropped onto ComfyUI, it gives it back."""
+    if metadata:
+        texts = PngInfo()
+        for name, text in metadata.items():
+            texts.add_text(name, text)
+        Image.fromarray(pixels.numpy()).save(path.with_name(f"{path.name}.png"), pnginfo=texts)
 
 
 def _split_images(images: Tensor) -> Iterator[Tensor]:
@@ -173,4 +211,4 @@ def _split_images(images: Tensor) -> Iterator[Tensor]:
 def _decode(model: FadaModel, latent: dict[str, Any]) -> Iterator[Tensor]:
     pipeline = model.for_decoding()
     for chunk in from_latent(pipeline, latent).split(CHUNK):
-        yield pipeline.decode(chunk)
+        yield model.stoppable(partial(pipeline.decode, chunk))

@@ -25,7 +25,8 @@ _ARRANGE = """() => {
     const place = node => {
         if (!depth.has(node.id)) {
             const before = (node.inputs ?? []).map((_, i) => node.getInputNode(i)).filter(Boolean).map(place);
-            depth.set(node.id, node.type === 'LoadImage' ? 0 : 1 + Math.max(0, ...before));
+            const first = ['LoadImage', 'MarkdownNote'].includes(node.type);
+            depth.set(node.id, first ? 0 : 1 + Math.max(0, ...before));
         }
         return depth.get(node.id);
     };
@@ -35,8 +36,9 @@ _ARRANGE = """() => {
         let y = 60, width = 0;
         for (const node of column ?? []) {
             const [least, height] = node.computeSize();
-            const shown = {LoadImage: 460, FADAVideoCombine: 540}[node.type] ?? 0;  // room for picture and player
-            node.setSize([Math.max(least, 320), Math.max(height, shown)]);
+            // Room for picture, face, preview, player and text.
+            const shown = {LoadImage: 460, FADAEncode: 540, FADASampler: 520, FADAVideoCombine: 580, MarkdownNote: 400};
+            node.setSize([Math.max(least, 320), Math.max(height, shown[node.type] ?? 0)]);
             node.pos = [x, y];
             y += node.size[1] + 90;
             width = Math.max(width, node.size[0]);
@@ -48,6 +50,13 @@ _ARRANGE = """() => {
             if (widget.name === 'control_after_generate') widget.value = 'fixed';
     // How the graph opens: clear of the menus, all of it on a usual screen.
     Object.assign(window.app.canvas.ds, {scale: 0.75, offset: [75, 115]});
+}"""
+
+_NOTE = """text => {
+    const note = window.LiteGraph.createNode('MarkdownNote');
+    note.title = 'Read first';
+    window.app.graph.add(note);
+    note.widgets[0].value = text;
 }"""
 
 # Show the graph at full size, clear of the menus; gives its corners on the screen, with a margin.
@@ -72,14 +81,24 @@ _BLUEPRINT = """title => {
     graph.add(save);
     of('FADAVideoCombine').connect(0, save, 0);
     const outside = [of('LoadImage'), of('FADALoadAudio'), save];
-    const shown = [['FADALoadModel', 'model'], ['FADASampler', 'mode'], ['FADASampler', 'seed']]
-        .map(([type, widget]) => [String(of(type).id), widget]);
+    // A picture in a node has this name: what the sampler previews, and the finished video.
+    const preview = '$$canvas-image-preview';
+    const previews = ['FADASampler', 'FADAVideoCombine'].map(type => String(of(type).id));
+    const shown = [
+        ['FADALoadModel', 'model'], ['FADAEncode', 'crop_margin'], ['FADASampler', 'mode'], ['FADASampler', 'seed'],
+        ['FADASampler', 'control_after_generate'], ['FADAVideoCombine', 'filename_prefix'],
+    ].map(([type, widget]) => [String(of(type).id), widget]);
     const {node} = graph.convertToSubgraph(new Set(graph.nodes.filter(node => !outside.includes(node))));
     for (const other of outside) graph.remove(other);
     node.title = node.subgraph.name = title;
-    node.properties.proxyWidgets = shown;
+    node.properties.proxyWidgets = [...shown, ...previews.map(id => [id, preview])];
     node.pos = [60, 60];
-    return JSON.parse(JSON.stringify(graph.serialize()));
+    node.setSize([400, 760]);
+    const made = JSON.parse(JSON.stringify(graph.serialize()));
+    // Frontends from 1.45 on keep previews apart.
+    made.nodes.find(other => other.id === node.id).properties.previewExposures = previews.map((id, i) => (
+        {name: i ? `${preview}_${i}` : preview, sourceNodeId: id, sourcePreviewName: preview}));
+    return made;
 }"""
 
 _RUN = """async limit => {
@@ -108,6 +127,16 @@ _PLACE = """kind => {
     const corner = window.app.canvas.canvas.getBoundingClientRect();
     return [corner.x + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
             corner.y + (node.pos[1] - 15 + offset[1]) * scale];
+}"""
+
+# Where on the screen the picture of the node's face view is; nothing while there is none.
+_FACE = """kind => {
+    const node = window.app.graph.nodes.find(node => node.type === kind);
+    const canvas = node.widgets.find(widget => widget.name === 'fada_face').element.querySelector('canvas');
+    const {x, y, width, height} = canvas.getBoundingClientRect(), shape = canvas.dataset.shape?.split('x').map(Number);
+    if (!shape || !width) return null;
+    const scale = Math.min(width / shape[0], height / shape[1]), sides = shape.map(side => side * scale);
+    return [x + (width - sides[0]) / 2, y + (height - sides[1]) / 2, ...sides];
 }"""
 
 _DROP = """async ([name, kind, content, x, y]) => {
@@ -143,15 +172,21 @@ class Frontend:
         self._page = page
         self._errors = errors
 
+    def evaluate(self, script: str) -> Any:
+        """What a script returns in the page."""
+        return self._page.evaluate(script)
+
     def load(self, graph: dict[str, Any]) -> None:
         """Open a graph in UI format."""
         self._page.evaluate("graph => window.app.loadGraphData(graph, true, true, null)", graph)
         self._page.wait_for_timeout(1000)
 
-    def load_api(self, prompt: dict[str, Any]) -> None:
-        """Make a graph of a workflow in API format and arrange its nodes in columns."""
+    def load_api(self, prompt: dict[str, Any], note: str = "") -> None:
+        """Make a graph of a workflow in API format, with a note, and arrange its nodes in columns."""
         self._page.evaluate("prompt => window.app.loadApiJson(prompt, 'workflow')", prompt)
         self._page.wait_for_timeout(1000)
+        if note:
+            self._page.evaluate(_NOTE, note)
         self._page.evaluate(_ARRANGE)
 
     def serialise(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -169,7 +204,7 @@ class Frontend:
             "kind => window.app.graph.nodes.find(node => node.type === kind).widgets.map(widget => widget.name)", kind
         )
 
-    def choose(self, kind: str, widget: str, value: str) -> None:
+    def set(self, kind: str, widget: str, value: str | float) -> None:
         """Set a widget on the first node of this type."""
         self._page.evaluate(
             """([kind, name, value]) => {
@@ -178,6 +213,18 @@ class Frontend:
             }""",
             [kind, widget, value],
         )
+
+    def drag_box(self, kind: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Drag a box on the picture that a node of this type shows, between two places in parts of its sides."""
+        self._page.wait_for_function(_FACE, arg=kind, timeout=60000)
+        self._page.wait_for_timeout(6000)  # until the node has asked the server
+        x, y, width, height = self._page.evaluate(_FACE, kind)
+        corners = [(x + part[0] * width, y + part[1] * height) for part in (start, end)]
+        self._page.mouse.move(*corners[0])
+        self._page.mouse.down()
+        self._page.mouse.move(*corners[1], steps=4)
+        self._page.mouse.up()
+        self._page.wait_for_timeout(500)
 
     def drop(self, file: Path, kind: str | None = None) -> None:
         """Drag a file onto the canvas, or onto the first node of a type."""

@@ -260,6 +260,9 @@ def test_of_several_faces_one_is_chosen() -> None:
         assert (region.face, region.faces, region.source) == (box, tuple(left_to_right), DETECTED)
     with pytest.raises(FadaError, match="no face number 4: 3 found"):
         find_face(image, index=4, **faces)
+    for detector in (None, lambda pixels: []):
+        with pytest.raises(FadaError, match="no face number 1: 0 found"):
+            find_face(image, index=1, detector=detector, required=False)
 
 
 def test_a_region_says_how_its_place_is_known() -> None:

