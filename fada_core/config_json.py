@@ -140,6 +140,8 @@ def _rules(config: ModelConfig) -> list[tuple[bool, str]]:
             not tiny or vae.decoder_cell in (vae.downscale // 2, vae.downscale),
             "decoder_cell is downscale or half",
         ),
+        (len(vae.decoder_widths) == len(vae.decoder_blocks), "decoder_blocks has an entry for each of decoder_widths"),
+        (not tiny or 2 ** (len(vae.decoder_widths) - 1) <= vae.decoder_cell, "decoder_cell halves for each width"),
         (schedule.beta_start <= schedule.beta_end, "beta_start is no more than beta_end"),
         (prediction or not schedule.zero_snr, "zero_snr goes with the prediction v"),
         (prediction or not config.residual_std, "residual_std goes with the prediction v"),

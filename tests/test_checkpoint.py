@@ -182,6 +182,7 @@ def test_no_config_entry_is_built_beyond_its_range(
     "content",
     ["", "{", "[]", "null", "7", "[" * 9999, '{"unet": 5}', '{"size": 32, "size": 64}', '{"name": "\\ud800"}',
      '{"vae": {"kind": "tiny", "latent_channels": 12}}', '{"unet": {"norm_groups": 7}}',
+     '{"vae": {"decoder_blocks": [1], "kind": "tiny"}}', '{"vae": {"kind": "tiny", "decoder_widths": [9, 9, 9, 9, 9]}}',
      '{"schedule": {"prediction": "epsilon"}}', "x" * 2**21],
 )  # fmt: skip
 def test_a_broken_config_is_a_sentence(checkpoint: Path, content: str) -> None:

@@ -162,9 +162,10 @@ class _Watch:
             writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) or any(c in (mode or "") for c in "wax+")
             if OUTSIDE in path.name or (writes and not self._allowed(path)):
                 self.seen.append(f"open {path} {mode or flags}")
-        elif event in _CHANGES and not self._allowed(Path(os.fsdecode(arguments[0]))):
-            self.seen.append(f"{event} {arguments[0]}")
+        elif event in _CHANGES and os.path.isabs(os.fsdecode(arguments[0])):  # others are within what rmtree was seen at
+            if not self._allowed(Path(os.fsdecode(arguments[0]))):
+                self.seen.append(f"{event} {arguments[0]}")
 
     def _allowed(self, path: Path) -> bool:
         real = os.path.realpath(path)
-        return real.startswith((str(self.folder), "/dev/"))
+        return real.startswith((str(self.folder), "/dev/")) or "__pycache__" in real  # numba keeps what it compiled

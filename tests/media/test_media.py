@@ -407,3 +407,13 @@ def test_contact_sheet(tmp_path: Path) -> None:
     sheet = iio.imread(tmp_path / "new" / "sheet.png")
     assert sheet.shape == (8, 12, 3)
     assert [int(sheet[y, x, 0]) for y, x in ((0, 0), (0, 6), (4, 0), (4, 6))] == [10, 20, 30, 255]
+
+
+def test_a_kind_of_video_that_nothing_decodes(tmp_path: Path) -> None:
+    path = tmp_path / "a.webm"
+    with VideoWriter(path, 32, 32, 25) as writer:
+        writer.write(np.zeros((2, 32, 32, 3), np.uint8))
+    path.write_bytes(path.read_bytes().replace(b"V_VP9", b"V_XYZ"))
+    for read in (probe, lambda film: list(read_video(film))):
+        with pytest.raises(FadaError, match="'a.webm' is of a kind that nothing here decodes; give another file"):
+            read(path)
