@@ -155,6 +155,8 @@ class _Watch:
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is None:
             return
+        # Names within a folder that is open: `shutil.rmtree` works so, and was seen itself.
+        relative = event in ("os.remove", "os.rmdir") and arguments[-1] != -1
         if event in _RUNS:
             self.seen.append(f"{event} {arguments[:2]}")
         elif event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
@@ -162,9 +164,8 @@ class _Watch:
             writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) or any(c in (mode or "") for c in "wax+")
             if OUTSIDE in path.name or (writes and not self._allowed(path)):
                 self.seen.append(f"open {path} {mode or flags}")
-        elif event in _CHANGES and os.path.isabs(os.fsdecode(arguments[0])):  # others are within what rmtree was seen at
-            if not self._allowed(Path(os.fsdecode(arguments[0]))):
-                self.seen.append(f"{event} {arguments[0]}")
+        elif event in _CHANGES and not (relative or self._allowed(Path(os.fsdecode(arguments[0])))):
+            self.seen.append(f"{event} {arguments[0]}")
 
     def _allowed(self, path: Path) -> bool:
         real = os.path.realpath(path)
