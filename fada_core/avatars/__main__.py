@@ -16,6 +16,7 @@ from ..errors import FadaError
 from ..media.video import VideoWriter, contact_sheet
 from .clip import Framing, Pool, sample
 from .phones import SAMPLE_RATE
+from .styles import STYLES
 
 COLUMNS = 8  #: of a sheet
 
@@ -35,7 +36,8 @@ class Options:
     """Width and height in pixels; even."""
     fps: float = 25.0
     style: str | None = None
-    """Of the picture, a photograph or oil for example; an unknown one names them all (default: the pool's)."""
+    """Of the picture, a photograph or oil for example; an unknown one names them all (default: the pool's). On a sheet
+    "all": photographs and every other style in turn."""
     framing: Framing = "any"
     """any: a photographer's; face: the square around the face that a model sees."""
     words_seed: int | None = None
@@ -90,10 +92,12 @@ def render_clip(options: Options, out: Path) -> None:
 def render_sheet(options: Options, path: Path) -> None:
     """One frame of each of `options.people`, the widest open of a short clip, to a picture file."""
     frames = []
-    for seed in range(options.seed, options.seed + options.people):
-        clip = sample(
-            seed, options.pool, 0.6, size=options.size, style=options.style, framing=options.framing, fps=options.fps
-        )
+    for i in range(options.people):
+        style = options.style
+        if style == "all":
+            style = STYLES[0] if i % 2 == 0 else STYLES[1 + i // 2 % (len(STYLES) - 1)]
+        made = {"size": options.size, "style": style, "framing": options.framing, "fps": options.fps}
+        clip = sample(options.seed + i, options.pool, 0.6, **made)
         frames.append(clip.frames[int(clip.truth["openness"].argmax())].movedim(0, -1).numpy())
     contact_sheet(frames, min(COLUMNS, len(frames)), path)
 

@@ -19,7 +19,7 @@ from .speech import Speech, fitted, sample_voice, talk
 
 Pool = Literal["high", "moderate"]
 SPEECHLESS = 0.12  #: share of clips in which nobody speaks, so that a model learns to keep the mouth closed
-CALM = 0.5  #: share of the clips in which the head hardly moves
+CALM = 0.6  #: share of the clips in which the head hardly moves
 PURPOSES = ("person", "scene", "camera", "words", "acting", "style", "lens", "recording", "others", "defects")
 _RESTING = np.array([[0.0], [0.0], [1.0]])  # contacts of lips that rest on each other
 
@@ -83,7 +83,9 @@ def perform(
 
     still, closed = portrait_units(acting, mood)
     still = seal(still[None], _RESTING) if closed else still[None]
-    pose = {name: np.append(moved[name][:1] + acting.normal(0, 0.02), moved[name]) for name in ("yaw", "pitch", "roll")}
+    # The clip goes on from the still's pose, as a video goes on from its portrait: every part of a degree between them is
+    # texture in another place, which would outweigh in a loss what speech moves.
+    pose = {name: np.append(moved[name][:1], moved[name]) for name in ("yaw", "pitch", "roll")}
     gaze = np.concatenate([moved["gaze"][:1] * 0.3, moved["gaze"]])
     prop = np.concatenate([PROP_AWAY[None], prop_motion(person.wardrobe.prop, n, fps, acting)])
     motion = Motion(np.concatenate([still, face]), gaze=gaze, prop=prop, **pose)
@@ -100,5 +102,5 @@ def _turned(rng: np.random.Generator, pool: Pool) -> tuple[float, float, float]:
 def _amount(rng: np.random.Generator, pool: Pool) -> float:
     """How much the head moves, as `behave` takes it."""
     if rng.random() < CALM:
-        return float(rng.uniform(0.05, 0.2))
-    return float(rng.uniform(0.2, 0.6 if pool == "high" else 1.2))
+        return float(rng.uniform(0.03, 0.15))
+    return float(rng.uniform(0.15, 0.4 if pool == "high" else 0.9))

@@ -15,7 +15,7 @@ from ..tensors import map_tensors
 from .faces import face_inputs
 from .samples import ClipDataset, ClipSample
 
-MOTION_AS_PORTRAIT = 0.15  #: share of clips that go on from the portrait, as a video's first clip does
+MOTION_AS_PORTRAIT = 0.3  #: share of clips that go on from the portrait, as a video's first clip does
 MOTION_NOISE = 0.3  #: largest deviation of the noise on motion frames: at sampling they are the model's own
 PORTRAIT_SHARE = 0.5  #: of the other references that are the neutral portrait; the rest are any frame of the clip
 

@@ -103,8 +103,7 @@ class TinyVAE(Autoencoder):
             layers += [conv(before, 4 * after), nn.PixelShuffle(2), *blocks(after, count)]
         last = self.cell // 2 ** len(others)
         self.decoder = nn.Sequential(*layers, conv(config.decoder_widths[-1], 3 * last**2), nn.PixelShuffle(last))
-        # Statistics of the training latents, set once after training; scalars per channel keep the diffusion model's
-        # signal-to-noise ratio equal over channels.
+        # Statistics of the training latents, set once after training, see `pretrain.vae`.
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels, device=device))
         self.register_buffer("latent_std", torch.ones(config.latent_channels, device=device))
 

@@ -168,12 +168,19 @@ class VAETask:
 
     @torch.inference_mode()
     def set_statistics(self, count: int = 512) -> None:
-        """Measure the latents' mean and deviation per channel, over whole frames, and put them into the autoencoder."""
+        """Measure the latents' mean per channel and their deviation over whole frames, and put both into the autoencoder.
+
+        One deviation for all channels: a unit of any of them then changes about as much in the picture. Scaled to unit
+        deviation each, the many channels of fine detail would outweigh the few that hold the picture's shapes, by up to
+        300 times for the portrait model, in noise and loss alike.
+        """
         generator = torch.Generator().manual_seed(2)
         device = next(self.module.parameters()).device
         latents = []
         for at in range(0, count, 16):
             images = torch.stack([self._picture(generator)[0] for _ in range(min(16, count - at))])
             latents.append(F.pixel_unshuffle(self.vae.moments(images.to(device))[0], 2))
-        self.vae.latent_mean.copy_(torch.cat(latents).mean(dim=(0, 2, 3)))
-        self.vae.latent_std.copy_(torch.cat(latents).std(dim=(0, 2, 3)))
+        latents = torch.cat(latents)
+        mean = latents.mean(dim=(0, 2, 3))
+        self.vae.latent_mean.copy_(mean)
+        self.vae.latent_std.fill_((latents - mean[:, None, None]).square().mean().sqrt())
