@@ -168,7 +168,7 @@ class VAETask:
 
     @torch.inference_mode()
     def set_statistics(self, count: int = 512) -> None:
-        """Measure the latents' mean per channel and their deviation over whole frames, and put both into the autoencoder.
+        """Measure the latents' mean per channel and their deviation over whole frames, for the autoencoder to keep.
 
         One deviation for all channels: a unit of any of them then changes about as much in the picture. Scaled to unit
         deviation each, the many channels of fine detail would outweigh the few that hold the picture's shapes, by up to
