@@ -83,7 +83,7 @@ def perform(
 
     still, closed = portrait_units(acting, mood)
     still = seal(still[None], _RESTING) if closed else still[None]
-    # The clip goes on from the still's pose, as a video goes on from its portrait. Each part of a degree between them is
+    # The clip goes on from the still's pose, as a video goes on from its portrait. Parts of a degree between them are
     # texture in another place, which would outweigh in a loss what speech moves.
     pose = {name: np.append(moved[name][:1], moved[name]) for name in ("yaw", "pitch", "roll")}
     gaze = np.concatenate([moved["gaze"][:1] * 0.3, moved["gaze"]])
