@@ -1,1 +1,1 @@
-"""Files in and out: sound, pictures, video."""
+"""Files in and out: sound, pictures, video; every edge with its list of formats and its limits."""
