@@ -126,7 +126,8 @@ def build_sets(config: EvaluateConfig, pipe: Pipeline) -> Iterator[EvaluationSet
     """The sets that `config` asks for, for videos as `pipe` makes them."""
     model, device = pipe.config, pipe.networks.device
     if config.pictures.portraits is not None or config.pictures.peers is not None:
-        yield from portrait_sets(config.pictures, config.seconds, model.size, model.fps, model.clip_frames)
+        found = config.pictures, config.seconds, model.size, model.fps, model.clip_frames
+        yield from portrait_sets(*found, config.footage.face_model)
         return
     if config.footage.manifest is not None:
         for name in config.sets:

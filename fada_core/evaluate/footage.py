@@ -58,8 +58,8 @@ class FootageConfig:
     s3fd: Path | None = None
     """The face detector of the same: sfd_face.pth."""
     face_model: Path | None = None
-    """A face detector, as `fada_core.generate` takes it, for models that are told where the face is (default: they are
-    told the middle of the picture)."""
+    """A face detector, as `fada_core.generate` takes it, for portraits, and for models that are told where the face is
+    (default: they are told the middle of the picture)."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
 

@@ -44,8 +44,6 @@ class PortraitsConfig:
     """A folder of folders, each with a picture, a recording, and another system's video of the two."""
     mesh: Path | None = None
     """mediapipe's face_landmark.tflite (npm package @mediapipe/face_mesh), which reads the lips."""
-    face_model: Path | None = None
-    """A face detector as `fada_core.generate` takes it."""
     words: int = 0
     """Which words are said."""
 
@@ -102,12 +100,15 @@ class PeerCases:
             yield Case(picture[0], waveform[:samples], theirs, judge, region=region, name=picture_path.parent.name)
 
 
-def portrait_sets(config: PortraitsConfig, seconds: float, size: int, fps: float, clip: int) -> Iterator[EvaluationSet]:
+def portrait_sets(
+    config: PortraitsConfig, seconds: float, size: int, fps: float, clip: int, face_model: Path | None = None
+) -> Iterator[EvaluationSet]:
     """The sets `portraits` and `peers`, of those that `config` names.
 
     Args:
         seconds: of each video.
         size, fps, clip: picture side, frame rate and frames of a clip of the models.
+        face_model: a face detector as `fada_core.generate` takes it (default: the middle of the picture).
 
     Raises:
         FadaError: a folder without pictures, no mesh, or a file that cannot be read.
@@ -115,7 +116,7 @@ def portrait_sets(config: PortraitsConfig, seconds: float, size: int, fps: float
     if config.mesh is None:
         raise FadaError("Lips of portraits are read by a network of others; give its file with --mesh.")
     mesh = FaceMesh(config.mesh)
-    detector = None if config.face_model is None else load_detector(config.face_model)
+    detector = None if face_model is None else load_detector(face_model)
     if config.portraits is not None:
         paths = _files(config.portraits, PICTURES)
         if not paths:
