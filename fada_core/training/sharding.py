@@ -20,13 +20,19 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import FadaError
+from ..models.attention import FeedForward
+from ..models.audio.wav2vec2 import Wav2Vec2Encoder
+from ..models.audio.whisper import WhisperEncoder
+from ..models.motion import TemporalBlock
+from ..models.resnet import Downsample, ResnetBlock, Upsample
+from ..models.vae import TAESD, StableDiffusionVAE, TinyVAE
 
 #: Class names of the modules that are sharded as one: gathered for a forward or backward pass and let go again. FSDP2
 #: sees `forward` alone, so these are the blocks of which the networks call nothing else; the rest (attention
 #: projections, a fifth of SD 1.5's student) is gathered from the forward to the end of the backward pass.
-UNITS = {"ResnetBlock", "FeedForward", "TemporalBlock", "Downsample", "Upsample"}
+UNITS = {kind.__name__ for kind in (ResnetBlock, FeedForward, TemporalBlock, Downsample, Upsample)}
 #: Frozen parts that no training runs: as units of their own they are never gathered at all.
-FROZEN = {"TinyVAE", "StableDiffusionVAE", "TAESD", "Wav2Vec2Encoder", "WhisperEncoder"}
+FROZEN = {kind.__name__ for kind in (TinyVAE, StableDiffusionVAE, TAESD, Wav2Vec2Encoder, WhisperEncoder)}
 
 
 def hollow_copy(module: nn.Module) -> nn.Module:
