@@ -29,6 +29,7 @@ log = logging.getLogger("fada.media")
 _SOUND_RATE = 48000  # the one rate that Opus and every AAC decoder takes
 # delay_moov: the header then knows of AAC's 1024 samples of lead-in, without which everything comes 21 ms late.
 _FRAGMENTS = "delay_moov+default_base_moof+use_metadata_tags"
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # what FFmpeg adds to the metadata
 _SOUND_CODECS = {"mp4": "aac", "webm": "libopus"}
 
 
@@ -171,7 +172,8 @@ def _index_first(path: Path) -> None:
             f"file:{partial.absolute()}", "w", format="mp4", options={"movflags": "faststart+use_metadata_tags"}
         ) as plain,
     ):
-        plain.metadata.update(fragments.metadata)
+        kept = {name: text for name, text in fragments.metadata.items() if name not in _OF_THE_FILE}
+        plain.metadata.update(kept)
         streams = {stream.index: plain.add_stream_from_template(stream) for stream in fragments.streams}
         for packet in fragments.demux():
             if packet.dts is not None:  # not the last, empty one

@@ -172,6 +172,7 @@ def test_the_index_comes_first(tmp_path: Path) -> None:
     assert "moof" not in names and names.index("moov") < names.index("mdat")
     with av.open(str(path)) as container:
         assert container.metadata["comment"] == "made here"
+        assert container.metadata["major_brand"] == "isom"  # a plain file's
     assert probe(path).duration == pytest.approx(1.2) and [found.name for found in tmp_path.iterdir()] == ["a.mp4"]
 
 
