@@ -72,6 +72,50 @@ function showWhatCame(node) {
     };
 }
 
+// A subgraph, such as our blueprint, shows what its FADA nodes preview and write: not every frontend does that.
+
+const VIEW = "fada_view";
+
+/** The node on the canvas that holds node "8:6", where that is one of ours. */
+function hostOf(id) {
+    const [outer, ...path] = String(id ?? "").split(":").map(Number);
+    const host = (app.rootGraph ?? app.graph).getNodeById(outer);
+    const inner = path.reduce((node, part) => node?.subgraph?.getNodeById(part), host);
+    return path.length && inner?.comfyClass?.startsWith("FADA") ? host : null;
+}
+
+function showIn(host, element) {
+    if (host.videoContainer || host.imgs?.length) return; // the frontend shows it
+    let widget = host.widgets?.find(other => other.name === VIEW);
+    if (!widget) {
+        const box = document.createElement("div");
+        box.style.cssText = "display:flex;width:100%;min-height:220px";
+        const options = { serialize: false, hideOnZoom: false, getMinHeight: () => 230 };
+        widget = host.addDOMWidget(VIEW, VIEW, box, options);
+        widget.serialize = false;
+    }
+    element.style.cssText = "flex:1 1 0;min-width:0;object-fit:contain";
+    widget.element.replaceChildren(element);
+    host.setDirtyCanvas?.(true, true);
+}
+
+function previewed({ detail }) {
+    const host = hostOf(detail.displayNodeId ?? detail.nodeId);
+    if (!host) return;
+    const picture = new Image();
+    picture.onload = () => URL.revokeObjectURL(picture.src);
+    picture.src = URL.createObjectURL(detail.blob);
+    showIn(host, picture);
+}
+
+function executed({ detail }) {
+    const host = hostOf(detail.node), [file] = detail.output?.images ?? [];
+    if (!host || !file || file.type === "temp") return;
+    const element = document.createElement(isVideo(file) ? "video" : "img");
+    Object.assign(element, { src: address(file), controls: true, loop: true, playsInline: true });
+    showIn(host, element);
+}
+
 // Sound. The players are <audio> elements of the frontend, one kind on the canvas, another in Vue nodes; events of all
 // pass here.
 
@@ -108,6 +152,8 @@ function hear({ target: audio, type }) {
 app.registerExtension({
     name: "FADA.Players",
     setup() {
+        api.addEventListener("b_preview_with_metadata", previewed);
+        api.addEventListener("executed", executed);
         for (const type of ["loadedmetadata", "play", "timeupdate"]) document.addEventListener(type, hear, true);
     },
     nodeCreated(node) {
