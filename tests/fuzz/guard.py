@@ -70,6 +70,8 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._pipe.close()  # which ends it
+        self._process.join(10)
         self._process.kill()
         self._process.join()
         shutil.rmtree(self._base, ignore_errors=True)

@@ -6,6 +6,6 @@ SHARES = {
     "recordings": 3.5,
     "manifests": 3.0,
     "checkpoints": 2.5,
-    "conversions": 1.5,
+    "conversions": 0.9,
     "jobs": 0.6,
 }
