@@ -60,11 +60,11 @@ class PretrainConfig:
     """Side in pixels of the parts of pictures that the autoencoder learns from, at all scales; 0: whole pictures."""
     vae_textures: float = 0.35
     """Share of its pictures that show no person but dead leaves, so that it works on any picture."""
-    teacher_batch: int = 4
+    teacher_batch: int = 8
     vae: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=1000, learning_rate=1.2e-3, max_grad_norm=1.0, weight_decay=0.0)
+        default_factory=lambda: LoopConfig(steps=4000, learning_rate=6e-4, max_grad_norm=1.0, weight_decay=0.0)
     )
-    teacher: LoopConfig = field(default_factory=lambda: LoopConfig(steps=5250, learning_rate=8e-4))
+    teacher: LoopConfig = field(default_factory=lambda: LoopConfig(steps=60_000, learning_rate=8e-4, warmup_steps=200, ema_decay=0.9995))
     mixed_precision: Literal["no", "bf16"] = "bf16"
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
