@@ -64,7 +64,9 @@ class PretrainConfig:
     vae: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=4000, learning_rate=6e-4, max_grad_norm=1.0, weight_decay=0.0)
     )
-    teacher: LoopConfig = field(default_factory=lambda: LoopConfig(steps=60_000, learning_rate=8e-4, warmup_steps=200, ema_decay=0.9995))
+    teacher: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=60_000, learning_rate=8e-4, warmup_steps=200, ema_decay=0.9995)
+    )
     mixed_precision: Literal["no", "bf16"] = "bf16"
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
