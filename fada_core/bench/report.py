@@ -93,8 +93,8 @@ def summarise(
 def markdown(rows: Sequence[Result], device: torch.device) -> str:
     """Device, table (median and quartiles; stages in ms a clip, encode in ms a job), and ratios within this run."""
     first = rows[0]
-    columns = ("mode", "variant", "dtype", "NFE", "frames/s", "real-time factor", "ms/forward", "encode", *CLIP_STAGES)
-    columns += ("TFLOP", "of peak", "peak MiB")
+    columns = ["mode", "variant", "dtype", "NFE", "frames/s", "real-time factor", "ms/forward", "encode", *CLIP_STAGES]
+    columns += ["TFLOP", "of peak", "peak MiB"]
     lines = [
         f"{device_name(device)}, torch {torch.__version__}; {first.preset}, {first.size} px, clips of "
         f"{first.clip_frames} frames; peak {_peaks(rows)}",

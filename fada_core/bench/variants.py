@@ -20,7 +20,10 @@ from ..settings import COMPUTE, SamplingOptions
 from .published import PublishedPipeline, to_host
 
 PUBLISHED = "published"
-VARIANTS: dict[str, str] = {**COMPUTE, PUBLISHED: "as published code samples (`published.py`)"}
+VARIANTS = {
+    PUBLISHED: "as published code samples (`published.py`)",
+    **{str(name): says for name, says in COMPUTE.items()},
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,7 +146,8 @@ class StableDiffusionVAE(Autoencoder):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.scale, self.shift = config.scaling_factor, config.shift_factor
-        self.kl: Any = diffusers.AutoencoderKL(
+        kind: Any = diffusers.AutoencoderKL  # without types, as the next
+        self.kl = kind(
             in_channels=3,
             out_channels=3,
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -199,7 +200,8 @@ class TAESD(Autoencoder):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        self.taesd: Any = diffusers.AutoencoderTiny(latent_channels=config.latent_channels)
+        kind: Any = diffusers.AutoencoderTiny
+        self.taesd = kind(latent_channels=config.latent_channels)
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures `(n, 3, h, w)` in -1..1 to scaled latents `(n, 4, h/8, w/8)`."""

@@ -44,14 +44,9 @@ class DDIM:
 class Multistep:
     """DPM-Solver++ 2M (2211.01095) or UniPC (2302.04867) as diffusers has them, on the schedule's timesteps."""
 
-    def __init__(
-        self,
-        kind: type[diffusers.DPMSolverMultistepScheduler] | type[diffusers.UniPCMultistepScheduler],
-        schedule: NoiseSchedule,
-        steps: int,
-    ) -> None:
+    def __init__(self, kind: Any, schedule: NoiseSchedule, steps: int) -> None:  # diffusers' classes have no types
         config = schedule.config
-        self._scheduler: Any = kind(
+        self._scheduler = kind(
             num_train_timesteps=config.train_timesteps,
             beta_start=config.beta_start,
             beta_end=config.beta_end,

@@ -57,7 +57,8 @@ def build_denoiser(networks: Networks, compute: str, device: torch.device) -> De
     if compute == "compile":
         log.info("The networks are compiled at their first call, which takes a minute or two.")
         # A clip's conditioning is left out: the 7 ms saved for each are not worth the minute that compiling it takes.
-        step, decode = _compiled("denoising step", step.__call__), _compiled("decoder", networks.vae.decode)
+        step = _compiled("denoising step", DenoisingStep(networks).__call__)
+        decode = _compiled("decoder", networks.vae.decode)
     else:
         fuse_layers(networks, device, networks.dtype)
     if compute == "graph" or _has_graphs(device):
