@@ -89,9 +89,10 @@ class FADAEncode(io.ComfyNode):
                     options=[AUTO, NONE, *detectors()],
                     default=AUTO,
                     optional=True,
-                    tooltip="What looks for the face without mask and box: face_landmarker.task (needs mediapipe) or "
-                    "face_detection_yunet .onnx (needs OpenCV) in models/fada. auto: the first that works, or the "
-                    "middle of the picture. none: the middle. Tip: a chosen file refuses pictures without a face.",
+                    tooltip="What looks for the face without mask and box. auto: FADA's own finder, and the middle of "
+                    "the picture where it finds none. none: the middle. Or face_landmarker.task (needs mediapipe) or "
+                    "face_detection_yunet .onnx (needs OpenCV) in models/fada. Tip: a chosen file refuses pictures "
+                    "without a face.",
                     **advanced(io.Combo.Input),
                 ),
                 io.Combo.Input(

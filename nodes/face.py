@@ -15,7 +15,8 @@ from server import PromptServer
 from torch import Tensor
 
 from ..fada_core.errors import FadaError
-from ..fada_core.face.detect import installed_detector, load_detector
+from ..fada_core.face.detect import load_detector
+from ..fada_core.face.finder import load_finder
 from ..fada_core.face.region import ASSUMED, DETECTED, FaceRegion, find_face
 from ..fada_core.media.image import load_image, to_uint8
 from .load_audio import input_path
@@ -41,14 +42,9 @@ def locate(portrait: Tensor, mask: Tensor | None, margin: float, box: str, model
     if mask is not None:
         return find_face(portrait, mask=mask, margin=margin)
     if model == NONE:
-        path = None
-    elif model == AUTO:
-        path = installed_detector(folder_paths.get_folder_paths(FOLDER))
-    else:
-        path = model_file(detectors(), model)
-    return find_face(
-        portrait, detector=path and load_detector(path), index=index, required=model != AUTO, margin=margin
-    )
+        return find_face(portrait, index=index, margin=margin)
+    detector = load_finder() if model == AUTO else load_detector(model_file(detectors(), model))
+    return find_face(portrait, detector=detector, index=index, required=model != AUTO, margin=margin)
 
 
 def described(region: FaceRegion, detected: bool) -> dict[str, Any]:
@@ -59,7 +55,7 @@ def described(region: FaceRegion, detected: bool) -> dict[str, Any]:
     """
     count = len(region.faces)
     if region.source == ASSUMED:
-        told = "No face found" if detected else "No face detector is installed"
+        told = "No face found" if detected else "No face is looked for"
         told += ": the middle of the picture is used. Drag a box around the face."
     elif region.source == DETECTED:
         told = "Face found." if count == 1 else f"{count} faces found, counted from the left."
@@ -89,9 +85,7 @@ def shown(portrait: Tensor, region: FaceRegion, detected: bool) -> dict[str, Any
 
 def looks_for_it(model: str) -> bool:
     """Whether a detector looks for the face, where nothing else says where it is."""
-    return model not in (AUTO, NONE) or (
-        model == AUTO and installed_detector(folder_paths.get_folder_paths(FOLDER)) is not None
-    )
+    return model != NONE
 
 
 def model_file(files: dict[str, Path], name: str) -> Path:

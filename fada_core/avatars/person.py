@@ -58,13 +58,16 @@ def sample_person(rng: np.random.Generator, pool: str) -> Person:
     return Person(age, sex, ancestry, shape, skin, eyes, mouth, hair, wardrobe, sample_habits(rng))
 
 
-def make_scene(person: Person, rng: np.random.Generator, pool: str, size: int, style: str = STYLES[0]) -> Scene:
+def make_scene(
+    person: Person, rng: np.random.Generator, pool: str, size: int, style: str = STYLES[0], texture: int = 512
+) -> Scene:
     """The person before a camera, in a light and before a background that are drawn for the clip.
 
-    `style`: one of `styles.STYLES`; a statue's turns the whole person into its material.
+    `style`: one of `styles.STYLES`; a statue's turns the whole person into its material. `texture`: side of the skin's
+    maps in pixels; small pictures need less.
     """
     head = Head(person)
-    surface = paint(person.skin, person.age, rng)
+    surface = paint(person.skin, person.age, rng, texture)
     skin = np.median(surface.albedo.reshape(-1, 3), 0) / 255
     wardrobe = replace(person.wardrobe, hand_color=tuple(float(c) for c in to_linear(skin)))
     return Scene(

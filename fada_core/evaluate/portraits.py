@@ -21,6 +21,7 @@ from ..avatars.performance import perform
 from ..data.avatars import HELD_OUT_SEED
 from ..errors import FadaError
 from ..face.detect import LIPS, Detector, load_detector
+from ..face.finder import load_finder
 from ..face.region import FaceRegion, crop, find_face
 from ..media.audio import SAMPLE_RATE, load_audio
 from ..media.image import load_image
@@ -116,7 +117,7 @@ def portrait_sets(
     if config.mesh is None:
         raise FadaError("Lips of portraits are read by a network of others; give its file with --mesh.")
     mesh = FaceMesh(config.mesh)
-    detector = None if face_model is None else load_detector(face_model)
+    detector = load_finder() if face_model is None else load_detector(face_model)
     if config.portraits is not None:
         paths = _files(config.portraits, PICTURES)
         if not paths:

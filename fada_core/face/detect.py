@@ -1,13 +1,13 @@
-"""Detectors of faces: optional libraries, each with a model file that the user brings.
+"""What a detector of faces gives, and those of others: optional libraries, each with a model file that the user brings.
 
-FADA needs neither mediapipe nor OpenCV, and brings no weights. The models are mediapipe's FaceLandmarker
-(`face_landmarker.task`, Apache-2.0) and OpenCV's YuNet (`face_detection_yunet_2023mar.onnx`, MIT).
+The project's own is `finder`. The others are mediapipe's FaceLandmarker (`face_landmarker.task`, Apache-2.0) and
+OpenCV's YuNet (`face_detection_yunet_2023mar.onnx`, MIT).
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,17 +87,6 @@ def load_detector(path: str | Path) -> Detector:
         raise FadaError(f"The library {kind.library} cannot be loaded ({error}); install it again.") from error
 
 
-def installed_detector(folders: Iterable[str | Path]) -> Path | None:
-    """The first detector's model in `folders` whose library is there, mediapipe's before YuNet's."""
-    folders = [Path(folder) for folder in folders]
-    for kind in _KINDS:
-        if importlib.util.find_spec(kind.library) is not None:
-            for folder in folders:
-                if files := sorted(folder.glob(kind.pattern)):
-                    return files[0]
-    return None
-
-
 def _face_landmarker(path: Path) -> Detector:
     import mediapipe
     from mediapipe.tasks.python import BaseOptions, vision
@@ -153,13 +142,12 @@ def _face_of_yunet(row: np.ndarray) -> Face:
 
 class _Kind(NamedTuple):
     suffix: str
-    pattern: str  #: of the file's name in models/fada
     library: str
     package: str
     load: Callable[[Path], Detector]
 
 
 _KINDS = (
-    _Kind(".task", "face_landmarker*.task", "mediapipe", "mediapipe", _face_landmarker),
-    _Kind(".onnx", "face_detection_yunet*.onnx", "cv2", "opencv-python-headless", _yunet),
+    _Kind(".task", "mediapipe", "mediapipe", _face_landmarker),
+    _Kind(".onnx", "cv2", "opencv-python-headless", _yunet),
 )

@@ -1,6 +1,6 @@
 """The face in a portrait: where it is, the square around it that the model animates, and what the networks learn of it.
 
-region = find_face(image, detector=load_detector("face_landmarker.task"))
+region = find_face(image, detector=load_finder(), required=False)
 square = crop(image, region, size=512)
 """
 
@@ -79,13 +79,13 @@ def find_face(
     """Where the face is: by `box`, else by `mask`, else by `detector`, else in the middle of the picture.
 
     A face that the picture's edge cuts off counts as far as it can be seen; of several the largest is taken unless
-    `index` says another; both are logged, and so is a face that is assumed rather than known.
+    `index` says another; both are logged. A warning says that no face was found.
 
     Args:
         image: the portrait, (1, 3, h, w) in -1..1.
         box: x0, y0, x1, y1 of the face, forehead to chin and ear to ear, in pixels of the picture.
         mask: (h, w) or (1, h, w), above 0.5 where the face is.
-        detector: from `load_detector`.
+        detector: from `finder.load_finder` or `detect.load_detector`.
         index: which of the faces that it finds, 1 for the leftmost; 0 for the largest.
         required: a picture in which `detector` finds no face is an error; False: its middle is used.
         margin: room around the face on each side, as a part of its longer side; 0..3. The square is as large as the
@@ -108,8 +108,13 @@ def find_face(
         if not found and detector is not None and required:
             raise FadaError("No face was found in the picture; give its place as a box or mask, or use no detector.")
         if not found and not index:
-            reason = "No face was found" if detector is not None else "There is no face detector"
-            log.info("%s: the middle square of the picture is used.", reason)
+            if detector is None:
+                log.info("No face is looked for: the middle square of the picture is used.")
+            else:
+                log.warning(
+                    "No face was found: the middle square of the picture is used. Give the face's box if it is "
+                    "elsewhere."
+                )
             return _middle(width, height, margin)
         source = DETECTED
         if not 0 <= index <= len(found):
@@ -140,9 +145,7 @@ def crop(image: Tensor, region: FaceRegion, size: int) -> Tensor:
     return to_square(image[..., top : top + side, left : left + side], size)
 
 
-def _region(
-    width: int, height: int, face: Face, margin: float, source: str, faces: tuple[Box, ...]
-) -> FaceRegion:
+def _region(width: int, height: int, face: Face, margin: float, source: str, faces: tuple[Box, ...]) -> FaceRegion:
     side = min(round(max(face.box.width, face.box.height) * (1 + 2 * margin)), width, height)
     left = min(max(round((face.box.x0 + face.box.x1 - side) / 2), 0), width - side)
     top = min(max(round((face.box.y0 + face.box.y1 - side) / 2), 0), height - side)

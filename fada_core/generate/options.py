@@ -37,8 +37,8 @@ class Settings(SamplingOptions):
     face_box: tuple[int, int, int, int] | None = None
     """The face in the portrait: left, top, right, bottom in pixels of the upright picture (default: looked for)."""
     face_model: Path | None = None
-    """A face detector, face_landmarker.task or YuNet .onnx (default: one beside the checkpoint or in models/fada; else
-    the middle of the picture is used)."""
+    """A face detector of others, face_landmarker.task or YuNet .onnx (default: the project's own; where that finds no
+    face, the middle of the picture is used, with a warning)."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
     square: bool = False

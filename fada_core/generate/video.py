@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import FadaError
-from ..face.detect import installed_detector, load_detector
+from ..face.detect import load_detector
+from ..face.finder import load_finder
 from ..face.identity import identity_embedding
 from ..face.paste import PasteBack, shrunk
 from ..face.region import FaceRegion, crop, find_face
@@ -37,8 +38,6 @@ from .options import STDIO, GenerateConfig, Settings, plain
 from .sheet import SHEETS, Sheet
 
 log = logging.getLogger("fada.generate")
-
-MODEL_FOLDER = Path("models", "fada")  #: where a face detector is looked for, besides the checkpoint's folder
 
 
 @dataclass(frozen=True)
@@ -180,8 +179,8 @@ def _region(config: GenerateConfig, portrait: Tensor) -> FaceRegion:
         if config.face_model is not None:
             raise FadaError("--face-box says where the face is, --face-model looks for it; give one of the two.")
         return find_face(portrait, box=config.face_box)
-    path = config.face_model or installed_detector([Path(config.model).parent, MODEL_FOLDER])
-    return find_face(portrait, detector=path and load_detector(path), required=config.face_model is not None)
+    detector = load_detector(config.face_model) if config.face_model else load_finder()
+    return find_face(portrait, detector=detector, required=config.face_model is not None)
 
 
 def _check_outputs(config: GenerateConfig) -> Format:

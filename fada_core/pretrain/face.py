@@ -1,0 +1,307 @@
+"""Command: render people, train the face finder on them, write its weights. Start again to resume.
+
+The first network learns from windows of pictures with up to three faces, the second one from single faces and things
+that are none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..atomic import whole_file
+from ..command import run_command
+from ..errors import FadaError
+from ..face.finder import (
+    CROP,
+    INNER_LIPS,
+    STRIDES,
+    WEIGHTS,
+    WINDOW,
+    FinderNetworks,
+    WindowNetwork,
+    candidates,
+    five_points,
+    squares,
+)
+from ..training import LoopConfig, train
+from .nonfaces import collection
+from .stills import StillSet
+from .windows import Window, Windows, box
+
+log = logging.getLogger("fada.pretrain")
+
+SPLIT = 36.0, 46.0
+"""Mean side in pixels of a box up to which the fine cells have to find a face, and from which the coarse ones have to:
+between them both."""
+CORE, AROUND = 0.16, 0.4
+"""How far from a face's middle, in its sides, a cell has to find it; and may, or may not."""
+FOCUS = 2.0  #: exponent of the focal loss (Lin et al. 2017)
+BOX_WEIGHT, POINTS_WEIGHT, LANDMARKS_WEIGHT, LIPS_WEIGHT = 1.0, 2.0, 12.0, 2.0
+HARD = 0.5  #: share of the second network's things without a face that the first one took for faces
+_PRECISE = 400  #: pictures from which the normalisation's statistics are measured at the end
+
+
+@dataclass
+class FaceConfig:
+    """Train the face finder from nothing."""
+
+    out: Path
+    """Folder for data, states, previews and, at the end, finder.safetensors."""
+    people: int = 700
+    """Persons to render, with four stills each."""
+    nonfaces: int = 500
+    """Pictures without a face to draw."""
+    empty: int = 1500
+    """Windows without a face that are searched for what the first network takes for one."""
+    workers: int = os.cpu_count() or 1
+    """Processes that render."""
+    batch: int = 24
+    """Windows, or single faces, a step and process."""
+    max_minutes: float = 0.0
+    """Stop and save after this time (0: no limit)."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=3000, learning_rate=3e-3, weight_decay=0.02, max_grad_norm=5.0, decay_share=0.5, save_every=100
+        )
+    )
+    cpu: bool = False
+    """Train on the processor even where there is a GPU."""
+
+
+def wanted(window: Window, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """What cells should say: (14, h, w) float32 as `finder.WindowNetwork` without its logits, and whether a face is
+    there, (h, w) int8: 1 yes, 0 no, -1 either is right."""
+    cells = WINDOW // stride
+    y, x = (np.mgrid[:cells, :cells] + 0.5) * stride
+    out, role = np.zeros((14, cells, cells), np.float32), np.zeros((cells, cells), np.int8)
+    for points, (x0, y0, x1, y1), counts in zip(window.points, box(window.points), window.counts, strict=True):
+        far = np.maximum(np.abs(x - (x0 + x1) / 2) / (x1 - x0), np.abs(y - (y0 + y1) / 2) / (y1 - y0))
+        role[(far < AROUND) & (role == 0)] = -1
+        side = np.sqrt((x1 - x0) * (y1 - y0))
+        if not counts or (side > SPLIT[1] if stride == STRIDES[0] else side < SPLIT[0]):
+            continue
+        here = (far < CORE) | ((far == far.min()) & (far < 0.5))
+        role[here] = 1
+        reach = np.stack([x - x0, y - y0, x1 - x, y1 - y])[:, here].clip(1)
+        out[:4, here] = np.log(reach / (4 * stride))
+        relative = five_points(points)[..., None] - np.stack([x, y])[:, here]
+        out[4:, here] = relative.reshape(10, -1) / (4 * stride)
+    return out, role
+
+
+def _rngs(generators: list[torch.Generator]) -> list[np.random.Generator]:
+    return [np.random.default_rng(int(torch.randint(2**62, (), generator=each))) for each in generators]
+
+
+@dataclass
+class FinderTask:
+    """What the trainings of both networks share."""
+
+    module: nn.Module
+    data: Windows
+    batch: int
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        decayed = [p for p in self.module.parameters() if p.ndim > 1]
+        return [{"params": decayed}, {"params": [p for p in self.module.parameters() if p.ndim < 2], "weight_decay": 0}]
+
+    def settings(self) -> dict[str, Any]:
+        return {"clips": len(self.data.stills), "nonfaces": len(self.data.others)}
+
+    def describe(self) -> str:
+        return "random stills"
+
+    def pictures(self, rngs: list[np.random.Generator]) -> Tensor:
+        """Pictures alone, as the network is trained on."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def measure_statistics(self) -> None:
+        """Means and variances of the batch normalisations, anew: the averaged weights never ran with their own."""
+        layers = [layer for layer in self.module.modules() if isinstance(layer, nn.BatchNorm2d)]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # all batches count alike
+        self.module.train()
+        device = next(self.module.parameters()).device
+        for at in range(0, _PRECISE, self.batch):
+            self.module(self.pictures([np.random.default_rng([at + n, 23]) for n in range(self.batch)]).to(device))
+        self.module.eval()
+
+
+class WindowTask(FinderTask):
+    """Focal loss for where faces are, smooth L1 for their boxes and points."""
+
+    def pictures(self, rngs: list[np.random.Generator]) -> Tensor:
+        return as_input([self.data.window(rng).picture for rng in rngs])
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        windows = [self.data.window(rng) for rng in _rngs(generators)]
+        maps = module(as_input([window.picture for window in windows]).to(next(self.module.parameters()).device))
+        sums, count = torch.zeros(3, device=maps[0].device), 0
+        for stride, out in zip(STRIDES, maps, strict=True):
+            targets, roles = zip(*(wanted(window, stride) for window in windows), strict=True)
+            target, role = (torch.from_numpy(np.stack(each)).to(out.device) for each in (targets, roles))
+            out, face = out.float(), (role == 1).float()
+            count += int(face.sum())
+            each = F.binary_cross_entropy_with_logits(out[:, 0], face, reduction="none")
+            each = each * (face - out[:, 0].sigmoid()).abs() ** FOCUS * (role >= 0)
+            error = F.smooth_l1_loss(out[:, 1:], target, reduction="none", beta=0.05) * face[:, None]
+            sums = sums + torch.stack([each.sum(), error[:, :4].sum() / 4, error[:, 4:].sum() / 10])
+        where, boxes, points = sums / max(count, 1)
+        loss = where + BOX_WEIGHT * boxes + POINTS_WEIGHT * points
+        return {"loss": loss, "where": where, "box": boxes, "points": points}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Windows that are always the same, with the cells that say there is a face, the brighter the surer."""
+        pictures = self.pictures([np.random.default_rng(n) for n in range(24)])
+        maps = self.module(pictures.to(next(self.module.parameters()).device))
+        sure = [F.interpolate(out[:, :1].float().sigmoid().cpu(), (WINDOW, WINDOW)) for out in maps]
+        shown = (pictures + 1) / 2 * (0.3 + 0.7 * torch.maximum(*sure))
+        tiles = (shown * 255).byte().movedim(1, -1).numpy()
+        write_sheet(folder / f"preview-{step:06d}.png", list(tiles))
+
+
+@dataclass
+class CropTask(FinderTask):
+    """Smooth L1 for landmarks, cross entropy for what is a face."""
+
+    hard: np.ndarray = field(default_factory=lambda: np.empty((0, CROP, CROP, 3), np.uint8))
+    """What the first network takes for faces, and is none: from `mistaken`."""
+
+    def pictures(self, rngs: list[np.random.Generator]) -> Tensor:
+        return as_input([self._crop(rng)[0] for rng in rngs])
+
+    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
+        picture, points, shown = self.data.crop(rng)
+        if not shown and len(self.hard) and rng.random() < HARD:
+            picture = self.hard[rng.integers(len(self.hard))][:, :: rng.choice([-1, 1])]
+        return picture, points, shown
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        crops, points, shown = zip(*map(self._crop, _rngs(generators)), strict=True)
+        device = next(self.module.parameters()).device
+        landmarks, logits = module(as_input(crops).to(device))
+        truth = torch.from_numpy(np.stack(points) / CROP - 0.5).to(device)
+        faces = torch.tensor(shown, device=device).float()
+        error = F.smooth_l1_loss(landmarks, truth, reduction="none", beta=0.02).mean(-1)
+        weight = torch.ones_like(error)
+        weight[:, INNER_LIPS] = LIPS_WEIGHT
+        places = (faces[:, None] * weight * error).sum() / (faces.sum().clamp(min=1) * weight[0].sum())
+        face = F.binary_cross_entropy_with_logits(logits.float(), faces)
+        with torch.no_grad():
+            distance = (landmarks - truth).norm(dim=-1).mean(-1)
+            pixels = CROP * (faces * distance).sum() / faces.sum().clamp(min=1)
+            mistaken = ((logits > 0) != (faces > 0)).float().mean()
+        loss = LANDMARKS_WEIGHT * places + face
+        return {"loss": loss, "landmarks": places, "face": face, "pixels": pixels, "mistaken": mistaken}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Landmarks on faces that are always the same, the truth in green."""
+        crops, points, shown = zip(*(self.data.crop(np.random.default_rng(n)) for n in range(24)), strict=True)
+        landmarks, logits = self.module(as_input(crops).to(next(self.module.parameters()).device))
+        tiles = []
+        for n, crop in enumerate(crops):
+            tile = Image.fromarray(crop).resize((2 * CROP, 2 * CROP))
+            pen = ImageDraw.Draw(tile)
+            for where, color in ((points[n] * shown[n], "lime"), ((landmarks[n].cpu().numpy() + 0.5) * CROP, "red")):
+                pen.point([tuple(2 * place) for place in where], color)
+            pen.text((2, 2), f"{float(logits[n].sigmoid()):.2f}", "yellow")
+            tiles.append(np.asarray(tile))
+        write_sheet(folder / f"preview-{step:06d}.png", tiles)
+
+
+@torch.inference_mode()
+def mistaken(network: WindowNetwork, data: Windows, count: int) -> np.ndarray:
+    """Crops (n, 96, 96, 3) uint8 of what the network finds in `count` windows without a face."""
+    network.eval()
+    crops = [torch.empty(0, 3, CROP, CROP)]
+    for n in range(count):
+        picture = as_input([data.empty(np.random.default_rng([n, 24]))])
+        points, _ = candidates(network, picture)
+        if len(points):
+            crops.append(squares(picture, points)[0])
+    return ((torch.cat(crops) + 1) * 127.5).byte().movedim(1, -1).contiguous().numpy()
+
+
+def write_sheet(path: Path, tiles: list[np.ndarray]) -> None:
+    """Tiles (s, s, 3) uint8, eight a row."""
+    iio.imwrite(path, np.concatenate([np.concatenate(tiles[at : at + 8], 1) for at in range(0, len(tiles), 8)]))
+
+
+def as_input(pictures: Any) -> Tensor:
+    """Pictures (s, s, 3) uint8 -> (n, 3, s, s) in -1..1."""
+    batch = torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float() / 127.5 - 1
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def run(config: FaceConfig) -> Path:
+    """Render and train as far as it is not yet; returns the file with the weights.
+
+    Raises:
+        FadaError: any of a training's mistakes, see `training.train`; it was stopped before its end.
+    """
+    started = time.monotonic()
+    deadline = started + config.max_minutes * 60 if config.max_minutes else float("inf")
+    accelerator = Accelerator(cpu=config.cpu)
+    torch.manual_seed(config.loop.seed)
+    stills = StillSet(config.out / "data", config.people)
+    with accelerator.main_process_first():
+        stills.render(config.workers)
+        others = collection(config.out / "data", config.nonfaces, stills.size)
+    networks, windows = FinderNetworks(), Windows(stills, others)
+    first, second = config.out / "window.safetensors", config.out / "crop.safetensors"
+    if not first.exists():
+        task = WindowTask(networks.window.to(memory_format=torch.channels_last), windows, config.batch)
+        _train(task, config, first, accelerator, deadline)
+    networks.window.load_state_dict(load_file(first))
+    if not second.exists():
+        task = CropTask(networks.crop.to(memory_format=torch.channels_last), windows, config.batch)
+        task.hard = mistaken(networks.window.cpu(), windows, config.empty)
+        _train(task, config, second, accelerator, deadline)
+    networks.crop.load_state_dict(load_file(second))
+    target = config.out / WEIGHTS.name
+    if accelerator.is_main_process:
+        save(networks, target)
+        log.info("wrote %s; what is used is %s", target, WEIGHTS)
+    return target
+
+
+def _train(task: FinderTask, config: FaceConfig, target: Path, accelerator: Accelerator, deadline: float) -> None:
+    """Train one network as far as it is not yet, and write it."""
+    if not train(task, config.loop, config.out / target.stem, accelerator, deadline):
+        raise FadaError("The training was stopped; start again to go on.")
+    if accelerator.is_main_process:
+        task.measure_statistics()
+        save(task.module, target)
+    accelerator.wait_for_everyone()
+
+
+def save(networks: nn.Module, target: Path) -> None:
+    """The weights in half precision; counters of the normalisations stay whole numbers."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in networks.cpu().state_dict().items()}
+    with whole_file(target) as partial:
+        save_file({name: value.contiguous() for name, value in state.items()}, partial)
+
+
+def main() -> int:
+    return run_command(run, FaceConfig, "pretrain.face", description=__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
