@@ -94,12 +94,13 @@ def test_a_device_is_named_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert code == 2 and "use 'cpu'." in err
 
 
-def test_a_large_picture_makes_a_video_that_plays(run: Run, tmp_path: Path) -> None:
+def test_a_large_picture_makes_a_video_that_plays(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.new("RGB", (3024, 4032), (90, 80, 70)).save(tmp_path / "photo.jpg")
-    code, out, err = run(image=tmp_path / "photo.jpg", square=False, duration=0.04, json=True)
+    with caplog.at_level("INFO"):
+        code, out, _ = run(image=tmp_path / "photo.jpg", square=False, duration=0.04, json=True)
     report = json.loads(out)
     assert code == 0 and (report["width"], report["height"]) == (1284, 1712)
-    assert "which play everywhere" in err
+    assert "which play everywhere" in caplog.text
     assert probe(tmp_path / "out.mp4").width == 1284
 
 
