@@ -13,7 +13,9 @@ from PIL import Image
 
 from ..command import run_command
 from ..errors import FadaError
+from ..media.audio import load_audio
 from ..media.video import VideoWriter, contact_sheet
+from .alignment import align
 from .clip import Framing, Pool, sample
 from .phones import SAMPLE_RATE
 from .styles import STYLES
@@ -42,6 +44,10 @@ class Options:
     """any: a photographer's; face: the square around the face that a model sees."""
     words_seed: int | None = None
     """Other words with the same person, light and head movement."""
+    recording: Path | None = None
+    """A file with English speech to say in place of words of our own, with its --text; needs pocketsphinx."""
+    text: str = ""
+    """What is said in --recording."""
     sheet: Path | None = None
     """Picture file: people in the middle of a word, eight in a row, in place of a clip."""
     people: int = 16
@@ -52,15 +58,20 @@ def render_clip(options: Options, out: Path) -> None:
     """Write the files of one clip to `out`; raises what `sample` raises, and `FadaError` for an odd size."""
     if options.size % 2:
         raise FadaError(f"A video needs an even size, not {options.size}: add or take away one pixel.")
+    speech, seconds = None, options.seconds
+    if options.recording is not None:
+        waveform = load_audio(options.recording)
+        speech, seconds = align(waveform.numpy(), options.text, options.recording.name), len(waveform) / SAMPLE_RATE
     clip = sample(
         options.seed,
         options.pool,
-        options.seconds,
+        seconds,
         size=options.size,
         fps=options.fps,
         style=options.style,
         framing=options.framing,
         words_seed=options.words_seed,
+        speech=speech,
     )
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(clip.portrait.movedim(0, -1).numpy()).save(out / "portrait.png")

@@ -11,7 +11,7 @@ from ..face.region import MARGIN
 from . import sound, styles
 from .camera import develop, sample_camera_look
 from .degrade import degrade
-from .landmarks import boxes, landmarks
+from .landmarks import boxes, hair_box, landmarks
 from .light import Camera
 from .performance import Pool, generator, perform
 from .person import Person, make_scene
@@ -37,8 +37,8 @@ class AvatarClip:
     float32 mono 16 kHz, exactly n / fps seconds, comes `av_offset` frames late; `phonemes` are in step with the
     frames. `truth` has a row a frame: `openness`, `width`, `rounding` (n,) of the mouth in 0..1, `units` (n, 52),
     `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians, and in pixels `landmarks` (n, 68, 2), `mouth_box`,
-    `eyes_box`, `face_box` (n, 4). `degradations` name the defects of picture and sound with their strengths; `style`
-    is one of `styles.STYLES`.
+    `eyes_box`, `face_box`, `hair_box` (n, 4). `degradations` name the defects of picture and sound with their
+    strengths; `style` is one of `styles.STYLES`.
     """
 
     portrait: torch.Tensor
@@ -142,6 +142,7 @@ def sample(
     points = np.stack([landmarks(posed, scene.camera, size) for posed in poses[1:]])
     where = [boxes(each) for each in points]
     truth = {f"{name}_box": torch.tensor([row[name] for row in where]) for name in where[0]}
+    truth["hair_box"] = torch.tensor([hair_box(each) for each in parts[1:]])
     truth["landmarks"] = torch.from_numpy(points)
     truth |= {name: torch.from_numpy(value) for name, value in act.mouth.items()}
     for name in ("units", "yaw", "pitch", "roll", "gaze"):

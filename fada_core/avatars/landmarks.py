@@ -72,25 +72,35 @@ def openness(posed: Posed, head: Head) -> float:
     return float(np.clip((top[1] - bottom[1]) / (FULLY_OPEN * width), 0, 1))
 
 
-BOXES = {
+MASKS = {
     "face": (Part.SKIN, Part.LIPS, Part.MOUTH, Part.TEETH, Part.TONGUE, Part.EYES, Part.BROW, Part.LASH, Part.BEARD),
     "mouth": (Part.LIPS, Part.MOUTH, Part.TEETH, Part.TONGUE),
+    "lips": (Part.LIPS,),
     "eyes": (Part.EYES, Part.LASH),
+    "hair": (Part.HAIR,),
 }
 
 
 def mask(parts: np.ndarray, name: str) -> np.ndarray:
-    """Where a frame's parts (s, s) are of "face" (all skin that is seen), "mouth" or "eyes": (s, s) bool."""
-    if name not in BOXES:
-        raise FadaError(f"There is no mask {name!r}; choose face, mouth or eyes.")
-    return np.isin(parts, BOXES[name])
+    """Where a frame's parts (s, s) show what `name` of `MASKS` says: (s, s) bool. The face is all skin that is seen."""
+    if name not in MASKS:
+        raise FadaError(f"There is no mask {name!r}; choose one of {', '.join(MASKS)}.")
+    return np.isin(parts, MASKS[name])
+
+
+def hair_box(parts: np.ndarray) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in pixels of the hair in a frame's parts (s, s); zeros without any."""
+    rows, columns = (np.flatnonzero(mask(parts, "hair").any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return (0.0, 0.0, 0.0, 0.0)
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def boxes(points: np.ndarray, margin: float = 0.0) -> dict[str, tuple[float, float, float, float]]:
     """(left, top, right, bottom) in pixels of "face", "mouth" and "eyes" from landmarks (68, 2).
 
-    The face's reaches from the chin to half a nose's length above the brows. Each box is wider by `margin` of its size
-    on every side.
+    The face's reaches from the chin to half a nose's length above the brows, the mouth's around the lips. Each box is
+    wider by `margin` of its size on every side.
     """
     out = {}
     for name, part in (("face", points), ("mouth", points[48:68]), ("eyes", points[36:48])):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from fada_core.avatars import styles
@@ -12,7 +13,7 @@ from fada_core.avatars.__main__ import Options, run
 from fada_core.avatars.clip import sample
 from fada_core.avatars.mesh import Part
 from fada_core.avatars.phones import SAMPLE_RATE, Phoneme
-from fada_core.avatars.speech import Speech
+from fada_core.avatars.speech import Speech, synthesize
 from fada_core.errors import FadaError
 
 pytest.importorskip("numba")
@@ -135,3 +136,17 @@ def test_the_command_needs_somewhere_to_write(tmp_path: Path) -> None:
         run(Options())
     with pytest.raises(FadaError, match="even size"):
         run(Options(out=tmp_path, size=65))
+
+
+def test_a_recording_with_its_text_drives_the_mouth(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("pocketsphinx")
+    text = "the old house by the river was empty"
+    soundfile.write(tmp_path / "say.wav", synthesize(text, "en-us").waveform, SAMPLE_RATE)
+    run(Options(out=tmp_path / "clip", size=SIZE, recording=tmp_path / "say.wav", text=text))
+    facts = json.loads((tmp_path / "clip" / "truth.json").read_text(encoding="utf-8"))
+    assert facts["text"] == text
+    assert len(facts["phonemes"]) > 15
+    assert max(facts["frames"]["openness"]) > 0.2
+    with pytest.raises(FadaError, match="nothing to align"):
+        run(Options(out=tmp_path / "clip", size=SIZE, recording=tmp_path / "say.wav"))
