@@ -23,7 +23,7 @@ from ..face.detect import load_detector
 from ..face.finder import load_finder
 from ..face.identity import identity_embedding
 from ..face.paste import PasteBack, shrunk
-from ..face.region import FaceRegion, crop, find_face
+from ..face.region import ASSUMED, FaceRegion, crop, find_face
 from ..media.audio import SAMPLE_RATE, load_recording
 from ..media.image import load_image, to_bytes, to_uint8
 from ..media.listen import listen
@@ -75,6 +75,10 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
     pipe = pipe or open_pipeline(config)
     size, fps = pipe.config.size, pipe.config.fps
     region = _region(config, portrait)
+    if region.source != ASSUMED:  # of an assumed one, a warning tells
+        face = ", ".join(f"{edge:.0f}" for edge in region.face)
+        where = region.left, region.top, region.side
+        log.info("The face (%s) is at %s; the square at %d, %d of %d pixels moves.", region.source, face, *where)
     paste, (width, height) = None, (size, size)
     if not config.square:
         width, height = playable_size(region.width, region.height, kind)
