@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FadaError
-from ..media.image import checked_picture, to_square, to_uint8
+from ..media.image import to_square, to_uint8
 from .detect import Detector, Face, Points, face_of_box
 from .masks import Box, attention_masks, face_picture
 
@@ -97,7 +97,8 @@ def find_face(
     """
     if not 0 <= margin <= 3:
         raise FadaError(f"The margin around the face is {margin:g}; give 0 to 3 times the face's size, 0.4 is usual.")
-    checked_picture(image)
+    if image.ndim != 4 or image.shape[:2] != (1, 3):
+        raise FadaError(f"The portrait has the shape {tuple(image.shape)}; give one RGB picture, (1, 3, h, w).")
     height, width = image.shape[-2:]
     source, found = GIVEN, []
     if box is not None:
