@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ..face.region import MARGIN
 from ..records import FLAG, choice, number, several, text
 from ..settings import Compute, SamplingOptions
 
@@ -39,6 +40,8 @@ class Settings(SamplingOptions):
     face_model: Path | None = None
     """A face detector of others, face_landmarker.task or YuNet .onnx (default: the project's own; where that finds no
     face, the middle of the picture is used, with a warning)."""
+    margin: float = MARGIN
+    """Room around the face on each side, as a part of its longer side; models of drawn faces want 0.62."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
     square: bool = False

@@ -182,9 +182,10 @@ def _region(config: GenerateConfig, portrait: Tensor) -> FaceRegion:
     if config.face_box is not None:
         if config.face_model is not None:
             raise FadaError("--face-box says where the face is, --face-model looks for it; give one of the two.")
-        return find_face(portrait, box=config.face_box)
+        return find_face(portrait, box=config.face_box, margin=config.margin)
     detector = load_detector(config.face_model) if config.face_model else load_finder()
-    return find_face(portrait, detector=detector, required=config.face_model is not None)
+    required = config.face_model is not None
+    return find_face(portrait, detector=detector, required=required, margin=config.margin)
 
 
 def _check_outputs(config: GenerateConfig) -> Format:
