@@ -24,7 +24,7 @@ WEIGHTS = Path(__file__).with_name("finder.safetensors")
 WINDOW, CROP = 128, 96  #: pixels of what the two networks learn from; the first takes any multiple of 16
 STRIDES = (8, 16)
 SIDES = (80, 160, 320)  #: longer sides of the pyramid's pictures
-CERTAIN, LIKELY = 0.85, 0.79
+CERTAIN, LIKELY = 0.85, 0.78
 """Certainty, 0..1, from which a face counts, and from which the most certain place does where no other counts: somebody
 is in most pictures that are searched."""
 OVERLAP = 0.5  #: part of the smaller of two boxes that lies in the other, above which they are one face
