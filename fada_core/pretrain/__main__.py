@@ -1,4 +1,4 @@
-"""Command: render avatars, train the autoencoder, then the teacher, write one checkpoint. Start again to resume."""
+"""Command: render avatars; train autoencoder, audio projection, teacher; write a checkpoint. Start again to resume."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..atomic import whole_file
 from ..checkpoint import CheckpointInfo, save_checkpoint
 from ..command import run_command
 from ..config import preset
+from ..data.augment import Augmented
 from ..data.avatars import AvatarSet
 from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
@@ -25,6 +26,7 @@ from ..models.networks import Networks
 from ..settings import SamplingSettings
 from ..training import LoopConfig, train
 from ..training.preview import preview_avatars
+from .speech import SpeechTask, Utterances
 from .teacher import TeacherTask
 from .vae import Pools, VAETask
 
@@ -32,6 +34,7 @@ log = logging.getLogger("fada.pretrain")
 
 POOLS = ("high", "moderate")
 AUTOENCODER = "autoencoder.safetensors"
+AUDIO_PROJECTION = "audioproj.safetensors"
 
 
 @dataclass
@@ -45,13 +48,15 @@ class PretrainConfig:
     data: str = "avatars"
     """`avatars`, or a manifest (.jsonl) as `fada_core.prepare` writes it. The autoencoder sees both pools, the teacher
     the high one alone."""
-    stage: Literal["data", "vae", "all"] = "all"
+    stage: Literal["data", "vae", "speech", "all"] = "all"
     """The last stage to run."""
     max_minutes: float = 0.0
     """Stop and save after this time (0: no limit); the checkpoint is written with what was learned."""
     clips: int = 640
     """Avatars of each pool to render, one short clip each."""
     clip_seconds: float = 2.4
+    versions: int = 2
+    """Of every clip that the teacher learns from: as it is, and changed in framing and colours."""
     workers: int = os.cpu_count() or 1
     """Processes that render."""
     vae_batch: int = 16
@@ -60,9 +65,17 @@ class PretrainConfig:
     """Side in pixels of the parts of pictures that the autoencoder learns from, at all scales; 0: whole pictures."""
     vae_textures: float = 0.35
     """Share of its pictures that show no person but dead leaves, so that it works on any picture."""
+    utterances: int = 1200
+    """Of each pool, for the audio projection: avatars that are heard and not seen."""
+    utterance_seconds: float = 4.0
+    speech_batch: int = 64
+    """Utterances a step and process."""
     teacher_batch: int = 8
     vae: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=4000, learning_rate=6e-4, max_grad_norm=1.0, weight_decay=0.0)
+    )
+    speech: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=4000, learning_rate=1e-3, preview_every=1000, save_every=500)
     )
     teacher: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=60_000, learning_rate=8e-4, warmup_steps=200, ema_decay=0.9995)
@@ -105,9 +118,14 @@ def run(config: PretrainConfig) -> Path | None:
         return None
     if config.stage == "vae":
         return None
+    if not _audio_projection(config, networks, accelerator, deadline):
+        log.info("stopped in the speech stage; start again to go on")
+        return None
+    if config.stage == "speech":
+        return None
 
     networks.to(accelerator.device)
-    clips = encode_clips(pools[0], networks, accelerator, config.out / "latents")
+    clips = encode_clips(Augmented(pools[0], config.versions), networks, accelerator, config.out / "latents")
     way = SamplingSettings(config.sampling_steps, config.ref_cfg, config.audio_cfg)
 
     def show(networks: Networks, folder: Path, step: int) -> None:
@@ -143,6 +161,24 @@ def _autoencoder(
                 save_model(networks.vae, partial)
         accelerator.wait_for_everyone()
     load_model(networks.vae, target)
+    return True
+
+
+def _audio_projection(config: PretrainConfig, networks: Networks, accelerator: Accelerator, deadline: float) -> bool:
+    """Train the audio projection, or take the finished one; returns whether it is finished."""
+    target = config.out / AUDIO_PROJECTION
+    if not target.exists():
+        data = Utterances(config.out / "speech" / "data", config.utterances, config.utterance_seconds, networks.config)
+        with accelerator.main_process_first():
+            data.make(config.workers)
+        task = SpeechTask(networks.audioproj, networks.config, data, config.speech_batch)
+        if not train(task, config.speech, config.out / "speech", accelerator, deadline):
+            return False
+        if accelerator.is_main_process:
+            with whole_file(target) as partial:
+                save_model(networks.audioproj, partial)
+        accelerator.wait_for_everyone()
+    load_model(networks.audioproj, target)
     return True
 
 

@@ -1,0 +1,155 @@
+"""Second stage: the audio projection learns from sound alone what a mouth does while it is heard.
+
+Hallo's audio features come from a wav2vec2 that was pretrained on speech. Ours are mel bands, and what they mean is
+learned here: a linear readout, thrown away afterwards, has to tell the face's units from each frame's audio tokens. An
+utterance costs a tenth of a rendered clip, and learning from it a thousandth, so that no step of the teacher is spent
+on telling vowels apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..atomic import whole_file
+from ..avatars import Pool, utter
+from ..avatars.assets import UNITS
+from ..config import ModelConfig
+from ..data.avatars import HELD_OUT_SEED
+from ..models.audio import build_audio_encoder
+from ..models.audio.projection import AudioProjection, window_features
+
+POOLS: tuple[Pool, ...] = ("high", "moderate")
+HEARD = [i for i, name in enumerate(UNITS) if name.startswith(("jaw", "mouth", "tongue", "cheek"))]
+"""Face units that speech moves; blinks and brows cannot be heard."""
+MEASURES = ("openness", "width", "rounding")
+SHARD = 50  #: utterances in a file
+HELD_OUT = 4  #: shards, from the seeds that no training uses
+FRAMES = 16  #: of one utterance that a sample of a batch has
+LOUDER, TILT = 0.25, 0.15  #: deviations of what is added to a sample's features: level (0.25: 9 dB), and over the bands
+LEAST_DEVIATION = 0.02  #: of a target; those that hardly move at all are not blown up
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """`count` utterances of `seconds` of each pool as audio features and mouths, in files under `folder`."""
+
+    folder: Path
+    count: int
+    seconds: float
+    config: ModelConfig
+
+    def _jobs(self) -> list[tuple[Path, Pool, int]]:
+        """File, pool and first seed of every shard; the held-out ones come last."""
+        seeds = [*range(0, self.count, SHARD), *(HELD_OUT_SEED + i * SHARD for i in range(HELD_OUT // len(POOLS)))]
+        return [(self.folder / f"{pool}-{seed:07d}.safetensors", pool, seed) for seed in seeds for pool in POOLS]
+
+    def make(self, workers: int) -> None:
+        """Speak what is missing; interrupted and resumed at will."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        missing = [(self, *job) for job in self._jobs() if not job[0].exists()]
+        if not missing:
+            return
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+            jobs = pool.map(_make, missing)
+            for _ in tqdm(jobs, total=len(missing), desc="speaking", mininterval=5):
+                pass
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        """Features (utterances, frames, layers, dim) and targets (utterances, frames, k); held-out ones last."""
+        parts = [load_file(path) for path, *_ in self._jobs()]
+        return tuple(torch.cat([part[name] for part in parts]).float() for name in ("features", "targets"))
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _make(job: tuple[Utterances, Path, Pool, int]) -> None:
+    data, path, pool, first = job
+    config = data.config
+    encoder = build_audio_encoder(config.audio)
+    features, targets = [], []
+    for seed in range(first, first + SHARD):
+        spoken = utter(seed, pool, data.seconds, fps=config.fps)
+        act = spoken.performance
+        measures = torch.stack([torch.from_numpy(act.mouth[name]) for name in MEASURES], 1)
+        units = torch.from_numpy(act.motion.units[1:, HEARD])
+        targets.append(torch.cat([measures.float(), units.float()], 1))
+        features.append(encoder.encode(torch.from_numpy(spoken.waveform), len(units), config.fps))
+    tensors = {"features": torch.stack(features).half(), "targets": torch.stack(targets).half()}
+    with whole_file(path, shared=True) as partial:
+        save_file(tensors, partial)
+
+
+class _Reader(nn.Module):
+    """Audio features to targets by way of the audio tokens."""
+
+    def __init__(self, projection: AudioProjection, config: ModelConfig, targets: int) -> None:
+        super().__init__()
+        self.projection = projection
+        self.readout = nn.Linear(config.condition.audio_tokens * config.unet.audio_token_dim, targets)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        return self.readout(self.projection(windows).flatten(2))
+
+
+class SpeechTask:
+    """Squared error of the mouth's measures and units, each in its own deviations."""
+
+    def __init__(self, projection: AudioProjection, config: ModelConfig, data: Utterances, batch: int) -> None:
+        self.config, self.batch = config, batch
+        self.features, targets = data.load()
+        self.known = len(targets) - HELD_OUT * SHARD
+        self.mean = targets[: self.known].mean((0, 1))
+        self.deviation = targets[: self.known].std((0, 1)).clamp(min=LEAST_DEVIATION)
+        self.targets = (targets - self.mean) / self.deviation
+        self.module = _Reader(projection, config, targets.shape[-1])
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters())}]
+
+    def settings(self) -> dict[str, Any]:
+        return {"utterances": self.known}
+
+    def describe(self) -> str:
+        return "random utterances"
+
+    def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Windows (FRAMES, window, layers, dim), louder or softer and duller or brighter, and their targets."""
+        index = int(torch.randint(self.known, (), generator=generator))
+        windows = window_features(self.features[index], self.config.condition.audio_window)
+        rows = torch.randperm(len(windows), generator=generator)[:FRAMES]
+        louder, tilt = torch.randn(2, generator=generator)
+        bands = torch.linspace(-1, 1, self.config.audio.mels).repeat(windows.shape[-1] // self.config.audio.mels)
+        return windows[rows] + LOUDER * louder + TILT * tilt * bands, self.targets[index, rows]
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        device = next(module.parameters()).device
+        windows, targets = (torch.stack(part).to(device) for part in zip(*map(self._sample, generators), strict=True))
+        return {"loss": (module(windows).float() - targets).square().mean()}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Write `held-out-STEP.json`: Pearson's r of what is read from utterances that no training uses."""
+        device = next(self.module.parameters()).device
+        names: Sequence[str] = (*MEASURES, *(UNITS[i] for i in HEARD))
+        read = [
+            self.module(window_features(features, self.config.condition.audio_window)[None].to(device))[0].float().cpu()
+            for features in self.features[self.known :]
+        ]
+        values = torch.stack([torch.cat(read), self.targets[self.known :].flatten(0, 1)])
+        values = values - values.mean(1, keepdim=True)
+        r = (values[0] * values[1]).sum(0) / (values.square().sum(1).prod(0).sqrt() + 1e-6)
+        found = {name: round(float(value), 3) for name, value in zip(names, r, strict=True)}
+        with whole_file(folder / f"held-out-{step:06d}.json") as partial:
+            partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
