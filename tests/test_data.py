@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from fada_core.config import TINY
+from fada_core.data.augment import Augmented, changed
 from fada_core.data.avatars import AvatarSet
 from fada_core.data.manifest import ManifestSet
 from fada_core.data.quality import overall, speech_activity
@@ -390,6 +391,28 @@ def test_files_without_scores_are_read(moderate: AvatarSet, tmp_path: Path) -> N
     clip = old.fetch(0)
     assert (clip.quality, clip.pool, len(clip.frames)) == (1.0, "high", 10)
     assert clip.clean_frames is None
+
+
+def test_changed_clips_keep_their_boxes(moderate: AvatarSet) -> None:
+    """Boxes lie on the same things after a change; the first version is the clip itself; changes repeat."""
+    data = Augmented(moderate, 3)
+    assert len(data) == 12
+    assert data.key(1) == moderate.key(1)
+    assert len({data.key(index) for index in (1, 5, 9)}) == 3
+    assert torch.equal(data.fetch(1).frames, moderate.fetch(1).frames)
+    assert torch.equal(data.fetch(5).frames, data.fetch(5).frames)
+    assert not torch.equal(data.fetch(5).frames, data.fetch(9).frames)
+    clip = moderate.fetch(0)
+    marked = torch.zeros_like(clip.frames)
+    boxes = torch.tensor([40.0, 36.0, 52.0, 44.0]).repeat(len(marked), 1) * SIZE / 96
+    for frame, (x0, y0, x1, y1) in zip(marked, boxes.int().tolist(), strict=True):
+        frame[:, y0:y1, x0:x1] = 255
+    for seed in range(4):
+        new = changed(replace(clip, frames=marked, mouth_boxes=boxes), torch.Generator().manual_seed(seed))
+        frame = new.frames[0].float().mean(0)
+        rows, columns = (frame > (frame.min() + frame.max()) / 2).nonzero().unbind(1)
+        seen = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        torch.testing.assert_close(seen.float(), new.mouth_boxes[0], atol=3.0, rtol=0)
 
 
 def test_avatars_that_are_not_rendered(networks: Networks, accelerator: Accelerator, tmp_path: Path) -> None:

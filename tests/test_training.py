@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -33,6 +34,7 @@ from fada_core.models.networks import Networks
 from fada_core.models.vae import TinyVAE
 from fada_core.pretrain import __main__ as pretrain
 from fada_core.pretrain import decoder
+from fada_core.pretrain.speech import SpeechTask, Utterances
 from fada_core.pretrain.teacher import TeacherTask
 from fada_core.pretrain.vae import VAETask
 from fada_core.training import LoopConfig, train
@@ -446,7 +448,14 @@ def test_pretraining_on_prepared_footage(tmp_path: Path, monkeypatch: pytest.Mon
     clips = manifest(tmp_path, row("good"), row("gone", video="b.mp4"), row("dark", pool="moderate"))
     short = LoopConfig(steps=1, preview_every=9)
     config = pretrain.PretrainConfig(
-        out=tmp_path / "run", data=str(clips), vae_batch=2, teacher_batch=1, vae=short, teacher=short, cpu=True
+        out=tmp_path / "run",
+        data=str(clips),
+        utterances=0,
+        vae_batch=2,
+        teacher_batch=1,
+        vae=short,
+        teacher=short,
+        cpu=True,
     )
     path = pretrain.run(replace(config, mixed_precision="no"))
     _, info = read_info(path)
@@ -454,6 +463,27 @@ def test_pretraining_on_prepared_footage(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(FadaError, match="cannot be read, the last one, gone, because"):
         alone = ManifestSet(manifest(tmp_path, row("gone", video="b.mp4")), 64, 25)
         VAETask(TinyVAE(SMALL_VAE), alone, 1).set_statistics(1)
+
+
+def test_audio_projection_learns_mouths_from_sound(tmp_path: Path) -> None:
+    """The error of what is read falls, and so it does for voices that were held out."""
+    pytest.importorskip("espeakng_loader")
+    data = Utterances(tmp_path / "data", 8, 1.2, SMALL, shard=4)
+    data.make(1)
+    features, targets = data.load()
+    assert features.shape[:2] == targets.shape[:2] == (2 * 8 + data.held_out, 30)
+    made = sorted(tmp_path.glob("data/*"))
+    made[0].unlink()
+    data.make(1)
+    assert torch.equal(data.load()[0], features)
+    torch.manual_seed(0)
+    projection = Networks(SMALL).audioproj
+    task = SpeechTask(projection, SMALL, data, 8)
+    train(task, replace(SETTINGS, steps=80, preview_every=80), tmp_path / "run", Accelerator(cpu=True), NEVER)
+    loss = [float(value) for value in column(tmp_path / "run", "loss")]
+    assert sum(loss[-5:]) < 0.8 * sum(loss[:5])
+    held_out = json.loads((tmp_path / "run" / "held-out-000080.json").read_text())
+    assert held_out["openness"] > 0.3
 
 
 def test_teacher_learns(avatar_set: AvatarSet, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch.utils.data import ConcatDataset
 
 from ..checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
 from ..command import run_command
+from ..data.augment import Augmented
 from ..data.avatars import AvatarSet
 from ..data.manifest import ManifestSet
 from ..data.samples import ClipDataset, encode_clips
@@ -57,7 +58,8 @@ def open_data(
             source = AvatarSet(cache / "data", pool, min(clips, most or clips), seconds, model.size, model.fps)
             with accelerator.main_process_first():
                 source.render(config.avatars.workers)
-            parts.append(encode_clips(source, networks, accelerator, cache / "latents", most))
+            versions = Augmented(source, config.avatars.versions)
+            parts.append(encode_clips(versions, networks, accelerator, cache / "latents", most))
         return ConcatDataset(parts), {pool: len(part) for pool, part in zip(config.pools, parts, strict=True)}
     path = Path(config.data)
     if path.suffix == ".jsonl":

@@ -23,6 +23,8 @@ class AvatarsConfig:
     clips: int = 640
     """Avatars of each pool; those of the high pool are the teacher's own."""
     seconds: float = 2.4
+    versions: int = 2
+    """Of every clip: as it is, and changed in framing and colours."""
     workers: int = os.cpu_count() or 1
     """Processes that render."""
 
@@ -70,7 +72,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         counts = {"batch": self.batch, "lora_rank": self.lora_rank}
-        counts |= {f"avatars.{name}": getattr(self.avatars, name) for name in ("clips", "workers")}
+        counts |= {f"avatars.{name}": getattr(self.avatars, name) for name in ("clips", "versions", "workers")}
         for name, value in counts.items():
             if value < 1:
                 raise FadaError(f"{name} is {value}; give at least 1.")

@@ -66,7 +66,8 @@ class PretrainConfig:
     vae_textures: float = 0.35
     """Share of its pictures that show no person but dead leaves, so that it works on any picture."""
     utterances: int = 1200
-    """Of each pool, for the audio projection: avatars that are heard and not seen."""
+    """Of each pool, for the audio projection: avatars that are heard and not seen; 0: it learns with the teacher
+    alone."""
     utterance_seconds: float = 4.0
     speech_batch: int = 64
     """Utterances a step and process."""
@@ -167,6 +168,8 @@ def _autoencoder(
 def _audio_projection(config: PretrainConfig, networks: Networks, accelerator: Accelerator, deadline: float) -> bool:
     """Train the audio projection, or take the finished one; returns whether it is finished."""
     target = config.out / AUDIO_PROJECTION
+    if not config.utterances:
+        return True
     if not target.exists():
         data = Utterances(config.out / "speech" / "data", config.utterances, config.utterance_seconds, networks.config)
         with accelerator.main_process_first():

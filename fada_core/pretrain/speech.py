@@ -33,8 +33,7 @@ POOLS: tuple[Pool, ...] = ("high", "moderate")
 HEARD = [i for i, name in enumerate(UNITS) if name.startswith(("jaw", "mouth", "tongue", "cheek"))]
 """Face units that speech moves; blinks and brows cannot be heard."""
 MEASURES = ("openness", "width", "rounding")
-SHARD = 50  #: utterances in a file
-HELD_OUT = 4  #: shards, from the seeds that no training uses
+HELD_OUT = 4  #: files of utterances from the seeds that no training uses
 FRAMES = 16  #: of one utterance that a sample of a batch has
 LOUDER, TILT = 0.25, 0.15  #: deviations of what is added to a sample's features: level (0.25: 9 dB), and over the bands
 LEAST_DEVIATION = 0.02  #: of a target; those that hardly move at all are not blown up
@@ -42,16 +41,23 @@ LEAST_DEVIATION = 0.02  #: of a target; those that hardly move at all are not bl
 
 @dataclass(frozen=True)
 class Utterances:
-    """`count` utterances of `seconds` of each pool as audio features and mouths, in files under `folder`."""
+    """`count` utterances of `seconds` of each pool as audio features and mouths, in files of `shard` under `folder`."""
 
     folder: Path
     count: int
     seconds: float
     config: ModelConfig
+    shard: int = 50
+
+    @property
+    def held_out(self) -> int:
+        """How many utterances, the last ones of `load`, no training may use."""
+        return HELD_OUT * self.shard
 
     def _jobs(self) -> list[tuple[Path, Pool, int]]:
         """File, pool and first seed of every shard; the held-out ones come last."""
-        seeds = [*range(0, self.count, SHARD), *(HELD_OUT_SEED + i * SHARD for i in range(HELD_OUT // len(POOLS)))]
+        apart = (HELD_OUT_SEED + i * self.shard for i in range(HELD_OUT // len(POOLS)))
+        seeds = [*range(0, self.count, self.shard), *apart]
         return [(self.folder / f"{pool}-{seed:07d}.safetensors", pool, seed) for seed in seeds for pool in POOLS]
 
     def make(self, workers: int) -> None:
@@ -80,7 +86,7 @@ def _make(job: tuple[Utterances, Path, Pool, int]) -> None:
     config = data.config
     encoder = build_audio_encoder(config.audio)
     features, targets = [], []
-    for seed in range(first, first + SHARD):
+    for seed in range(first, first + data.shard):
         spoken = utter(seed, pool, data.seconds, fps=config.fps)
         act = spoken.performance
         measures = torch.stack([torch.from_numpy(act.mouth[name]) for name in MEASURES], 1)
@@ -110,7 +116,7 @@ class SpeechTask:
     def __init__(self, projection: AudioProjection, config: ModelConfig, data: Utterances, batch: int) -> None:
         self.config, self.batch = config, batch
         self.features, targets = data.load()
-        self.known = len(targets) - HELD_OUT * SHARD
+        self.known = len(targets) - data.held_out
         self.mean = targets[: self.known].mean((0, 1))
         self.deviation = targets[: self.known].std((0, 1)).clamp(min=LEAST_DEVIATION)
         self.targets = (targets - self.mean) / self.deviation
