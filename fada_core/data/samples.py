@@ -28,8 +28,8 @@ from .faces import clip_box
 log = logging.getLogger("fada.data")
 
 Pool = Literal["high", "moderate"]
-MOUTH_WEIGHT = 8.0  #: added to the loss of latent cells under the mouth (they are few, and hold the speech)
-EYES_WEIGHT = 2.0
+MOUTH_WEIGHT = 12.0  #: added to the loss of latent cells under the mouth (they are few, and hold the speech)
+EYES_WEIGHT = 3.0
 _ENCODED_AT_ONCE = 32  # frames: bounds the autoencoder's memory, however long a clip is
 
 

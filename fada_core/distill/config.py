@@ -88,7 +88,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "objective": {
             "space": "x0",
             "penalty": "huber",
-            "huber_c": 0.02,
+            "huber_c": 0.1,
             "ref_cfg": [1.0, 2.0],
             "audio_cfg": [1.0, 4.0],
         },

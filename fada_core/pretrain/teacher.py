@@ -19,10 +19,10 @@ from ..data.samples import ClipDataset
 from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
 
-HUBER_C = 0.02
-"""Error up to which the pseudo-Huber loss is square; larger errors count linearly. Residuals to the portrait are
-heavy-tailed: with a square loss the few cells that move a lot outweigh the many still ones, which keep a picture
-clean."""
+HUBER_C = 0.1
+"""Error up to which the pseudo-Huber loss is square; larger errors count linearly. Speech leaves open how far a mouth
+goes: the square asks for the mean of what it may do, a linear loss for the median, which moves less. Far outside, where
+somebody turns the head, linear errors keep the few cells that move a lot from outweighing all others."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.08, 0.10, 0.04  #: shares of samples; the first trains the base branch
 NOISY_SHARE, NOISY_FROM = 0.5, 0.6
 """This share of the samples comes from the noisiest part of the schedule, where only the speech determines the mouth;
