@@ -1,4 +1,4 @@
-"""Talking people who do not exist: an endless, free data set with the truth of every frame."""
+"""Procedural talking people: a free data set of any size, with ground truth for every frame."""
 
 from .clip import AvatarClip, Utterance, sample, utter
 from .performance import Pool

@@ -1,4 +1,4 @@
-"""Command: render a clip of a talking person to a folder, with the truth of every frame, or a sheet of many people."""
+"""Command: render a clip of a talking person with its ground truth to a folder, or a contact sheet of many people."""
 
 import json
 import sys
@@ -20,44 +20,44 @@ from .clip import Framing, Pool, sample
 from .phones import SAMPLE_RATE
 from .styles import STYLES
 
-COLUMNS = 8  #: of a sheet
+COLUMNS = 8  #: people in a row of the contact sheet
 
 
 @dataclass
 class Options:
-    """Render a talking person: portrait.png, speech.wav, truth.mp4 and truth.json; or a sheet of many."""
+    """Render a talking person (portrait.png, speech.wav, truth.mp4, truth.json), or a contact sheet of many people."""
 
     out: Path | None = None
-    """Folder to write to; made where missing."""
+    """Output folder of the clip; created if it is missing."""
     seed: int = 0
-    """The same seed gives the same clip; a sheet's people have the seeds from here on."""
+    """The same seed gives the same clip. The people on a sheet have this seed and the ones that follow."""
     pool: Pool = "high"
-    """high: clean photographs; moderate: all styles, wilder light and cameras, defects, sound out of step."""
+    """high: clean photographs; moderate: all styles, harsher light and cameras, defects, and sound out of sync."""
     seconds: float = 4.0
     size: int = 256
     """Width and height in pixels; even."""
     fps: float = 25.0
     style: str | None = None
-    """Of the picture, a photograph or oil for example; an unknown one names them all (default: the pool's). On a sheet
-    "all": photographs and every other style in turn."""
+    """Style of the picture, such as photograph or oil; an unknown name makes the error list all of them (default: drawn
+    from the pool's styles). On a sheet, "all" alternates photographs with each of the other styles."""
     framing: Framing = "any"
-    """any: a photographer's; face: the square around the face that a model sees."""
+    """any: from a tight face to a bust, as a photographer would choose; face: the square crop that a model sees."""
     words_seed: int | None = None
-    """Other words with the same person, light and head movement."""
+    """Seed of the words: changes what is said and keeps the person, the light and the head movement."""
     recording: Path | None = None
-    """A file with English speech to say in place of words of our own, with its --text; needs pocketsphinx."""
+    """Recording of English speech to use instead of synthetic speech, together with its --text; needs pocketsphinx."""
     text: str = ""
-    """What is said in --recording."""
+    """The words spoken in --recording."""
     sheet: Path | None = None
-    """Picture file: people in the middle of a word, eight in a row, in place of a clip."""
+    """Picture file to write a contact sheet to: people in the middle of a word, eight in a row."""
     people: int = 16
-    """How many are on the sheet."""
+    """Number of people on the sheet."""
 
 
 def render_clip(options: Options, out: Path) -> None:
-    """Write the files of one clip to `out`; raises what `sample` raises, and `FadaError` for an odd size."""
+    """Write the files of one clip to `out`. Raises `FadaError` for an odd size, and what `align` and `sample` raise."""
     if options.size % 2:
-        raise FadaError(f"A video needs an even size, not {options.size}: add or take away one pixel.")
+        raise FadaError(f"A video needs an even size, not {options.size}: add or subtract one pixel.")
     speech, seconds = None, options.seconds
     if options.recording is not None:
         waveform = load_audio(options.recording)
@@ -101,7 +101,7 @@ def render_clip(options: Options, out: Path) -> None:
 
 
 def render_sheet(options: Options, path: Path) -> None:
-    """One frame of each of `options.people`, the widest open of a short clip, to a picture file."""
+    """Write a contact sheet of `options.people` to a picture file: of each, the frame with the widest open mouth."""
     frames = []
     for i in range(options.people):
         style = options.style
@@ -114,14 +114,15 @@ def render_sheet(options: Options, path: Path) -> None:
 
 
 def run(options: Options) -> None:
-    """
+    """Render the clip, the sheet, or both.
+
     Raises:
-        FadaError: neither a folder nor a sheet is named, no people, and what `sample` raises.
+        FadaError: neither a folder nor a sheet is given, `people` is below 1, or what `render_clip` raises.
     """
     if options.out is None and options.sheet is None:
         raise FadaError("There is nothing to write to; give a folder with --out, or a picture file with --sheet.")
     if options.people < 1:
-        raise FadaError("A sheet needs at least one of the people; raise --people.")
+        raise FadaError("A sheet needs at least one person; raise --people.")
     if options.sheet is not None:
         render_sheet(options, options.sheet)
     if options.out is not None:
@@ -131,7 +132,7 @@ def run(options: Options) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
 def main() -> int:

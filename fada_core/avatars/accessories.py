@@ -1,4 +1,4 @@
-"""Glasses, earrings, scarves, a face mask; and a microphone or a hand that comes before the lower face."""
+"""Glasses, earrings, scarves and a face mask, and a microphone or a hand that occludes the lower face."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -13,12 +13,12 @@ from .scalp import Skull, base, smooth, unit
 from .shapes import Shape, ball, join, sheet, tube
 
 FRAMES = ("", "round", "oval", "square", "half")
-PROP_AWAY = np.array([0.5, -4.0, 0.6], np.float32)  # from its place: out of every picture
+PROP_AWAY = np.array([0.5, -4.0, 0.6], np.float32)  # shift in dm that takes a prop out of every picture
 EAR_TOP, EAR_LOBE = (0.76, 7.27, 0.60), (0.79, 6.83, 0.47)  # on the base mesh: where temples rest, where rings hang
 
 
 def solid(name: str, part: Part, shape: Shape, color: np.ndarray, gloss: float, neck: float = 1.0) -> Mesh:
-    """A mesh of one colour that turns rigidly, with the skull unless `neck` says otherwise."""
+    """A rigid mesh of one colour. `neck`: how far it turns with the skull, 0 (not at all) .. 1 (fully)."""
     material = Material("plain", tuple(float(c) for c in color), gloss=gloss, two_sided=True)
     return Mesh(
         name,
@@ -32,14 +32,17 @@ def solid(name: str, part: Part, shape: Shape, color: np.ndarray, gloss: float, 
 
 
 def on_skin(skull: Skull, place: tuple[float, float, float]) -> np.ndarray:
-    """(3,): where the base mesh's skin vertex nearest to `place` is on this person."""
+    """Position (3,) on this person of the skin vertex that is nearest to `place` on the base mesh."""
     static = base()
     skin = np.unique(static["faces"])
     return skull.points[skin[((static["points"][skin] - place) ** 2).sum(1).argmin()]]
 
 
 def glasses(skull: Skull, kind: str, color: np.ndarray, tint: float, rng: np.random.Generator) -> list[Mesh]:
-    """Glasses of one of FRAMES that sit on the bridge of the nose, its temples on the ears. `tint`: 0 clear, 1 dark."""
+    """Glasses that rest on the bridge of the nose and on the ears: a frame and its lenses.
+
+    `kind`: one of FRAMES except ""; `color` (3,) linear; `tint`: 0 clear .. 1 dark.
+    """
     head = assets.load()
     eyes = [skull.points[head.helpers[f"{s}_eye"].base] for s in ("right", "left")]
     anchor, weight = project_front(np.array([[0.0, 7.27]]))
@@ -77,7 +80,7 @@ def glasses(skull: Skull, kind: str, color: np.ndarray, tint: float, rng: np.ran
         hub = outline.mean(0) + [0, 0, 0.02]
         fan = np.stack([np.broadcast_to(hub, outline.shape), 0.55 * hub + 0.45 * outline + [0, 0, 0.008], outline])
         lenses.append(sheet(fan[:, np.r_[0 : len(outline), 0]]))
-        # temple
+        # The temple, from the hinge to the ear.
         hinge = wrap(np.array([side * (apart * 1.03 + wide * 0.98), centre_y + 0.35 * high, 0.0]))
         ear = on_skin(skull, (side * EAR_TOP[0], *EAR_TOP[1:])) + [side * 0.02, 0.035, 0]
         t = np.linspace(0, 1, 7)[:, None]
@@ -110,7 +113,7 @@ def glasses(skull: Skull, kind: str, color: np.ndarray, tint: float, rng: np.ran
 
 
 def earrings(skull: Skull, kind: str, color: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
-    """`kind`: stud, drop or hoop."""
+    """A pair of earrings. `kind`: stud, drop or hoop; `color` (3,) linear."""
     shapes, size = [], rng.uniform(0.8, 1.3)
     for side in (-1, 1):
         lobe = on_skin(skull, (side * EAR_LOBE[0], *EAR_LOBE[1:])) + [side * 0.015, 0.02, 0.015]
@@ -129,7 +132,7 @@ def earrings(skull: Skull, kind: str, color: np.ndarray, rng: np.random.Generato
 
 
 def scarf(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
-    """A knitted scarf in two or three turns about the neck, with an end that hangs down."""
+    """A knitted scarf wound two or three times around the neck, with one end hanging down."""
     texture = weave("knit", str(rng.choice(["plain", "stripes", "checks", "melange"])), colors, rng)
     shapes, necks = [], []
     thick = rng.uniform(0.12, 0.17)
@@ -142,7 +145,7 @@ def scarf(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Me
         radius = thick * (1 + 0.12 * np.sin(3 * a[::2] + i) + 0.08 * np.sin(7 * a[::2]))
         ring = tube(core, np.append(radius, radius[0]), 10, closed=True)
         middle = np.tile(np.append(core[:, 1], core[0, 1]), 11)
-        ring.points[:, 1] += 0.45 * (ring.points[:, 1] - middle)  # a scarf is higher than thick
+        ring.points[:, 1] += 0.45 * (ring.points[:, 1] - middle)  # the folds of a scarf are higher than thick
         shapes.append(Shape(ring.points, ring.faces, np.abs(ring.uv * [10, 1] % 2 - 1)))
         necks.append(np.full(len(ring.points), float(path.neck.mean())))
     side = rng.choice([-1, 1])
@@ -162,7 +165,7 @@ def scarf(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Me
 
 
 def face_mask(skull: Skull, color: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
-    """A pleated mask over nose, mouth and chin, glued to the face, with loops to the ears."""
+    """A pleated mask over nose, mouth and chin that moves with the face, with loops around the ears."""
     rows, columns = 14, 21
     t = np.linspace(0, 1, rows)[:, None]
     a = np.linspace(-1, 1, columns)[None]
@@ -170,14 +173,14 @@ def face_mask(skull: Skull, color: np.ndarray, rng: np.random.Generator) -> list
     azimuth = half * a
     slope = 104 + (177 - 104) * t + 7 * np.abs(a) ** 2 * (1 - 1.7 * t) - 6 * np.exp(-((a / 0.18) ** 2)) * (1 - t)
     radius = skull.radius(azimuth, slope)
-    for _ in range(14):  # cloth spans nose, cheeks and chin
+    for _ in range(14):  # stretch the cloth between nose, cheeks and chin
         wide = np.pad(radius, 1, mode="edge")
         around = 0.25 * (wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:])
         radius = np.maximum(radius, around - 0.004)
     pleats = 0.02 * np.abs(np.sin(3.2 * np.pi * t)) * smooth((t - 0.12) / 0.1) * smooth((0.9 - t) / 0.1)
     points = skull.place(azimuth, slope, radius - skull.radius(azimuth, slope) + 0.035 + pleats)
     flat = points.reshape(-1, 3)
-    # It hangs between the bridge of the nose and the chin; its sides are held by the loops.
+    # Anchored to the bridge of the nose and to the chin only: the sides hang from the loops.
     ends, corner = project_front(np.array([[0.0, 7.05], [0.0, 6.25]], np.float32))
     bridge, chin = ends[0, corner[0].argmax()], ends[1, corner[1].argmax()]
     low = (smooth((t - 0.25) / 0.7) * (1 - 0.6 * a**2)).reshape(-1)
@@ -215,7 +218,7 @@ def face_mask(skull: Skull, color: np.ndarray, rng: np.random.Generator) -> list
 
 
 def _fist(grip: np.ndarray, axis: np.ndarray, side: float) -> list[Shape]:
-    """A hand closed about a rod of 0.16 dm through `grip` (3,) along `axis` (3,), seen from its knuckles."""
+    """A hand closed around a rod of 0.16 dm that passes through `grip` (3,) along `axis` (3,), knuckles in front."""
     axis = unit(axis)
     front = unit(np.array([0.0, 0.25, 1.0]) - axis * np.array([0.0, 0.25, 1.0]) @ axis)
     across = np.cross(axis, front) * side
@@ -241,9 +244,10 @@ def _fist(grip: np.ndarray, axis: np.ndarray, side: float) -> list[Shape]:
 
 
 def prop(skull: Skull, kind: str, skin: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
-    """A microphone in a hand before the chin, or a hand alone before the mouth; both stay with the chest.
+    """A hand with a microphone in front of the chin, or a hand alone in front of the mouth.
 
-    `kind`: microphone or hand; `skin` (3,) linear. `prop_motion` says how they come and go.
+    Both are fixed to the chest, and `prop_motion` moves them in and out of the picture. `kind`: microphone or hand;
+    `skin`: colour (3,) linear.
     """
     mouth = on_skin(skull, (0.0, 6.62, 1.58))
     side = float(rng.choice([-1, 1]))
@@ -277,8 +281,10 @@ def prop(skull: Skull, kind: str, skin: np.ndarray, rng: np.random.Generator) ->
 
 
 def prop_motion(kind: str, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-    """(n, 3) float32 dm: shifts of a prop from its place. A microphone stays for most of the time; a hand comes
-    for one or two seconds, and goes."""
+    """Shift (n, 3) float32 in dm of a prop from its place in each frame.
+
+    A microphone is in place most of the time; a hand comes up for one or two seconds at a time.
+    """
     stays, leaves = (6.0, 1.2) if kind == "microphone" else (1.4, 2.5)
     here, at, present = np.zeros(n), 0.0, rng.random() < stays / (stays + leaves)
     while at < n:

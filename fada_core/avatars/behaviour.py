@@ -1,7 +1,7 @@
-"""What a head does beside talking: blinks, gaze, brows, nods and sways, breath, a mood, and moves of an idle mouth.
+"""Movement other than speech: blinks, gaze, brows, nods, sway, breath, a mood, and the movements of an idle mouth.
 
-Angles are radians as in `head`: yaw to the person's left, pitch up, roll to the left shoulder; gaze is relative to the
-head. Everything depends on its own generator and on `emphasis`, so that the same movement can go with other words.
+Angles are in radians as in `head`: yaw to the person's left, pitch up, roll to the left shoulder; gaze is relative to
+the head. Of speech, only the loudness has an influence (`emphasis`).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from .assets import UNITS, unit_index, units
 
-#: Moods at full strength. They leave the lips to speech, which closes them through `articulation.seal`.
+#: Moods at full strength. They do not set mouthClose: `articulation.seal` closes the lips.
 MOODS = {
     "neutral": units(),
     "smile": units(mouthSmile=0.6, cheekSquint=0.5, eyeSquint=0.25, mouthDimple=0.15, mouthUpperUp=0.08),
@@ -27,25 +27,25 @@ BLINK = ("eyeBlinkLeft", "eyeBlinkRight")
 
 @dataclass(frozen=True)
 class Mood:
-    """A name of `MOODS`, and how strong it is, 0..1."""
+    """One of `MOODS` with a strength 0..1."""
 
     name: str = "neutral"
     strength: float = 0.0
 
     @property
     def units(self) -> np.ndarray:
-        """(52,) float32."""
+        """Face units (52,) float32."""
         return MOODS[self.name] * np.float32(self.strength)
 
 
 def sample_mood(rng: np.random.Generator) -> Mood:
-    """A mood of everyday footage: mostly none or a light smile."""
+    """A random mood as in everyday footage: mostly neutral or a slight smile."""
     name = list(MOODS)[rng.choice(len(MOODS), p=_MOOD_SHARES)]
     return Mood(name, float(rng.beta(2, 2.2)) if name != "neutral" else 0.0)
 
 
 def wander(n: int, fps: float, period_s: float, rng: np.random.Generator, channels: int = 1) -> np.ndarray:
-    """(channels, n) smooth random curves of about unit deviation that change over `period_s` seconds."""
+    """Smooth random curves (channels, n) of about unit standard deviation that change over `period_s` seconds."""
     sigma = max(0.4 * period_s * fps, 0.5)
     margin = int(4 * sigma) + 1
     noise = gaussian_filter1d(rng.normal(size=(channels, n + 2 * margin)), sigma, axis=1)
@@ -53,13 +53,13 @@ def wander(n: int, fps: float, period_s: float, rng: np.random.Generator, channe
 
 
 def _bump(times: np.ndarray, at: float, rise: float, hold: float, fall: float) -> np.ndarray:
-    """0, up to 1 over `rise` until `at`, held, and down over `fall` seconds, smoothly."""
+    """Smooth curve (n,): up from 0 to 1 in the `rise` s before `at`, at 1 for `hold` s, back to 0 in `fall` s."""
     x = np.minimum((times - at) / rise, (at + hold - times) / fall).clip(-1, 0) + 1
     return x * x * (3 - 2 * x)
 
 
 def _gaze(times: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[float]]:
-    """Where somebody looks, (n, 2) in the world (0, 0 is the camera), and the times of large saccades."""
+    """Gaze (n, 2) relative to the world, where (0, 0) is towards the camera, and the times of large saccades."""
     target = np.zeros((len(times), 2))
     jumps: list[float] = []
     distracted = rng.choice([0.12, 0.3, 0.6], p=[0.5, 0.35, 0.15])
@@ -80,7 +80,10 @@ def _gaze(times: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list
 
 
 def _blinks(times: np.ndarray, jumps: list[float], rng: np.random.Generator) -> np.ndarray:
-    """(n,) 0 open .. 1 closed: 0.25 s each, 8 to 30 a minute, some with a large saccade, some twice, some half."""
+    """Blinks (n,), 0 open .. 1 closed: about 0.25 s each, 8 to 30 a minute.
+
+    Some coincide with a large saccade, some are double, some close the lids only in part.
+    """
     out = np.zeros(len(times))
     pause = float(rng.uniform(2.0, 7.0))
     starts = [j for j in jumps if rng.random() < 0.4]
@@ -98,7 +101,7 @@ def _blinks(times: np.ndarray, jumps: list[float], rng: np.random.Generator) -> 
 
 
 def _nods(times: np.ndarray, emphasis: np.ndarray, fps: float, rng: np.random.Generator) -> np.ndarray:
-    """(n,) 0..1 and a little back: a beat of the head at some of the peaks of `emphasis`."""
+    """Nods (n,), 0..1 with a slightly negative rebound, at some of the peaks of `emphasis`."""
     smooth = gaussian_filter1d(emphasis.astype(float), 0.06 * fps)
     peaks = [i for i in range(1, len(smooth) - 1) if smooth[i - 1] < smooth[i] >= smooth[i + 1] and smooth[i] > 0.35]
     out = np.zeros(len(times))
@@ -121,11 +124,16 @@ def behave(
     turned: tuple[float, float, float] = (0.0, 0.0, 0.0),
     amount: float = 1.0,
 ) -> dict[str, np.ndarray]:
-    """Motion of `n` frames: `yaw`, `pitch`, `roll` (n,), `gaze` (n, 2), `breath` (n,) -1..1, `units` (n, 52).
+    """Motion of `n` frames.
 
-    `emphasis` (n,) 0..1 is the loudness of the speech, which makes the head nod and the brows move; `turned` is a
-    constant yaw, pitch and roll; `amount` scales every turn and sway. `units` hold lids, brows and the mood; give them
-    to `articulation.track` as its `expression`.
+    Args:
+        emphasis: (n,) 0..1, loudness of the speech, which makes the head nod and the brows move.
+        turned: constant yaw, pitch and roll, to which movement is added.
+        amount: scale of the head and brow movement.
+
+    Returns:
+        `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians; `breath` (n,) -1..1; `units` (n, 52) of lids, brows
+        and the mood, which are meant as the `expression` of `articulation.track`. All float32.
     """
     times = (np.arange(n) + 0.5) / fps
     mood = Mood() if mood is None else mood
@@ -140,7 +148,7 @@ def behave(
     roll = turned[2] + temper * (
         0.028 * slow[2] + 0.006 * quick[2] + 0.2 * (yaw - turned[0]) * float(rng.normal(0, 0.5))
     )
-    # Eyes make good for the head's own moves, as far as they turn with ease.
+    # The eyes compensate for the movement of the head, as far as they turn easily.
     gaze = (world + np.array(turned[:2]) * rng.uniform(0, 0.25) - np.stack([yaw, pitch], 1)).clip(-0.45, 0.45)
     blink = _blinks(times, jumps, rng)
     lively = float(rng.uniform(0.0, 0.5)) * amount
@@ -153,7 +161,7 @@ def behave(
     frown = (0.12 * slow[4] - 0.05).clip(0, 0.3) * float(rng.uniform(0, 1))
     for name in ("browDownLeft", "browDownRight"):
         face[:, unit_index(name)] += frown
-    lean = float(rng.normal(0, 0.12))  # no brow is like the other
+    lean = float(rng.normal(0, 0.12))  # the brows are never quite symmetric
     face[:, unit_index("browOuterUpLeft")] *= 1 + lean
     face[:, unit_index("browOuterUpRight")] *= 1 - lean
     for name in BLINK:
@@ -169,7 +177,7 @@ def behave(
 
 
 def idle(n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-    """(n, 52) float32: a closed mouth that says nothing, and moves: a swallow, pressed lips, a passing smile."""
+    """Units (n, 52) float32 of a silent, closed mouth with small movements: a swallow, pressed lips, a brief smile."""
     times = (np.arange(n) + 0.5) / fps
     moves = (
         units(mouthShrugLower=0.3, mouthPress=0.12, mouthRollLower=0.1),
@@ -189,10 +197,10 @@ def idle(n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def portrait_units(rng: np.random.Generator, mood: Mood | None = None) -> tuple[np.ndarray, bool]:
-    """(52,) float32 of the still that is to be animated, and whether its lips are closed.
+    """Units (52,) float32 of the portrait to animate, and whether its lips are closed.
 
-    Mostly closed; otherwise parted, smiling with the teeth, or caught in a word. Give the units of a closed mouth to
-    `articulation.seal` with the contact of a rest.
+    Most mouths are closed; the others are parted, smile with bare teeth, or are in the middle of a word. Pass the units
+    of a closed mouth to `articulation.seal` with the contact of a rest.
     """
     mood = Mood() if mood is None else mood
     face = mood.units.copy()

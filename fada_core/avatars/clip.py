@@ -1,4 +1,4 @@
-"""A whole clip by its seed: who speaks, what is heard, how the face moves, and the frames that show it."""
+"""A whole clip from a seed: the person, the sound, the motion of the face, and the rendered frames."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -22,23 +22,23 @@ from .skin import polished
 from .speech import Speech, sample_voice, talk
 
 Framing = Literal["any", "face"]
-FILMED = (styles.STYLES[0], "black and white", *styles.STATUES)  #: styles of pictures that a camera took
+FILMED = (styles.STYLES[0], "black and white", *styles.STATUES)  #: styles that get the effects of a camera
 FIGURES = ("rendering", "anime")  #: styles in which skin has no pores
-OFF_STEP = 2  #: frames by which the sound of a moderate clip is early or late at most
+OFF_STEP = 2  #: largest offset, in frames, of the sound of a moderate clip
 
 
 @dataclass
 class AvatarClip:
-    """A talking person with everything that is true about the clip.
+    """A clip of a talking person with its ground truth.
 
     `portrait` (3, size, size) uint8: a still of the same person in the same light, mostly with a closed mouth.
-    `frames` (n, 3, size, size) uint8. `clean_portrait` and `clean_frames`: the same before any defect of the moderate
-    pool. `parts` (n, size, size) uint8: what a pixel shows (`mesh.Part`), before any style. `waveform` (samples,)
-    float32 mono 16 kHz, exactly n / fps seconds, comes `av_offset` frames late; `phonemes` are in step with the
-    frames. `truth` has a row a frame: `openness`, `width`, `rounding` (n,) of the mouth in 0..1, `units` (n, 52),
-    `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians, and in pixels `landmarks` (n, 68, 2), `mouth_box`,
-    `eyes_box`, `face_box`, `hair_box` (n, 4). `degradations` name the defects of picture and sound with their
-    strengths; `style` is one of `styles.STYLES`.
+    `frames` (n, 3, size, size) uint8. `clean_portrait` and `clean_frames`: the same without the defects of the moderate
+    pool. `parts` (n, size, size) uint8: the `mesh.Part` that each pixel shows, before styling. `waveform` (samples,)
+    float32 mono 16 kHz lasts exactly n / fps seconds and is `av_offset` frames late (early if negative); `phonemes` are
+    in sync with the frames. `truth` has one row per frame: `openness`, `width`, `rounding` (n,) of the mouth in 0..1,
+    `units` (n, 52), `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians, and in pixels `landmarks` (n, 68, 2),
+    `mouth_box`, `eyes_box`, `face_box`, `hair_box` (n, 4). `degradations` lists the defects of picture and sound with
+    their strengths; `style` is one of `styles.STYLES`.
     """
 
     portrait: torch.Tensor
@@ -61,14 +61,14 @@ class AvatarClip:
 
 
 def _on_the_face(scene: Scene, motion: Motion, size: int, rng: np.random.Generator) -> Camera:
-    """The scene's camera moved and zoomed until the still's face lies about as `face.region` cuts portraits."""
+    """Move and zoom the scene's camera so that the portrait's face is framed about as by the crop of `face.region`."""
     camera = scene.camera
     posed = scene.head.pose(
         motion.units[0], float(motion.yaw[0]), float(motion.pitch[0]), float(motion.roll[0]), gaze=tuple(motion.gaze[0])
     )
     share = rng.uniform(0.85, 1.2) / (1 + 2 * MARGIN)
     aim = size / 2 + rng.normal(0, 0.03, 2) * size
-    for _ in range(3):  # perspective changes a little as the camera moves
+    for _ in range(3):  # repeated, because perspective changes slightly as the camera moves
         left, top, right, bottom = boxes(landmarks(posed, camera, size))["face"]
         right_of, up = camera.view()[:2, :3]
         pixels = np.array([(left + right) / 2, (top + bottom) / 2]) - size / 2
@@ -81,21 +81,23 @@ def _on_the_face(scene: Scene, motion: Motion, size: int, rng: np.random.Generat
 
 
 def _others(rng: np.random.Generator, samples: int) -> list[np.ndarray]:
-    """Voices of some who talk at the same time."""
+    """Waveforms (samples,) of one to three other people who talk at the same time."""
     voices = [sample_voice(rng, rng.uniform(0.2, 0.8), rng.random(), ("espeak",)) for _ in range(rng.integers(1, 4))]
     return [talk(samples / SAMPLE_RATE, voice, rng).waveform for voice in voices]
 
 
 @dataclass
 class Utterance:
-    """What is heard of a clip, `waveform` (samples,) float32 mono 16 kHz, and `performance`, in step with it."""
+    """The sound of a clip, `waveform` (samples,) float32 mono 16 kHz, and the `performance` in sync with it."""
 
     waveform: np.ndarray
     performance: Performance
 
 
 def utter(seed: int, pool: Pool = "high", seconds: float = 4.0, *, fps: float = 25.0) -> Utterance:
-    """The clip of `seed` without its pictures, at a tenth of the cost; of the moderate pool, its sound is in step.
+    """Sound and motion of the clip of `seed` without its pictures, at a tenth of the cost.
+
+    Unlike in `sample`, the sound of the moderate pool is in sync.
 
     Raises:
         FadaError: an unknown pool, no frames, or espeak-ng is needed but missing.
@@ -105,7 +107,7 @@ def utter(seed: int, pool: Pool = "high", seconds: float = 4.0, *, fps: float = 
 
 
 def _recorded(waveform: np.ndarray, seed: int, pool: Pool) -> tuple[np.ndarray, list[str]]:
-    """The speech of the clip of `seed` as it was recorded, and the defects of the recording."""
+    """Speech `waveform` of the clip of `seed` with the defects of a recording, and the names of these defects."""
     others = _others(generator(seed, pool, "others"), len(waveform)) if pool == "moderate" else None
     return sound.record(waveform, pool, generator(seed, pool, "recording"), others)
 
@@ -123,18 +125,19 @@ def sample(
     style: str | None = None,
     framing: Framing = "any",
 ) -> AvatarClip:
-    """The clip of `seed`: the same on one machine every time.
+    """Render the clip of `seed`. The same arguments give the same clip on the same machine.
 
     Args:
-        pool: high is clean photographs; moderate has all styles, wilder light and cameras, defects, sound out of step.
+        pool: high has clean photographs; moderate has all styles, harsher light and cameras, defects, and sound out of
+            sync.
         size: side of the picture in pixels, at least 16.
-        person_seed: whose face, hair and clothes; default `seed`.
-        words_seed: what is said, and how the mouth moves; default `seed`. Clips that differ in it alone have the same
-            person, light, expression and head movement, and other words.
-        speech: is spoken instead, cut or padded with silence to `seconds`.
-        style: one of `styles.STYLES`; default a photograph in the high pool, any in the moderate one.
-        framing: "any" is a photographer's, from a tight face to a bust; "face" the square that a model is given, with
-            the face in its middle.
+        person_seed: seed of face, hair and clothes; default `seed`.
+        words_seed: seed of the words and the mouth movement; default `seed`. Clips that differ only in it share the
+            person, the light, the expression and the head movement.
+        speech: used in place of synthetic speech; cut or padded with silence to `seconds`.
+        style: one of `styles.STYLES`; default a photograph in the high pool, any style in the moderate one.
+        framing: "any" is between a tight face and a bust; "face" is the square crop that a model is given, with the
+            face in its centre.
 
     Raises:
         FadaError: an unknown pool, style or framing, no frames, too small a size, or espeak-ng is needed but missing.
@@ -152,7 +155,7 @@ def sample(
     style = styles.sample_style(rng("style"), pool) if style is None else style
     if style in FIGURES:
         person = replace(person, skin=polished(person.skin))
-    elif style in styles.STATUES:  # nobody carves a hand before the mouth, which hides what a model is to learn
+    elif style in styles.STATUES:  # statues have no mask, and no hand in front of the mouth
         person = replace(person, wardrobe=replace(person.wardrobe, mask=False, prop=""))
     scene = make_scene(person, rng("scene"), pool, size, style)
     if framing == "face":

@@ -1,4 +1,4 @@
-"""Lines of the face as height maps: those of a smile, raised brows and a frown, and those that age leaves."""
+"""Facial lines as height maps: of a smile, raised brows and a frown, and the permanent ones of age."""
 
 import numba
 import numpy as np
@@ -6,8 +6,8 @@ import numpy as np
 from .noise import smooth_noise
 from .surface import Surface, ramp
 
-# Lines as front views (x, y) in decimetres on the base head, drawn on both sides of the face; then their half width in
-# decimetres and their depth in millimetres. The numbers are our choice, read off the base head.
+# Each line: its points (x, y) in decimetres on the base head seen from the front, its half width in decimetres, and its
+# depth in millimetres. Lines are drawn on both sides of the face. The numbers are our choice, read off the base head.
 SMILE = (
     (((0.185, 6.93), (0.235, 6.86), (0.285, 6.76), (0.325, 6.65), (0.345, 6.55)), 0.018, 0.95),  # nasolabial fold
     (((0.36, 6.72), (0.385, 6.62), (0.375, 6.52)), 0.012, 0.3),  # dimple beside the mouth
@@ -35,7 +35,7 @@ AGE = (
 
 @numba.njit(cache=True, nogil=True)
 def _furrow(points: np.ndarray, line: np.ndarray, width: float, depth: float, out: np.ndarray) -> None:
-    """Adds to `out` (n,) a furrow along `line` (k, 2), tapered at its ends, with the skin heaped up on its edges."""
+    """Add to `out` (n,) a furrow along `line` (k, 2), tapered at its ends and with raised edges."""
     reach = 4 * width
     x0, x1 = line[:, 0].min() - reach, line[:, 0].max() + reach
     y0, y1 = line[:, 1].min() - reach, line[:, 1].max() + reach
@@ -67,7 +67,7 @@ def _draw(points: np.ndarray, lines: tuple, rng: np.random.Generator) -> np.ndar
 
 
 def _forehead(rng: np.random.Generator) -> tuple:
-    """Three to five lines across the forehead, as in SMILE."""
+    """Three to five lines across the forehead, in the format of SMILE."""
     lines, y, step = [], rng.uniform(7.53, 7.58), rng.uniform(0.06, 0.09)
     for _ in range(int(rng.integers(3, 6))):
         x, bow = np.linspace(0, rng.uniform(0.3, 0.46), 7), rng.uniform(-0.03, 0.03)
@@ -78,9 +78,10 @@ def _forehead(rng: np.random.Generator) -> tuple:
 
 
 def creases(canvas: Surface, wrinkles: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Height maps in millimetres, below 0 in a furrow: (n, 3) of smile, raised brows and frown, and (n,) that stays.
+    """Height maps in millimetres, negative in a furrow: (n, 3) of smile, raised brows and frown, and (n,) permanent.
 
-    `wrinkles` 0..1 is what age has left. A smooth face still folds when it moves."""
+    `wrinkles` 0..1: depth of the permanent lines. At 0 the face still creases when it moves.
+    """
     warp = np.stack([smooth_noise(canvas.points, 5, rng, 2), smooth_noise(canvas.points, 5, rng, 2)], 1) * 0.012
     points = np.stack([np.abs(canvas.points[:, 0] + warp[:, 0]), canvas.points[:, 1] + warp[:, 1]], 1)
     front = ramp(0.75, 1.0, canvas.points[:, 2])
@@ -91,7 +92,7 @@ def creases(canvas: Surface, wrinkles: float, rng: np.random.Generator) -> tuple
     moving = np.stack([smile, brows * (0.4 + wrinkles), frown], 1) * vigour
     worn = _draw(points, AGE, rng) * ramp(0.35, 0.7, canvas.points[:, 2])
     static = wrinkles * (0.75 * smile + 0.6 * rng.uniform(0.3, 1) * brows + 0.6 * rng.uniform(0.2, 1) * frown + worn)
-    # A net of fine lines where the skin is thin: about the eyes, on the cheeks and the neck.
+    # A net of fine lines over the whole skin but the lips.
     net = smooth_noise(canvas.points, (34, 14, 20), rng, 2) + smooth_noise(canvas.points, (15, 36, 20), rng, 2)
     static += 0.12 * wrinkles**2 * net * (1 - canvas.lips)
     return moving.astype(np.float32), static.astype(np.float32)

@@ -1,5 +1,5 @@
-"""The visual defects of the moderate pool, as the paper names them for footage from the internet: darkness, blur, low
-resolution, noise, compression."""
+"""Visual defects of the moderate pool, those that the paper names for internet footage: darkness, blur, low resolution,
+noise, compression."""
 
 import io
 
@@ -10,24 +10,24 @@ from PIL import Image
 
 from . import filters
 
-VISUAL = ("dark", "blur", "lowres", "noise", "compressed")  # in the order in which footage suffers them
+VISUAL = ("dark", "blur", "lowres", "noise", "compressed")  # in the order in which they occur in footage
 
 
 def darken(frames: torch.Tensor, amount: float) -> torch.Tensor:
-    """(n, 3, h, w) uint8 seen in `amount` (0..1) of darkness."""
+    """Darken (n, 3, h, w) uint8 by `amount` 0..1."""
     table = ((torch.arange(256) / 255) ** (1 + 0.6 * amount) * (1 - 0.4 * amount) * 255).round().to(torch.uint8)
     return table[frames.long()]
 
 
 def blur(frames: torch.Tensor, sigma: float) -> torch.Tensor:
-    """(n, 3, h, w) uint8 out of focus: Gaussian blur with `sigma` in pixels."""
+    """Gaussian blur of (n, 3, h, w) uint8 with `sigma` in pixels."""
     pictures = np.ascontiguousarray(frames.movedim(1, -1).numpy())
     blurred = [filters.blur(picture.astype(np.float32), sigma) for picture in pictures]
     return torch.from_numpy(np.stack(blurred)).round().clamp(0, 255).to(torch.uint8).movedim(-1, 1).contiguous()
 
 
 def shrink(frames: torch.Tensor, factor: float) -> torch.Tensor:
-    """Made `factor` (1..) times smaller and enlarged to the old size again."""
+    """Shrink (n, 3, h, w) uint8 by `factor` (1 or more) and enlarge it back to its size."""
     height, width = frames.shape[-2:]
     small = (max(8, round(height / factor)), max(8, round(width / factor)))
     little = F.interpolate(frames.float(), size=small, mode="bilinear", antialias=True)
@@ -36,13 +36,13 @@ def shrink(frames: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def grain(frames: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
-    """Sensor noise of deviation `amount` (0..1 of the range)."""
+    """Add Gaussian noise of standard deviation `amount`, 0..1 of the range, to (n, 3, h, w) uint8."""
     noise = torch.randn(frames.shape, generator=generator) * (amount * 255)
     return (frames + noise).round().clamp(0, 255).to(torch.uint8)
 
 
 def compress(frames: torch.Tensor, quality: int) -> torch.Tensor:
-    """Each frame through JPEG of `quality` (1..95)."""
+    """Compress each frame of (n, 3, h, w) uint8 as a JPEG of `quality` 1..95."""
     result = torch.empty_like(frames)
     for index, frame in enumerate(frames):
         buffer = io.BytesIO()
@@ -52,7 +52,7 @@ def compress(frames: torch.Tensor, quality: int) -> torch.Tensor:
 
 
 def suffer(frames: torch.Tensor, name: str, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """The defect `name`, one of VISUAL, of `strength` 0..1 on frames (n, 3, h, w) uint8."""
+    """Apply the defect `name`, one of VISUAL, with `strength` 0..1 to frames (n, 3, h, w) uint8."""
     match name:
         case "dark":
             return darken(frames, strength)
@@ -68,7 +68,7 @@ def suffer(frames: torch.Tensor, name: str, strength: float, generator: torch.Ge
 
 
 def degrade(frames: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
-    """One to three random defects on frames (n, 3, h, w) uint8; the second result says which, with their strength."""
+    """Apply one to three random defects to frames (n, 3, h, w) uint8; also returns their names with their strengths."""
     done = []
     count = 1 + int(torch.randint(3, (), generator=generator))
     chosen = torch.randperm(len(VISUAL), generator=generator)[:count].tolist()

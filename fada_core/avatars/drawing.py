@@ -1,5 +1,8 @@
-"""Drawn pictures: pencil, ink, comic and anime. Lines come from the borders of parts and from the darker side of tones;
-paper, hatching and thresholds are fixed for a clip, so that nothing but the person moves."""
+"""Drawing styles: pencil, ink, comic and anime. Lines follow the borders of parts and the dark side of edges in tone.
+Paper, hatching and thresholds are fixed for a clip, so that only the person moves.
+
+Each style is a class: its constructor takes the clip's first frame, and `frame` draws one frame (h, w, 3) float32, sRGB
+0..1, with its `parts` (h, w) uint8."""
 
 import math
 
@@ -15,9 +18,10 @@ FACE = (Part.SKIN, Part.LIPS, Part.EYES)
 
 
 class Levels:
-    """Tones of the figure from black 0 to white 1, by its 3rd and 97th percentile in the first frame.
+    """Scales tones so that the 3rd and 97th percentiles of the figure in the first frame become 0 and 1.
 
-    A dark face is lifted, as one draws it: its middle is not below `face`, so that eyes and mouth can be seen."""
+    A gamma brightens a dark face until its median is about `face` (0: no gamma), so that eyes and mouth stay visible.
+    """
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, face: float = 0.0):
         tone = luminance(picture)
@@ -36,7 +40,7 @@ class Levels:
 
 
 class Pencil:
-    """Graphite or coloured pencils on paper with a tooth: soft hatching for tone, lines for form."""
+    """Graphite or coloured pencils on rough paper: soft hatching for tone, lines for form."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
@@ -68,7 +72,7 @@ class Pencil:
         dark = 1 - self.levels(soft)
         place = np.where(parts == Part.BACKGROUND, self.background * self.fade, 1).astype(np.float32)
         dark = dark * place * self.strength
-        # Graphite fills the tooth of the paper from its peaks: a stroke is there where the tone passes the field.
+        # Graphite colours the peaks of rough paper first: a stroke appears where the tone exceeds the hatching field.
         cover = np.clip((1.2 * dark - self.hatch * 0.7) * 1.3 + 0.25, 0, 1) * np.minimum(dark * 2.2, 1)
         cover = 0.6 * cover + 0.4 * np.clip((dark - 0.35 - self.cross * 0.5) * 1.8, 0, 1) + 0.18 * dark
         edges = difference_lines(tone, 0.8 * self.unit, 9.0) * place
@@ -85,7 +89,7 @@ class Pencil:
 
 
 class Ink:
-    """Pen and ink: black lines and solid blacks; tones by lines that swell, crossed in the shadows."""
+    """Pen and ink: black lines and solid blacks; hatching of varying width for tone, cross-hatched in the shadows."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
@@ -126,7 +130,7 @@ class Ink:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _posterise(flat, picture, fine, levels, steps, saturation, dots, paper, out) -> None:
-    """Colours (h, w, 3) in `steps` tones between `levels` (low, high), with `dots` (h, w) 0..1 in the shadows."""
+    """Reduce colours (h, w, 3) to `steps` tones between `levels` (low, high), with `dots` (h, w) 0..1 in shadows."""
     h, w, _ = flat.shape
     low, span = levels[0], levels[1] - levels[0]
     for y in range(h):
@@ -154,7 +158,10 @@ def _posterise(flat, picture, fine, levels, steps, saturation, dots, paper, out)
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _cel(flat, picture, fine, parts, border, lit, shade, color, out) -> None:
-    """Each part's colour in full light (h, w, 3), times `shade` (3,) below its `border`; the `fine` area as it is."""
+    """Give each part its colour in full light, times `shade` (3,) where it is darker than its `border`.
+
+    The `fine` area (h, w) 0..1 keeps the picture.
+    """
     h, w, _ = flat.shape
     one, none = np.float32(1), np.float32(0)
     for y in range(h):
@@ -181,7 +188,7 @@ def _cel(flat, picture, fine, parts, border, lit, shade, color, out) -> None:
 
 
 class Comic:
-    """Flat bright colours in a few tones, black lines, a screen of dots in the shadows."""
+    """Flat bright colours in a few tones, black lines, often with halftone dots in the shadows."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
@@ -212,13 +219,13 @@ class Comic:
 
 
 class Anime:
-    """Cel shading: each part in one clear colour and its shade, thin coloured lines, bright eyes."""
+    """Cel shading: each part in a clear colour and a darker shade of it, with thin coloured lines."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
         self.unit = size / 256
         tone = luminance(blur(picture, 1.5 * self.unit))
-        # Border between light and shade and the light's tone, one of each for every part.
+        # For each part: the tone at the border between light and shade, and the tone of full light.
         self.border, self.lit = np.full(len(Part), 0.5, np.float32), np.full(len(Part), 0.7, np.float32)
         for part in np.unique(parts):
             values = tone[parts == part]

@@ -1,4 +1,4 @@
-"""The espeak-ng library through ctypes: many languages, many voices, and the time of every phoneme."""
+"""espeak-ng through ctypes: speech in many languages and voices, with the time of every phoneme."""
 
 import _ctypes
 import contextlib
@@ -12,7 +12,7 @@ import soxr
 from ..errors import FadaError
 from .phones import SAMPLE_RATE, VOICELESS_STOPS, Phoneme
 
-#: Variants of the speaker that sound like a woman, like a man.
+#: Voice variants that sound female and male.
 FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "Alicia", "anika", "steph", "belinda", "linda")
 MALE = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Andy", "adam", "david", "Michael", "Lee", "edward", "pablo"),
@@ -48,10 +48,10 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @contextlib.contextmanager
 def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
-    """A freshly loaded espeak-ng and its sample rate.
+    """A freshly loaded espeak-ng and its sample rate. Raises `FadaError` where it is missing or does not start.
 
-    The library carries hidden state from one utterance to the next, which even `espeak_Terminate` leaves behind; only
-    unloading it makes the same text sound the same, sample by sample. That costs some 10 ms.
+    The library keeps hidden state from one utterance to the next, even through `espeak_Terminate`. The same text gives
+    the same samples only if the library is unloaded in between, which costs some 10 ms.
     """
     try:
         import espeakng_loader
@@ -72,7 +72,10 @@ def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
 
 
 def _with_closures(phonemes: list[Phoneme], audio: np.ndarray) -> list[Phoneme]:
-    """espeak-ng dates p, t and k at their burst: their closure, which is silent, moves over from the sound before."""
+    """Extend p, t and k by their closures.
+
+    espeak-ng places their start at the burst and counts the silent closure before it as part of the previous sound.
+    """
     step = SAMPLE_RATE // 200
     frames = audio[: len(audio) // step * step].reshape(-1, step)
     levels = np.sqrt((frames**2).mean(1)) if len(frames) else np.zeros(1)
@@ -101,8 +104,8 @@ def speak(
 ) -> tuple[np.ndarray, list[Phoneme]]:
     """Speak `text` with `voice`, a language code with a variant such as en-us+f3.
 
-    `rate`, `pitch` and `liveliness` (the range of the pitch) are multiples of the voice's own. Returns the waveform
-    (samples,) float32 at 16 kHz and its phonemes. espeak-ng keeps one global state in a process: call this from one
+    `rate`, `pitch` and `liveliness` (range of the pitch) are multiples of the voice's own. Returns the waveform
+    (samples,) float32 at 16 kHz and its phonemes. espeak-ng has one global state in a process: call this from one
     thread at a time. Raises `FadaError` where espeak-ng is missing or does not know the voice.
     """
     blocks: list[np.ndarray] = []

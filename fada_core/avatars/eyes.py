@@ -1,7 +1,7 @@
-"""Eyes: what is drawn of somebody's eyes, and the texture of an eyeball with iris, pupil, sclera and veins.
+"""Random traits of eyes, and the texture of an eyeball with iris, pupil, sclera and veins.
 
-The texture is a view along the axis of the eye: its middle is the pupil's, and the distance from the middle is the
-angle from the axis, half a side for `REACH`. A point in the direction d of the eye is at `eye_uv(d)`.
+The texture is a view along the axis of the eye. Its centre is the centre of the pupil, and the distance from it is
+proportional to the angle from the axis, with `REACH` at half a side. `eye_uv` maps directions to texture coordinates.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from .surface import ramp
 Color = tuple[float, float, float]  # linear RGB
 
 REACH = np.pi / 2  # angle from the axis at the edge of the texture
-IRIS = np.radians(23.5)  # angle of the edge of the iris on MakeHuman's large eyeball, as in `organs`
+IRIS = np.radians(23.5)  # angle from the axis at the edge of the iris on MakeHuman's large eyeball, as in `organs`
 
-# Irises (outer zone, sRGB; zone about the pupil, sRGB) and how common they are with African, Asian, European ancestry:
-# our estimate.
+# Irises: outer zone and zone around the pupil in sRGB, and relative frequencies (our estimate) with African, Asian and
+# European ancestry.
 IRISES = (
     ((44, 26, 17), (58, 34, 20), (70, 62, 5)),
     ((72, 44, 26), (98, 58, 30), (26, 32, 24)),
@@ -33,7 +33,7 @@ IRISES = (
 
 @dataclass(frozen=True)
 class EyeTraits:
-    """`iris` outer and `inner` colour; `pupil` radius as a share of the iris; the rest 0..1."""
+    """Looks of eyes. `iris` (outer) and `inner` colours; `pupil`: radius relative to the iris; the others 0..1."""
 
     iris: Color
     inner: Color
@@ -45,7 +45,10 @@ class EyeTraits:
 
 
 def sample_eye_traits(rng: np.random.Generator, age: float, ancestry: np.ndarray, pool: str) -> EyeTraits:
-    """`age` 0..1 (5 .. 85 years), `ancestry` (3,) shares African, Asian, European; redder eyes in the moderate pool."""
+    """Random eyes. `age` 0..1 (5 .. 85 years); `ancestry` (3,): African, Asian and European shares.
+
+    Eyes of the moderate pool are redder.
+    """
     chance = np.array([row[2] for row in IRISES]) @ np.asarray(ancestry, float)
     outer, inner, _ = IRISES[rng.choice(len(IRISES), p=chance / chance.sum())]
     tint = rng.normal(0, 0.06) + rng.normal(0, 0.02, 3)
@@ -61,7 +64,7 @@ def sample_eye_traits(rng: np.random.Generator, age: float, ancestry: np.ndarray
 
 
 def eye_uv(directions: np.ndarray) -> np.ndarray:
-    """Texture coordinates (n, 2) of unit `directions` (n, 3) from the eye's centre, whose axis is (0, 0, 1)."""
+    """Texture coordinates (n, 2) of unit `directions` (n, 3) from the centre of an eye whose axis is (0, 0, 1)."""
     x, y, z = np.asarray(directions, np.float32).T
     angle = np.arccos(np.clip(z, -1, 1))
     radius = np.minimum(angle / REACH, 1) * 0.5 / np.maximum(np.hypot(x, y), 1e-6)
@@ -69,7 +72,7 @@ def eye_uv(directions: np.ndarray) -> np.ndarray:
 
 
 def eye_texture(traits: EyeTraits, rng: np.random.Generator, size: int = 256) -> np.ndarray:
-    """The eyeball (size, size, 3) uint8 sRGB, row 0 at the top."""
+    """Texture of the eyeball (size, size, 3) uint8 sRGB, row 0 at the top."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
     x, y = (x + 0.5) / size * 2 - 1, 1 - (y + 0.5) / size * 2
     angle, turn = (np.hypot(x, y) * REACH).ravel(), np.arctan2(y, x).ravel()
@@ -77,7 +80,7 @@ def eye_texture(traits: EyeTraits, rng: np.random.Generator, size: int = 256) ->
     flat = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], 1)
     round_ = np.stack([np.cos(turn), np.sin(turn), 0.22 * radius], 1)
 
-    # Sclera: not white, redder and veined away from the iris, shaded under the lids.
+    # Sclera: off-white, redder and veined away from the iris, shaded under the lids.
     wide = ramp(1.0, 3.0, radius)
     sclera = to_linear(np.array([231, 225, 219]) / 255) * np.ones((x.size, 1), np.float32)
     sclera *= 1 + 0.04 * smooth_noise(flat, 5, rng, 3)[:, None]
@@ -90,14 +93,14 @@ def eye_texture(traits: EyeTraits, rng: np.random.Generator, size: int = 256) ->
     sclera *= np.exp(-blood[:, None] * np.array([0.1, 0.55, 0.5], np.float32))
     sclera *= (1 - 0.3 * ramp(1.4, 3.6, radius) - 0.12 * ramp(0.05, 0.5, y.ravel()))[:, None]
 
-    # Iris: radial fibres, a lighter or warmer zone about the pupil with a ragged border, a dark rim.
+    # Iris: radial fibres, a lighter or warmer zone around the pupil with a ragged border, a dark rim.
     fibres = smooth_noise(round_, 9, rng, 2) + 0.8 * smooth_noise(round_, 22, rng, 2)
     border = 0.5 + 0.5 * (traits.pupil - 0.35) + 0.12 * smooth_noise(round_ * [1, 1, 0], 6, rng, 2)
     zone = ramp(0.08, -0.08, radius - border)[:, None]
     iris = np.asarray(traits.iris) * (1 - zone) + np.asarray(traits.inner) * zone
     iris = iris * np.exp(traits.fibres * 0.75 * fibres - 0.25 * np.exp(-(((radius - border) / 0.05) ** 2)))[:, None]
     iris *= (1 - (0.35 + 0.5 * traits.ring) * ramp(0.74, 0.98, radius))[:, None]
-    iris *= (1 - 0.35 * ramp(0.1, 0.9, y.ravel() / np.float32(IRIS / REACH)))[:, None]  # the upper lid's shadow
+    iris *= (1 - 0.35 * ramp(0.1, 0.9, y.ravel() / np.float32(IRIS / REACH)))[:, None]  # shadow of the upper lid
     pupil = ramp(0.04, -0.04, radius - traits.pupil)[:, None]
     iris = iris * (1 - pupil) + 0.004 * pupil
     edge = ramp(1.07, 0.95, radius)[:, None]

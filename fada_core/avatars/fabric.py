@@ -1,4 +1,4 @@
-"""Pictures of cloth: plain weave, knit, stripes, checks and dots, all of which repeat."""
+"""Tileable textures of cloth: plain weave, jersey and knit, with stripes, checks, dots or melange."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ PATTERNS = ("plain", "stripes", "checks", "dots", "melange")
 
 
 def weave(kind: str, pattern: str, colors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(SIZE, SIZE, 3) uint8. `kind`: woven, jersey or knit; `pattern`: of PATTERNS; `colors` (2, 3) linear."""
+    """Texture (SIZE, SIZE, 3) uint8. `kind`: woven, jersey, knit; `pattern`: of PATTERNS; `colors` (2, 3) linear."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     base = np.broadcast_to(colors[0], (SIZE, SIZE, 3)).astype(np.float32)
     soft = np.zeros((SIZE, SIZE))

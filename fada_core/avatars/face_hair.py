@@ -1,4 +1,4 @@
-"""Brows along the ridge and lashes on the lids, glued to the base vertices; and the traits of all hair of the face."""
+"""Eyebrows and eyelashes, attached to the base vertices, and the traits of all facial hair."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +10,7 @@ from .glue import draw, glued, grid, project_front, tints
 from .mesh import Mesh, Part
 from .scalp import Skull, smooth, unit
 
-# The brow on the left of the base mesh, from its inner to its outer end: x, y of its middle, half its height. In dm.
+# The left brow of the base mesh from its inner to its outer end: x and y of its centre line, half its height, in dm.
 BROW = np.array(
     [
         (0.105, 7.462, 0.026), (0.17, 7.482, 0.040), (0.25, 7.496, 0.043), (0.33, 7.514, 0.040), (0.41, 7.522, 0.033),
@@ -23,10 +23,10 @@ KINDS = ("", "moustache", "handlebar", "goatee", "chin", "short", "full", "long"
 
 @dataclass(frozen=True)
 class FaceHairTraits:
-    """`color` (3,) linear is of all of it; `grey` 0..1, of the brows.
+    """Brows, lashes and beard. `color` (3,) linear is shared by all; `grey`: share 0..1 of grey hair in the brows.
 
-    `brow_height` in dm moves brows up, `brow_thick` 1 is average, `brow_arch` -1..1, `brow_dense` 0..1. `lash_length` 1
-    is average, `lash_dark` 0..1. `beard`: of `KINDS`; `beard_length` 0..1; `beard_grey` 0..1.
+    `brow_height` in dm raises the brows; `brow_thick` and `lash_length`: 1 is average; `brow_arch` -1..1; `brow_dense`,
+    `lash_dark`, `beard_length` and `beard_grey` 0..1; `beard`: one of `KINDS`.
     """
 
     color: tuple[float, float, float] = (0.04, 0.023, 0.014)
@@ -43,7 +43,7 @@ class FaceHairTraits:
 
 
 def brows(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> list[Mesh]:
-    """Two ribbons of painted hairs: upright at the inner end, lying down towards the outer one."""
+    """Two ribbons of painted hairs, which stand upright at the inner end and lie flat towards the outer end."""
     out = []
     color = np.array(traits.color, np.float32) * 0.8
     columns, rows, h, w = 15, 4, 28, 96
@@ -101,8 +101,10 @@ def brows(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
 
 @cache
 def _lash_grid(name: str) -> tuple[np.ndarray, int]:
-    """Base vertices of a patch of lashes as a grid, vertex = column * 5 + row, from the inner eye on and from the lid
-    outwards; and the number of columns."""
+    """Base vertices of a patch of lashes in grid order, and the number of columns.
+
+    Vertex column * 5 + row; columns run from the inner corner of the eye, rows from the lid outwards.
+    """
     patch = assets.load().helpers[name]
     count = len(patch.base)
     near = np.full((count, count), 99)
@@ -127,7 +129,7 @@ def _lash_grid(name: str) -> tuple[np.ndarray, int]:
 
 
 def lashes(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> list[Mesh]:
-    """Lashes on the helper geometry, which follows the lids; longer ones reach beyond its edge."""
+    """Lashes on the helper geometry, which follows the lids; its outer edge is extended for longer lashes."""
     out = []
     color = np.array(traits.color, np.float32) * (1 - 0.9 * traits.lash_dark)
     for upper, name in ((True, "upper"), (False, "lower")):
@@ -152,7 +154,7 @@ def lashes(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> li
             end = start + np.stack([spread, reach], 1)
             bend = start + np.stack([0.25 * spread, 0.6 * reach], 1)
             texture = draw((h, w), start, bend, end, np.full(count, 1.6 if upper else 0.9), tints(color, 0, count, rng))
-            if upper:  # the line that the roots make
+            if upper:  # the dark line along the roots
                 texture[4:7, 3 : w - 3, 3] = np.maximum(texture[4:7, 3 : w - 3, 3], 150)
             away = np.gradient(points.reshape(columns, 5, 3), axis=1).reshape(-1, 3)
             out.append(

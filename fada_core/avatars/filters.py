@@ -1,6 +1,6 @@
-"""Filters of single pictures for the styles, each a millisecond or less at 256 pixels: blur, Kuwahara, edges of parts.
+"""Image filters for the styles (blur, Kuwahara, lines, paper), each about a millisecond for a picture of 256 pixels.
 
-Pictures are C-contiguous float32 (h, w, c), sRGB 0..1. Beyond the border the edge pixels go on.
+Pictures are C-contiguous float32 (h, w, c), sRGB 0..1. Edge pixels are repeated beyond the border.
 """
 
 import math
@@ -42,7 +42,7 @@ def _convolve(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of (h, w) or (h, w, c) float32 with `sigma` in pixels."""
+    """Gaussian blur of (h, w) or (h, w, c) float32 with `sigma` in pixels; none if `sigma` is below 0.2."""
     if sigma < 0.2:
         return picture
     r = max(1, math.ceil(2.2 * sigma))
@@ -53,7 +53,7 @@ def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _box(planes: np.ndarray, n: int) -> np.ndarray:
-    """Sums over the n x n pixels that begin n // 2 up and left of each, of (h, w, c)."""
+    """Sums of `planes` (h, w, c) over the n x n pixels that begin n // 2 above and left of each pixel."""
     h, w, c = planes.shape
     before, after = n // 2, n - n // 2
     half = np.empty_like(planes)
@@ -89,7 +89,7 @@ def _kuwahara(picture: np.ndarray, n: int, sharpness: float) -> np.ndarray:
             r, g, b = picture[y, x, 0], picture[y, x, 1], picture[y, x, 2]
             planes[y, x, 0], planes[y, x, 1], planes[y, x, 2] = r, g, b
             planes[y, x, 3] = r * r + g * g + b * b
-    votes = _box(planes, n)  # of each square: its mean colour times its weight, and its weight
+    votes = _box(planes, n)  # becomes, for each square: weight times mean colour, and weight
     area = np.float32(1.0 / (n * n))
     for y in range(h):
         for x in range(w):
@@ -100,7 +100,7 @@ def _kuwahara(picture: np.ndarray, n: int, sharpness: float) -> np.ndarray:
             q = q * q + np.float32(1e-12)
             votes[y, x, 0], votes[y, x, 1], votes[y, x, 2], votes[y, x, 3] = q * r, q * g, q * b, q
     result = np.empty_like(picture)
-    up, down = n // 2 - (n - 1), n // 2  # to the middles of the squares that end and begin in a pixel
+    up, down = n // 2 - (n - 1), n // 2  # offsets to the centres of the squares that end and begin at a pixel
     for y in range(h):
         top, bottom = votes[max(y + up, 0)], votes[min(y + down, h - 1)]
         for x in range(w):
@@ -112,13 +112,16 @@ def _kuwahara(picture: np.ndarray, n: int, sharpness: float) -> np.ndarray:
 
 
 def kuwahara(picture: np.ndarray, radius: int, sharpness: float = 3000) -> np.ndarray:
-    """Smooths (h, w, 3) into flat patches with sharp borders: of the four squares of side `radius` + 1 that meet in a
-    pixel those count that vary least (after Kuwahara et al. 1976, with soft weights)."""
+    """Smooth (h, w, 3) into flat patches with sharp borders (after Kuwahara et al. 1976, with soft weights).
+
+    Each pixel becomes a weighted mean of the four squares of side `radius` + 1 that meet at it. Squares of low variance
+    weigh most, the more so the higher `sharpness`.
+    """
     return _kuwahara(np.ascontiguousarray(picture), radius + 1, np.float32(sharpness))
 
 
 def luminance(picture: np.ndarray) -> np.ndarray:
-    """(h, w, 3) -> (h, w), of the coded values (Rec. 601)."""
+    """Luma (h, w) of (h, w, 3) sRGB (Rec. 601)."""
     return picture @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -140,9 +143,11 @@ def _part_lines(parts: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def part_lines(parts: np.ndarray, table: np.ndarray, width: float) -> np.ndarray:
-    """Lines (h, w) 0..1 between `parts` (h, w) uint8, as strong as `table` (k, k) says, some `width` pixels wide.
+    """Lines (h, w) 0..1, some `width` pixels wide, along the borders of `parts` (h, w) uint8.
 
-    Hair is taken as one mass, so that single hairs get no outline."""
+    `table` (k, k): strength of the line between two parts. Hair is treated as one mass, so that single hairs get no
+    outline.
+    """
     hair, empty = parts == Part.HAIR, parts == Part.BACKGROUND
     near = blur(np.stack([hair, empty], 2).astype(np.float32), 2.0 * len(parts) / 256)
     thin = np.where(near[..., 1] > 0.1, np.uint8(Part.BACKGROUND), np.uint8(Part.SKIN))
@@ -153,13 +158,14 @@ def part_lines(parts: np.ndarray, table: np.ndarray, width: float) -> np.ndarray
 
 
 def difference_lines(tone: np.ndarray, sigma: float, gain: float, threshold: float = 0.012) -> np.ndarray:
-    """Lines (h, w) 0..1 where `tone` (h, w) is darker than about it: difference of Gaussians (Winnemoeller 2011)."""
+    """Lines (h, w) 0..1 where `tone` (h, w) is darker than its surroundings, by a difference of Gaussians (Winnemoeller
+    2011)."""
     dark = blur(tone, 1.6 * sigma) - blur(tone, sigma)
     return np.clip((dark - threshold) * gain, 0, 1)
 
 
 def streaks(size: int, angle: float, length: float, width: float, rng: np.random.Generator) -> np.ndarray:
-    """A field (size, size) 0..1, evenly distributed, of strokes `length` by `width` pixels at `angle` radians."""
+    """A field (size, size), uniformly distributed in 0..1, of strokes `length` by `width` pixels at `angle` radians."""
     n = int(size * 1.5) + 8
     noise = rng.standard_normal((n, n)).astype(np.float32)
     row = blur(noise, width)
@@ -177,7 +183,7 @@ def streaks(size: int, angle: float, length: float, width: float, rng: np.random
 
 
 def paper(size: int, grain: float, rng: np.random.Generator) -> np.ndarray:
-    """Tooth of paper or canvas (size, size) 0..1 with bumps of some `grain` pixels, evenly distributed."""
+    """Roughness of paper or canvas (size, size), uniformly distributed in 0..1, with bumps of some `grain` pixels."""
     field = blur(rng.standard_normal((size, size)).astype(np.float32), grain)
     field = field / field.std() + 0.5 * rng.standard_normal((size, size)).astype(np.float32)
     order = np.empty(size * size, np.float32)
@@ -186,7 +192,7 @@ def paper(size: int, grain: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def smooth_field(size: int, cells: float, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random field (size, size) with mean 0 and deviation 1 and `cells` bumps across."""
+    """A smooth random field (size, size) of mean 0 and standard deviation 1 with some `cells` bumps across."""
     sigma = size / cells / 2.5
     step = max(1, int(sigma / 2))
     n = size // step + 2

@@ -1,4 +1,7 @@
-"""CMU's flite, where its shared libraries are installed (Debian: apt-get install flite), with exact ends of phones."""
+"""CMU's flite through ctypes: English speech with the exact time of every phone.
+
+Its shared libraries have to be installed (Debian: apt-get install flite).
+"""
 
 import ctypes
 import sys
@@ -12,9 +15,9 @@ from .phones import ARPABET, SAMPLE_RATE, STRESS, VOWELS, Phoneme
 
 FEMALE = ("slt",)
 MALE = ("rms", "awb", "kal16")
-STRESSED = b"R:SylStructure.parent.stress"  # of the syllable that a phone is in
-FIXED = ("rms",)  # their pitch is a model's that takes no wishes
-#: Pitch of the voices' models in hertz: mean and deviation, measured on their own speech.
+STRESSED = b"R:SylStructure.parent.stress"  # feature path from a phone to the stress of its syllable
+FIXED = ("rms",)  # voices whose pitch cannot be set
+#: Mean and standard deviation of the voices' pitch in hertz, measured on their own speech.
 PITCH = {"slt": (170.0, 25.0), "awb": (133.0, 23.0), "kal16": (95.0, 11.0)}
 
 
@@ -34,7 +37,10 @@ class _Wave(ctypes.Structure):
 
 @cache
 def _load(name: str) -> ctypes.CDLL | None:
-    """lib`name`, or None where it is missing. Its symbols stay its own: pocketsphinx has others of the same names."""
+    """The shared library lib`name`, or None where it is missing.
+
+    It is loaded with local symbols, because pocketsphinx has symbols of the same names.
+    """
     suffix = ".1.dylib" if sys.platform == "darwin" else ".so.1"
     try:
         return ctypes.CDLL(f"lib{name}{suffix}")
@@ -102,7 +108,7 @@ def speak(
         raise FadaError(f"flite's voice {voice} keeps its pitch: give pitch the value of spectrum, and liveliness 1.")
     for feature, value in settings.items():
         library.flite_feat_set_float(speaker.contents.features, feature, value)
-    ctypes.CDLL(None).srand(0)  # the noise of its breath is the C library's
+    ctypes.CDLL(None).srand(0)  # flite's noise comes from the C library's rand()
     utterance = library.flite_synth_text(text.encode("ascii", "ignore"), speaker)
     try:
         wave = library.utt_wave(utterance).contents
