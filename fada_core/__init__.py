@@ -17,7 +17,7 @@ __all__ = ["FadaError", "Pipeline", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # The pipeline pulls in torch and the networks: seconds that `import fada_core` alone should not cost.
+    # The pipeline imports torch and the networks, which takes seconds; `import fada_core` alone should not.
     if name in ("Pipeline", "load"):
         from . import pipeline
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and files and folders that one process has for itself."""
+"""Atomic writes, and locks on files and folders that only one process may use."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from .errors import FadaError
 
 log = logging.getLogger("fada.files")
 
-LEFTOVER = ".partial"  #: how the folder ends that a file is written in; after a kill it stays
-DAY = 86400  #: seconds; nobody writes one file for that long
+LEFTOVER = ".partial"  #: suffix of the temporary folder that a file is written in; it remains if the process is killed
+DAY = 86400  #: seconds; longer than any single file takes to write
 
 
 @contextmanager
 def whole_file(path: Path, size: int = 0, *, shared: bool = False) -> Iterator[Path]:
-    """A path to write to; when the block ends well, what is there takes the place of `path`.
+    """Yield a temporary path to write to; when the block ends without an error, the file replaces `path`.
 
-    It lies in a folder of its own beside `path`, because libraries put files of their own names next to theirs.
+    The temporary path is in a folder of its own beside `path`, because some libraries write further files next to the
+    one that they were asked for.
 
     Args:
-        size: bytes that will be written, if that is known: a disk that is too small is noticed before.
-        shared: several processes, on several machines even, may write this file at the same time; the last one counts.
+        size: bytes that will be written, if known: a disk that is too full is then reported before writing.
+        shared: several processes, even on several machines, may write this file at the same time; the last one wins.
 
     Raises:
-        FadaError: there is no room, or the place cannot be written to.
+        FadaError: the disk is full, or `path` cannot be written.
     """
     mine = f".{socket.gethostname()[:40]}-{os.getpid()}" if shared else ""
     folder = path.with_name(f".{path.name}{mine}{LEFTOVER}")
@@ -49,7 +50,7 @@ def whole_file(path: Path, size: int = 0, *, shared: bool = False) -> Iterator[P
             )
         partial = folder / path.name
         yield partial
-        with partial.open("rb+") as file:  # or a power cut could leave the name without the content
+        with partial.open("rb+") as file:  # otherwise a power cut could leave the name without the content
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
@@ -63,12 +64,12 @@ def whole_file(path: Path, size: int = 0, *, shared: bool = False) -> Iterator[P
 
 @contextmanager
 def only_worker(folder: Path) -> Iterator[None]:
-    """Within, no other process works in `folder`, which is made; what killed ones left half-written is removed.
+    """Lock `folder` for this process, creating it if needed, and remove the temporary files of killed processes.
 
-    The system lets go of the lock however a process ends.
+    The operating system releases the lock however the process ends.
 
     Raises:
-        FadaError: another one works there, or the folder cannot be written to.
+        FadaError: another process holds the lock, or the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,10 +90,10 @@ def only_worker(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path, older: float = 0.0) -> int:
-    """Remove what killed processes left in `folder`; returns how many bytes.
+    """Remove the temporary folders of killed processes in `folder`; returns the number of bytes freed.
 
     Args:
-        older: than so many seconds; 0 where nobody else can be writing.
+        older: minimum age in seconds; 0 is safe only if no other process can be writing here.
     """
     latest = time.time() - older
     found = [path for path in folder.glob(f".*{LEFTOVER}") if path.is_dir() and path.stat().st_mtime <= latest]
@@ -103,16 +104,17 @@ def remove_leftovers(folder: Path, older: float = 0.0) -> int:
 
 
 def lock(file: IO[Any] | int) -> bool:
-    """Whether an open file could be locked for this process, which lasts until it is closed, however the process ends.
+    """Lock an open file, without waiting; returns whether that succeeded. Closing the file releases the lock.
 
-    Disks that know no locks count as free, and that is logged.
+    On a file system without locks this logs a warning and returns True.
     """
     number = file if isinstance(file, int) else file.fileno()
     try:
         if os.name == "nt":
             import msvcrt
 
-            os.lseek(number, 2**20, os.SEEK_SET)  # what is locked cannot be read, and the beginning says who holds it
+            # Locked bytes cannot be read by others, and the beginning of the file names the owner: lock a later byte.
+            os.lseek(number, 2**20, os.SEEK_SET)
             msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl

@@ -1,9 +1,9 @@
-"""One safetensors file <-> networks. Config, role and training facts are its metadata; nothing is ever unpickled.
+"""Checkpoints: one safetensors file <-> networks. Config and role are in its metadata; nothing is ever unpickled.
 
 Metadata entries: `fada.config` (JSON of ModelConfig), `fada.role` (teacher | student), `fada.steps` (default number of
 sampling steps), `fada.ref_cfg` and `fada.audio_cfg` (default scales), `fada.scale_ranges` (JSON, students),
-`fada.license`, `fada.source` (where converted weights come from), `fada.training` (JSON, free), and, where they are not
-inside, `fada.vae` and `fada.audio_encoder`: names of files or folders next to the checkpoint.
+`fada.license`, `fada.source` (origin of converted weights), `fada.training` (a JSON object of any content), and, if VAE
+or audio encoder are not in the file, `fada.vae` and `fada.audio_encoder`: names of files or folders next to it.
 """
 
 from __future__ import annotations
@@ -35,26 +35,30 @@ _SIDE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint says about itself, besides its config."""
+    """A checkpoint's metadata besides its config."""
 
     role: Literal["teacher", "student"]
     steps: int = 25
     ref_cfg: float = 2.0  #: the paper's default
     audio_cfg: float = 6.5  #: the paper's default
     scale_ranges: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 3.0), (1.0, 10.0))
-    """Students: lowest and highest ref_cfg, then audio_cfg, that the CFG tokens were trained with."""
+    """Students: the (lowest, highest) ref_cfg, then audio_cfg, that the CFG tokens were trained with."""
     license: str = "Apache-2.0"
-    source: str = ""  #: of converted weights: where they were published
+    source: str = ""  #: where converted weights were published
     training: dict[str, Any] = field(default_factory=dict)
 
 
 def shipped_models() -> dict[str, Path]:
-    """Models that come with the project, by name."""
+    """The models that come with the project: name -> path."""
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"), key=lambda path: path.stem)}
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """A shipped model's name or a path, as the path of an existing file."""
+    """The path of a checkpoint, given a shipped model's name or a path.
+
+    Raises:
+        FadaError: there is no such file.
+    """
     path = shipped_models().get(str(name_or_path), Path(name_or_path))
     try:
         found = path.is_file()
@@ -70,7 +74,14 @@ def resolve(name_or_path: str | Path) -> Path:
 def save_checkpoint(
     path: str | Path, networks: Networks, info: CheckpointInfo, dtype: torch.dtype | None = None
 ) -> None:
-    """Write all weights, autoencoder and audio encoder too, into one file, atomically; floats as `dtype` if given."""
+    """Write all weights, autoencoder and audio encoder included, into one file, atomically.
+
+    Args:
+        dtype: of floating-point weights in the file; default: as they are.
+
+    Raises:
+        FadaError: the disk is full, or `path` cannot be written.
+    """
     tensors = {
         name: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous().cpu()
         for name, value in networks.state_dict().items()
@@ -80,7 +91,7 @@ def save_checkpoint(
 
 
 def checkpoint_metadata(config: ModelConfig, info: CheckpointInfo) -> dict[str, str]:
-    """The metadata of a checkpoint that has everything inside."""
+    """The metadata of a checkpoint that contains VAE and audio encoder."""
     return {
         "fada.config": json.dumps(config.to_dict()),
         "fada.role": info.role,
@@ -95,7 +106,11 @@ def checkpoint_metadata(config: ModelConfig, info: CheckpointInfo) -> dict[str, 
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelConfig, CheckpointInfo]:
-    """Config and facts of a checkpoint, without its weights."""
+    """Read config and metadata of a checkpoint, without its weights.
+
+    Raises:
+        FadaError: there is no such file, it is not a FADA checkpoint, or its metadata are damaged.
+    """
     path = resolve(name_or_path)
     metadata = _open_metadata(path)
     return _config(path, metadata), _info(path, metadata)
@@ -109,13 +124,16 @@ def load_checkpoint(
     operations: Any = nn,
     folder: Path | None = None,
 ) -> tuple[Networks, CheckpointInfo]:
-    """Networks and facts of a checkpoint, on `device`, in `dtype` (default: as stored, half precision as float32).
+    """Load the networks and the metadata of a checkpoint.
 
     Args:
-        folder: where the networks are that the metadata names; default: where the checkpoint is.
+        device: of the networks.
+        dtype: of all networks but the audio encoder, which is float32; default float32.
+        operations: namespace of the layer classes to build the networks from, like `torch.nn`.
+        folder: where `fada.vae` and `fada.audio_encoder` of the metadata are; default: the checkpoint's folder.
 
     Raises:
-        FadaError: anything that is not a whole FADA checkpoint, naming the file, the key and what to do.
+        FadaError: the file is not a complete FADA checkpoint; the message names the file, the key and what to do.
     """
     path = resolve(name_or_path)
     metadata = _open_metadata(path)
@@ -136,13 +154,16 @@ def load_checkpoint(
     tensors = as_linear(tensors, wanted)
     _check(path, tensors, wanted)
     networks.load_state_dict({name: _cast(name, value, device, dtype) for name, value in tensors.items()}, assign=True)
-    # As the activations are: else every convolution would first reorder its weights, in every step.
+    # The activations are channels_last too; otherwise each convolution would reorder its weights at every step.
     networks.to(device, memory_format=torch.channels_last)
     return networks.eval().requires_grad_(False), info
 
 
 def as_linear(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Kernels (o, i, 1, 1), as Stable Diffusion 1.5 has them around its transformers, as the matrices wanted here."""
+    """Flatten 1x1 convolution kernels (o, i, 1, 1) to (o, i) where `wanted` has a matrix.
+
+    Stable Diffusion 1.5 projects into and out of its transformers by 1x1 convolutions; here these are linear layers.
+    """
     matrices = {name for name, value in wanted.items() if value.ndim == 2}
     return {
         name: value.flatten(1) if name in matrices and value.shape[2:] == (1, 1) else value
@@ -151,7 +172,7 @@ def as_linear(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
 
 
 def _cast(name: str, value: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
-    # The audio encoder runs once a job, and its result steers every frame: it stays in full precision.
+    # The audio encoder runs only once per job, and its features drive every frame: keep it in full precision.
     half = dtype is not None and not name.startswith("audio_encoder.")
     return value.to(device, dtype if half else torch.float32) if value.is_floating_point() else value.to(device)
 
@@ -163,7 +184,7 @@ def _open_metadata(path: Path) -> dict[str, str]:
     except SafetensorError as error:
         with path.open("rb") as file:
             head = file.read(4)
-        # A pickle starts with its protocol and an opcode; safetensors with the length of a header, far below 2 MB.
+        # A pickle starts with its protocol and an opcode; safetensors with the header's length, far below 2 MB.
         pickled = head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and head[2:3] >= b"\x20"
         if pickled or head == b"PK\x03\x04":
             raise FadaError(
@@ -191,7 +212,7 @@ _FACTS: dict[str, Kind] = {
     "fada.scale_ranges": several(several(number(0, 1000), 2, 2), 2, 2),
     "fada.training": OBJECT,
 }
-"""What the entries of the metadata are that are JSON."""
+"""Metadata entries that are JSON, and what each has to be."""
 
 
 def _info(path: Path, metadata: dict[str, str]) -> CheckpointInfo:
@@ -230,14 +251,14 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _side_tensors(path: Path, folder: Path, metadata: dict[str, str], entry: str) -> dict[str, Tensor]:
-    """Weights of a network that lies next to the checkpoint as a file or a folder; none where it is inside."""
+    """Weights of the file or folder that `entry` of the metadata names; empty if the metadata has no such entry."""
     if entry not in metadata:
         return {}
     folder = folder.resolve()
     try:
         side = (folder / metadata[entry]).resolve()
         side.exists()
-    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+    except (OSError, ValueError) as error:  # the name is too long, or has a zero byte
         raise FadaError(f"'{entry}' in {path.name} is no name of a file; the file is damaged.") from error
     if not side.is_relative_to(folder):
         raise FadaError(f"'{entry}' in {path.name} points outside the checkpoint's folder; put the file next to it.")

@@ -1,7 +1,7 @@
-"""What all commands share: options from the command line, messages on stderr, and how they end.
+"""Shared by all commands: parsing of options, messages on stderr, and exit statuses.
 
-The exit status is 0 when all was done; 1 when a part of the work failed, as results or messages say; 2 when options or
-input are wrong, or for another reason nothing could be made; 130 after Ctrl-C and 143 after SIGTERM.
+The exit status is 0 on success; 1 if part of the work failed (results or messages say which); 2 if options or input are
+wrong, or nothing could be produced for another reason; 130 after Ctrl-C and 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ def run_command(
     *,
     description: str | None = None,
 ) -> int:
-    """Run a command, and return its exit status.
+    """Run a command and return its exit status.
 
-    Results go to stdout, everything else to stderr: progress, log, and a mistake's one sentence after "error: ".
+    Results go to stdout; progress, log and error messages ("error: " and one sentence) to stderr.
 
     Args:
-        work: does it; returns the exit status, or else anything but an int for 0.
-        options: a dataclass for tyro, or what makes options of the arguments.
+        work: the command itself, called with the options; an int that it returns is the exit status, anything else
+            means 0.
+        options: a dataclass for tyro, or a function that parses the arguments into options.
         name: of the module, for the help: "generate" for `python -m fada_core.generate`.
-        arguments: default those of the process.
-        description: for the help, in place of the dataclass's own.
+        arguments: command-line arguments; default: those of the process.
+        description: for the help, in place of the dataclass's docstring.
     """
     _open_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -65,38 +66,38 @@ def run_command(
     except MemoryError:
         sys.stderr.write("error: The memory of the machine is full; use a smaller model or shorter input.\n")
         return REFUSED
-    except BrokenPipeError:  # nobody reads stdout any more: not even Python's own last flush may be tried
+    except BrokenPipeError:  # nobody reads stdout any more: redirect it, or Python's final flush would fail too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt as stop:
-        # Raised by `Stop`, it has a message and the signal's number.
+        # `Stop` raises it with a message and the signal's number.
         message, number = stop.args or ("stopped", signal.SIGINT)
         sys.stderr.write(f"{message}\n")
         return 128 + number
 
 
 def _open_streams() -> None:
-    """Make both streams take every text, as what cannot be shown must not end the work."""
+    """Make stdout and stderr accept any text: a character that cannot be shown must not end the command."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by who started the command
+        if stream is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the process's life
-        elif hasattr(stream, "reconfigure"):  # not that of a test
+        elif hasattr(stream, "reconfigure"):  # streams that tests capture have no such method
             stream.reconfigure(errors="backslashreplace")
 
 
 class Stop:
-    """Ctrl-C and SIGTERM end the work the same way: by KeyboardInterrupt, at once; a context manager.
+    """Context manager in which both Ctrl-C and SIGTERM raise KeyboardInterrupt at once.
 
-    An exception that a signal raises inside a library's callback can be swallowed there; `check` raises it again.
+    A library may swallow an exception that a signal raises inside one of its callbacks; `check` raises it again.
 
     Args:
-        message: for the user, once the work has ended.
+        message: shown to the user when the command ends.
     """
 
     def __init__(self, message: str) -> None:
         self._message = message
-        self._number = 0  # of the signal that came
+        self._number = 0  # of the signal that arrived
 
     def __enter__(self) -> Stop:
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -111,6 +112,6 @@ class Stop:
         self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal has come."""
+        """Raise KeyboardInterrupt if a signal has arrived."""
         if self._number:
             raise KeyboardInterrupt(self._message, self._number)

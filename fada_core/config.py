@@ -1,7 +1,7 @@
 """Dataclasses that describe a model completely, and the named presets.
 
-A config is all that is needed to build the networks and to sample from them; it travels as JSON in a checkpoint's
-metadata (`fada.config`). Facts about the `sd15` preset are those of Hallo (arXiv 2406.08801) and its public weights.
+A config is all that is needed to build the networks and to sample from them; a checkpoint stores it as JSON in its
+metadata (`fada.config`). The `sd15` preset describes Hallo (arXiv 2406.08801) and its public weights.
 """
 
 from __future__ import annotations
@@ -14,32 +14,34 @@ from .errors import FadaError
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Shapes of the denoising UNet; the reference UNet shares everything up to its attention blocks.
+    """Shapes of the denoising UNet, which the reference UNet shares up to its attention blocks.
 
     Defaults are Stable Diffusion 1.5 with Hallo's audio and motion modules.
     """
 
-    in_channels: int = 4  #: latent channels (of x_t; those of `concat_reference` come on top)
+    in_channels: int = 4  #: latent channels (of x_t alone, without those that `concat_reference` adds)
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int = 2
     attention_levels: tuple[bool, ...] = (True, True, True, False)  #: levels with spatial, audio and motion blocks
     num_heads: int = 8
     norm_groups: int = 32
     ff_mult: int = 4  #: hidden width of every GEGLU feed-forward, as a multiple of its input
-    image_token_dim: int = 768  #: width of the identity tokens; 0: no image cross-attention at all
+    image_token_dim: int = 768  #: width of the identity tokens; 0: no image cross-attention
     audio_token_dim: int = 768  #: width of the audio tokens
-    audio_self_attention: bool = True  #: Hallo's audio modules repeat spatial self-attention before the audio
+    audio_self_attention: bool = True  #: spatial self-attention in the audio modules, before the audio (Hallo)
     audio_regions: int = 3  #: parallel masked audio attentions (full, face, lip); 1: one unmasked; 0: no audio modules
     audio_time_embedding: bool = False  #: add the frame's projected audio tokens to its time embedding
     audio_attention_scale: float = 0.0
-    """Above 0: the spatial blocks attend to the audio tokens in place of identity tokens, times this (EchoMimic: 3)."""
+    """Above 0: the spatial blocks attend to audio tokens instead of identity tokens, and the result is multiplied by
+    this (EchoMimic: 3)."""
     motion_everywhere: bool = False
-    """Motion modules also at the levels without attention, as in EchoMimic; Hallo's weights have them, but unused."""
+    """Motion modules also at the levels without attention, as in EchoMimic. Hallo's weights contain them, but its code
+    does not use them."""
     motion_max_frames: int = 32  #: length of the motion modules' sine table
     gated_output: bool = False
-    """One more output channel gates the others cell by cell, so that still regions can be driven to exactly zero."""
+    """An additional output channel gates the others cell by cell, so that still regions can be exactly zero."""
     concat_reference: bool = False
-    """conv_in also sees the latents of the portrait (zeros without reference)."""
+    """conv_in also takes the latents of the portrait (zeros without reference)."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,11 @@ class ConditionConfig:
     identity_dim: int = 512  #: face embedding (ArcFace) for the image tokens; 0: no identity embedding
     image_tokens: int = 4
     audio_tokens: int = 32  #: tokens per frame after the audio projection
-    audio_window: int = 5  #: neighbouring frames (2 on each side) that the projection sees
-    audio_hidden: int = 512  #: inner width of the audio projection; 0: the encoder's rows are the tokens
+    audio_window: int = 5  #: frames of audio features that the projection sees: the frame itself and its neighbours
+    audio_hidden: int = 512  #: inner width of the audio projection; 0: no projection, the encoder's rows are the tokens
     audio_activation: Literal["relu", "silu"] = "relu"
-    face_locator: bool = True  #: a face-box image enters after conv_in
-    face_channels: tuple[int, ...] = (3, 16, 32, 64, 128)  #: of that image, then of the face locator's levels
+    face_locator: bool = True  #: encode an image of the face's box and add it after conv_in
+    face_channels: tuple[int, ...] = (3, 16, 32, 64, 128)  #: channels of that image, then of the face locator's levels
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ class ControlConfig:
     """How a student takes the guidance scales as input (FADA's learnable CFG tokens); teachers have none."""
 
     kind: Literal["none", "tokens", "embedding"] = "none"
-    """`tokens`: three learned sets, mixed like predictions, through a control layer in every block. `embedding`: both
-    scales join the time embedding (the ablation)."""
-    tokens: int = 4  #: of each of the three sets
+    """`tokens`: three learned token sets, mixed like the three predictions of guidance, enter every block through a
+    control layer. `embedding`: both scales are added to the time embedding (the ablation)."""
+    tokens: int = 4  #: in each of the three sets
     dim: int = 768  #: width of a token, or of a scale's sine features
 
 
@@ -72,17 +74,17 @@ class AudioEncoderConfig:
     """Per-frame audio features of shape (frames, layers, dim)."""
 
     kind: Literal["wav2vec2", "whisper", "mel"] = "wav2vec2"
-    layers: int = 12  #: whisper: hidden states (one more than layers) times the 10 rows of 20 ms around a frame
+    layers: int = 12  #: whisper: (layers + 1 hidden states) times the 10 rows of 20 ms around a frame
     dim: int = 768
-    mels: int = 0  #: mel only: bands; dim = mels * columns of one video frame
-    context_seconds: float = 10.0  #: long audio is encoded in windows with this much overlap context on each side
-    window_seconds: float = 60.0
+    mels: int = 0  #: mel only: number of mel bands; dim = mels * spectrogram columns of one video frame
+    context_seconds: float = 10.0  #: audio on each side of a window that is encoded with it, and then dropped
+    window_seconds: float = 60.0  #: longer audio is encoded in windows of this length
 
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """`kl`: diffusers' AutoencoderKL (SD 1.5's shapes); `taesd`: its small stand-in, AutoencoderTiny; `tiny`: the
-    project's own small autoencoder."""
+    """The autoencoder. `kl`: diffusers' AutoencoderKL (SD 1.5's shapes); `taesd`: AutoencoderTiny, a small one with the
+    same latents; `tiny`: the project's own small autoencoder."""
 
     kind: Literal["kl", "taesd", "tiny"] = "kl"
     latent_channels: int = 4
@@ -90,10 +92,10 @@ class VAEConfig:
     scaling_factor: float = 0.18215
     shift_factor: float = 0.0
     # tiny only:
-    width: int = 48  #: channels of the encoder where it begins
-    decoder_cell: int = 4  #: pixels per cell and axis where the decoder begins: half of `downscale`, or all of it
-    decoder_widths: tuple[int, ...] = (96, 48)  #: channels of the decoder there, and after each doubling of resolution
-    decoder_blocks: tuple[int, ...] = (4, 2)  #: residual blocks likewise
+    width: int = 48  #: channels of the encoder's first level
+    decoder_cell: int = 4  #: pixels per cell and axis at the decoder's first level: `downscale` or half of it
+    decoder_widths: tuple[int, ...] = (96, 48)  #: channels of each decoder level; all but the first double the size
+    decoder_blocks: tuple[int, ...] = (4, 2)  #: residual blocks of each decoder level
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,14 @@ class ScheduleConfig:
     prediction: Literal["v", "epsilon"] = "v"
     spacing: Literal["trailing"] = "trailing"
     previous_timestep: Literal["next", "stride"] = "next"
-    """`next`: step to the next entry of the list, the last step to the clean sample; `stride`: to t - N_train // N,
-    as diffusers' DDIM and hence Hallo and EchoMimic do (differs where N does not divide N_train)."""
+    """The timestep that a sampling step leads to. `next`: the next one of the list, and the clean sample after the
+    last; `stride`: t - N_train // N, as in diffusers' DDIM and hence in Hallo and EchoMimic (this differs if N does not
+    divide N_train)."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything about one model; `fps`, `size` and the clip layout are those it was trained with."""
+    """Everything about one model; `fps`, `size` and the clip layout are those of its training."""
 
     name: str = "sd15"
     size: int = 512  #: side of the square picture in pixels
@@ -124,14 +127,15 @@ class ModelConfig:
     clip_overlap: int = 0
     """Above 0: clips are not chained; all are denoised together as windows that share this many frames (EchoMimic)."""
     hallo_compat: bool = False
-    """Repeat the published code's row mix-ups: image tokens and reference rows are dealt out by row parity."""
+    """Repeat a bug of the published code, which assigns image tokens and reference rows by the parity of the row."""
     motion_space: Literal["latents", "pixels"] = "pixels"
-    """How a clip's last frames reach the next one: as they are, or decoded and encoded again as in Hallo."""
+    """How a clip's last frames are passed on to the next clip: as latents, or decoded and encoded again as in Hallo."""
     residual_std: float = 0.0
-    """Above 0: the network predicts the residual to the portrait's latents, expected to have this deviation.
+    """Above 0: the network predicts the residual to the portrait's latents, divided by this assumed deviation.
 
-    Most of a talking portrait stands still: for the avatars the residual's deviation is 0.58, its median size 0.03. Set
-    it well below that deviation: still regions stay clean, and the network predicts only motion.
+    Most of a talking portrait stands still: for the avatars the residual's standard deviation is 0.58, its median
+    magnitude 0.03. Choose a value well below that deviation: then still regions stay clean, and the network predicts
+    only motion.
     """
     unet: UNetConfig = field(default_factory=UNetConfig)
     condition: ConditionConfig = field(default_factory=ConditionConfig)
@@ -230,7 +234,7 @@ PORTRAIT = replace(
         decoder_blocks=(3, 2, 1),
     ),
 )
-"""A stranger's own picture at 256 px: cells of 16 px, so that a clip costs what it costs at 128 px with cells of 8."""
+"""For any portrait, at 256 px: with latent cells of 16 px, a clip costs as much as one at 128 px with cells of 8."""
 
 ECHOMIMIC = ModelConfig(
     name="echomimic",
@@ -252,13 +256,13 @@ ECHOMIMIC = ModelConfig(
     audio=AudioEncoderConfig(kind="whisper", layers=50, dim=384),
     schedule=ScheduleConfig(previous_timestep="stride"),
 )
-"""EchoMimic (arXiv 2407.08136): Hallo's kind of networks, with whisper's rows in the spatial blocks' attention."""
+"""EchoMimic (arXiv 2407.08136): networks like Hallo's, whose spatial blocks attend to Whisper's features."""
 
 PRESETS: dict[str, ModelConfig] = {"sd15": SD15, "echomimic": ECHOMIMIC, "portrait": PORTRAIT, "tiny": TINY}
 
 
 def preset(name: str, **changes: Any) -> ModelConfig:
-    """A named preset, optionally with changed top-level entries."""
+    """A named preset, optionally with some top-level entries changed."""
     if name not in PRESETS:
         raise FadaError(f"There is no preset '{name}'; choose one of {', '.join(PRESETS)}.")
     return replace(PRESETS[name], **changes)

@@ -1,7 +1,7 @@
-"""A model's config from the JSON in a checkpoint: types, ranges and what has to fit together, before anything is built.
+"""Reads a model's config from a checkpoint's JSON and checks types, ranges and consistency before anything is built.
 
-The ranges are far beyond any model that there is. They keep a damaged or hostile config from asking for years of work
-or more memory than there is; whether the weights fit is for the checkpoint's reader to find.
+The ranges are far beyond any existing model. They keep a damaged or hostile config from taking excessive time or
+memory; whether the weights fit the config is checked in checkpoint.py.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "schedule.beta_start": (1e-8, 0.5),
     "schedule.beta_end": (1e-8, 0.5),
 }
-"""Least and most of every number in a config; of the entries, where it is a list of them."""
-_LONGEST = 8  #: entries of a list: levels of a network
-_TRANSFORMER_LAYERS = 64
+"""Lowest and highest value of every number in a config, or of each entry if it is a list."""
+_LONGEST = 8  #: entries of a list, which are levels of a network
+_TRANSFORMER_LAYERS = 64  #: at most, in an audio encoder
 
 
 def config_from_dict(values: Any) -> ModelConfig:
-    """Inverse of `ModelConfig.to_dict`, from JSON.
+    """A config from parsed JSON, the inverse of `ModelConfig.to_dict`.
 
     Raises:
-        FadaError: an entry is unknown, of another type or out of range, or contradicts another one.
+        FadaError: an entry is unknown, has the wrong type, is out of range or contradicts another one.
     """
     config = _build(ModelConfig, values, "")
     for holds, rule in _rules(config):
@@ -99,7 +99,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
 
 
 def _kind(hint: Any, name: str) -> Kind:
-    """What an entry of this type has to be."""
+    """The check for the entry `name`, which has this type hint."""
     if get_origin(hint) is tuple:
         first, *others = get_args(hint)
         if others == [...]:
@@ -115,7 +115,7 @@ def _kind(hint: Any, name: str) -> Kind:
 
 
 def _rules(config: ModelConfig) -> list[tuple[bool, str]]:
-    """What has to fit together besides what `ModelConfig` sees to itself: whether it does, and what the rule is."""
+    """Consistency rules besides those of `ModelConfig` itself, as (whether it holds, the rule in words)."""
     unet, vae, audio, schedule = config.unet, config.vae, config.audio, config.schedule
     widths, tiny, mel = unet.block_out_channels, vae.kind == "tiny", audio.kind == "mel"
     divisors = (2, unet.norm_groups, unet.num_heads)

@@ -1,4 +1,4 @@
-"""The one error type for a user's mistake: its message is a sentence that says what is wrong and what to do."""
+"""The error type for a user's mistakes; its message is one sentence that says what is wrong and what to do."""
 
 
 class FadaError(ValueError):

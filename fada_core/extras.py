@@ -1,4 +1,4 @@
-"""Libraries that only some measures need, and weights for them that come from elsewhere."""
+"""Optional libraries of the quality measures, and a safety check of their downloaded weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PACKAGES = {"torch_fidelity": "torch-fidelity", "cdfvd.fvd": "cd-fvd", "syncnet
 
 
 def library(module: str) -> ModuleType:
-    """A module of a library that may not be installed.
+    """Import a module of an optional library.
 
     Raises:
-        FadaError: it is not, or it cannot be imported.
+        FadaError: the library is not installed, or its import fails.
     """
     try:
         return importlib.import_module(module)
@@ -26,13 +26,13 @@ def library(module: str) -> ModuleType:
 
 
 def check_weights(path: Path, source: str) -> None:
-    """That `path` holds weights and nothing else: the libraries would run whatever code is in it.
+    """Check that the pickle `path` holds weights and nothing else: the libraries would run any code in it.
 
     Args:
-        source: the option that names the file, or where it is published, for errors.
+        source: for the error message: the option that names the file, or where it is published.
 
     Raises:
-        FadaError: no such file, or it holds something else.
+        FadaError: there is no such file, or it holds something else.
     """
     if not path.is_file():
         raise FadaError(f"There is no file '{path}'; give the path of the weights ({source}).")

@@ -1,4 +1,4 @@
-"""Not a number: found once a clip, on the device, where latents leave the sampling and frames the decoding."""
+"""Checks for NaN and infinity: of a clip's latents after sampling, of its frames after decoding, and of weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from .errors import FadaError
 
 
 class FiniteCheck:
-    """Whether all values of a tensor are finite: asked at once, answered later, so that nobody waits for the device.
+    """Asynchronous check that all values of a tensor are finite: queued on creation, read by `answer`.
+
+    The device is thus not synchronised at the point where the values are computed.
 
     Args:
-        values: any shape, floating point.
-        what: the values are, for the error: "The latents".
-        dtype: in which the networks compute, which decides what the user can do.
+        values: floating point, of any shape.
+        what: name of the values in the error message: "The latents".
+        dtype: of the networks, on which the advice in the error message depends.
     """
 
     def __init__(self, values: Tensor, what: str, dtype: torch.dtype) -> None:
@@ -26,10 +28,10 @@ class FiniteCheck:
             self._copied = torch.cuda.current_stream(values.device).record_event()
 
     def answer(self) -> None:
-        """Wait for what was queued before the question, no more.
+        """Wait for the check, and only for what was queued before it.
 
         Raises:
-            FadaError: some values are infinite or no numbers.
+            FadaError: some values are NaN or infinite.
         """
         if self._copied is not None:
             self._copied.synchronize()
@@ -43,7 +45,7 @@ class FiniteCheck:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether all values of a floating tensor are finite; waits for the device."""
-    # Least and most are NaN if anything is; this reads 20 times faster than a test of every value.
+    """Whether all values of a floating-point tensor are finite; waits for the device."""
+    # Minimum and maximum are NaN if any value is; this is 20 times faster than isfinite() on every value.
     plain = tensor if tensor.itemsize > 1 else tensor.float()
     return not tensor.numel() or bool(torch.stack(torch.aminmax(plain)).isfinite().all())

@@ -26,11 +26,11 @@ class Job:
 
     config: ModelConfig
     subject: Subject
-    audio_features: Tensor  #: audio features of the whole audio, (frames, layers, dim) float32 on the CPU
+    audio_features: Tensor  #: of the whole recording, (frames, layers, dim) float32 on the CPU
 
     @property
     def frames(self) -> int:
-        """Frames of the finished video."""
+        """Number of frames of the video."""
         return len(self.audio_features)
 
 
@@ -44,7 +44,7 @@ def encode_portrait(
     face_box: Tensor | None = None,
     masks: Masks | None = None,
 ) -> Subject:
-    """The encoded portrait; arguments and errors as those of `Pipeline.encode`."""
+    """Encode the portrait; arguments and errors as in `Pipeline.encode`."""
     image = checked_picture(image)
     config = networks.config
     wanted = config.condition.identity_dim
@@ -68,7 +68,7 @@ def encode_portrait(
 def _face_inputs(
     config: ModelConfig, region: FaceRegion, face_box: Tensor | None, masks: Masks | None
 ) -> tuple[Tensor | None, Masks | None]:
-    """Face box and masks as given, or else those of the region, where the model takes them."""
+    """Face box and masks, derived from the region if the model takes them and they are not given."""
     if face_box is None and config.condition.face_locator:
         face_box = region.face_picture(config.size).expand(-1, config.condition.face_channels[0], -1, -1)
     if masks is None and config.unet.audio_regions > 1:
@@ -78,7 +78,10 @@ def _face_inputs(
 
 @torch.inference_mode()
 def encode_speech(networks: Networks, device: torch.device, audio: Tensor, fps: float | None = None) -> Tensor:
-    """Audio features, (frames, layers, dim) float32 on the CPU; arguments and errors as those of `Pipeline.encode`."""
+    """Encode speech as audio features, (frames, layers, dim) float32 on the CPU.
+
+    Arguments and errors are those of `Pipeline.encode`.
+    """
     config = networks.config
     fps = config.fps if fps is None else fps
     if fps != config.fps:

@@ -1,8 +1,8 @@
-"""Files that torch has pickled: weights that come from elsewhere, looked through before anything of them is built.
+"""Reads weights that torch has pickled, after checking the pickle's instructions.
 
-`torch.load(weights_only=True)` runs no code. What it leaves to be feared is memory and time: records that are deflated,
-functions that allocate what their arguments say, tuples of tuples whose hash takes years, views that repeat a few bytes
-a billion times. All of these show in the pickle's instructions or in the archive's index.
+`torch.load(weights_only=True)` runs no code, but a hostile file can still exhaust memory or time: compressed records,
+functions that allocate as much as their arguments say, nested tuples whose hash takes years, views that repeat a few
+bytes a billion times. All of these can be recognised in the pickle's instructions or in the archive's index.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MAX_INDEX = 8 * 2**20  #: bytes of a pickle itself; the weights of Stable Diffusion's size have an index of 0.3 MB
-MAX_RECORDS = 100_000
-MAX_ENTRIES = 10_000  #: of a tuple, counted as often as they are referred to
-_PICKLES = 5  #: that a file from before torch 1.6 begins with
+MAX_INDEX = 8 * 2**20  #: bytes of the pickle without the tensors' data; 0.3 MB for a model like Stable Diffusion
+MAX_RECORDS = 100_000  #: files in an archive
+MAX_ENTRIES = 10_000  #: entries of a tuple, nested ones included, each counted once per reference
+_PICKLES = 5  #: number of pickles at the start of a file that was written before torch 1.6
 _ALLOWED = re.compile(
     r"collections OrderedDict|torch (\w+Storage|Size|device|b?float\d+|double|half|u?int\d+|long|bool|float)"
     r"|torch\.storage \w+Storage|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch\.nn\.parameter Parameter"
     r"|torch\._tensor _rebuild_from_type_v2|torch Tensor|torch\.serialization _get_layout"
-)  # what weights are made of
-_DAMAGED = (  # what reading damaged bytes was seen to raise, besides unpickling's own error
+)  # classes and functions that weights consist of
+_DAMAGED = (  # exceptions that damaged files raise in practice, besides UnpicklingError
     RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
     NotImplementedError, OverflowError, MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
 
 
 class PickleError(Exception):
-    """Why a pickle gives no weights: what it is, and what to do, for the caller's sentence."""
+    """A pickle that is refused: its text completes the sentence "FILE ...", and `advice` says what to do."""
 
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(what)
@@ -43,7 +43,7 @@ class PickleError(Exception):
 
 
 class TornError(PickleError):
-    """The file is damaged or not whole."""
+    """The file is damaged or incomplete."""
 
     def __init__(self) -> None:
         super().__init__("is not a whole file", "download it again")
@@ -54,11 +54,12 @@ _PROGRAM = "is a program (TorchScript)", "get the weights themselves"
 
 
 def load_pickle(path: Path) -> Any:
-    """What a file of torch holds: plain data and tensors, mapped from the disk; only files from before torch 1.6 are
-    read into memory.
+    """Load plain data and tensors from a file that torch has pickled.
+
+    Tensors are memory-mapped; only files written before torch 1.6 are read into memory.
 
     Raises:
-        PickleError: it is no such file, holds code, or asks for more memory or time than its size can be worth.
+        PickleError: it is not such a file, holds code, or would take more memory or time than its size justifies.
     """
     try:
         with path.open("rb") as file:
@@ -80,12 +81,12 @@ def load_pickle(path: Path) -> Any:
 
 
 def occupies_its_size(tensor: Tensor) -> bool:
-    """Whether a tensor has as many bytes in memory as it has values for: no view that repeats a few."""
+    """Whether a tensor has storage for all its values: it is not a view that repeats a few bytes."""
     return tensor.layout == torch.strided and tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def _index_of(path: Path) -> bytes:
-    """The pickle in an archive of torch, after a look at all of the archive's records."""
+    """The pickle in a torch archive, after checking the archive's list of records."""
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         if any(record.filename.endswith("/constants.pkl") for record in records):
@@ -104,14 +105,14 @@ def _index_of(path: Path) -> bytes:
 
 
 def _check_pickle(content: io.BytesIO, count: int) -> None:
-    """Follow the instructions of `count` pickles one after the other without carrying them out.
+    """Walk through the instructions of `count` consecutive pickles without executing them.
 
-    Only the size of tuples is kept: how much they hold, counted as often as it is referred to. Lists and dictionaries
-    count as one, for nobody walks through them.
+    Only sizes are tracked: the number of entries of tuples, nested ones included, each counted once per reference.
+    Lists and dictionaries count as one entry, because they are never hashed.
     """
     for _ in range(count):
-        stack: list[tuple[int, Any]] = []  # the size of each, and, where it is text, that
-        marks: list[int] = []  # how long the stack was
+        stack: list[tuple[int, Any]] = []  # of each value its size and, if it is a string, the string
+        marks: list[int] = []  # length of the stack at each mark
         memo: dict[int, tuple[int, Any]] = {}
         for instruction, argument, _ in pickletools.genops(content):
             name, before = instruction.name, instruction.stack_before

@@ -1,9 +1,9 @@
-"""From a portrait and speech to video frames: load, encode, sample, decode. Each step also works alone.
+"""From a portrait and speech to video frames: load, encode, sample, decode. Each step can be used on its own.
 
-pipe = fada_core.load("tiny")
-job = pipe.encode(image, audio)             # once
-for latents in pipe.sample(job, seed=0):     # clip by clip, in constant memory
-    frames = pipe.decode(latents)
+    pipe = fada_core.load("tiny")
+    job = pipe.encode(image, audio)            # once
+    for latents in pipe.sample(job, seed=0):   # clip by clip, in constant memory
+        frames = pipe.decode(latents)
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ from .threads import shared_machine
 
 log = logging.getLogger("fada.pipeline")
 
-DECODE_BATCH = 8  #: frames that are decoded at once, at most
+DECODE_BATCH = 8  #: frames that are decoded at a time, at most
 
 
 class LiveFrames(NamedTuple):
-    """Frames and the sound that belongs to them."""
+    """Frames and the audio of the same time span."""
 
-    frames: Tensor  #: (n, 3, size, size) in -1..1, float32
+    frames: Tensor  #: (n, 3, size, size) float32 in -1..1
     samples: Tensor  #: (samples,) float32, mono, 16 kHz
 
 
 @dataclass
 class Stats:
-    """Counts of the latest `Pipeline.sample` so far."""
+    """Counters of the latest `Pipeline.sample` or `stream`, updated after each clip."""
 
     clips: int = 0
     frames: int = 0
-    nfe: int = 0  #: forward passes of the denoising UNet per conditional branch, all clips
-    nfe_per_clip: int = 0  #: of one clip, the same for every one
-    seconds: float = 0.0  #: spent sampling, without what the caller did between the clips
+    nfe: int = 0  #: forward passes of the denoising UNet, counted per branch, in all clips
+    nfe_per_clip: int = 0  #: the same for one clip
+    seconds: float = 0.0  #: spent sampling, without the caller's time between clips
 
 
 def load(
@@ -76,15 +76,16 @@ def load(
     *,
     offload: bool = False,
 ) -> Pipeline:
-    """A pipeline from a shipped model's name or a checkpoint's path.
+    """Load a model as a pipeline.
 
     Args:
+        name_or_path: a shipped model's name, or the path of a checkpoint.
         device: default `default_device()`.
         dtype: of the networks; default `default_dtype(device)`.
-        offload: keep all but the denoising UNet in host memory: slower, with less of the device's memory.
+        offload: keep all networks but the denoising UNet in host memory: slower, but takes less device memory.
 
     Raises:
-        FadaError: no such file, not a checkpoint, or no such device.
+        FadaError: there is no such file or device, or the file is not a checkpoint.
     """
     device = default_device() if device is None else named_device(device)
     dtype = dtype or default_dtype(device)
@@ -95,10 +96,11 @@ def load(
 
 
 class Pipeline:
-    """A loaded model. `networks` may be moved between calls; each call works where they are.
+    """A loaded model. `networks` may be moved between calls; each call computes where they are.
 
     Args:
-        device: where to work, for networks whose layers fetch their weights from elsewhere (ComfyUI's, offloaded).
+        device: where to compute if the layers load their weights from elsewhere (ComfyUI's layers, offloaded ones);
+            default: the networks' own device.
     """
 
     def __init__(self, networks: Networks, info: CheckpointInfo, device: torch.device | None = None) -> None:
@@ -106,8 +108,8 @@ class Pipeline:
         self._device = device
         self.config = networks.config
         self.stats = Stats()
-        self._decodable = sys.maxsize  #: frames at once that memory suffices for, once it ran out; 0: only tiles of one
-        self.compute = "eager"  #: how the networks compute now, an entry of `settings.COMPUTE`
+        self._decodable = sys.maxsize  #: limit of frames to decode at a time, set when memory ran out; 0: use tiles
+        self.compute = "eager"  #: the current way to compute, an entry of `settings.COMPUTE`
         self.denoiser = build_denoiser(networks, self.compute, self.device)
 
     @property
@@ -131,22 +133,22 @@ class Pipeline:
         face_box: Tensor | None = None,
         masks: Masks | None = None,
     ) -> Job:
-        """Encode portrait and speech, once a job.
+        """Encode portrait and speech, once per job.
 
         Args:
-            image: (1, 3, h, w) in -1..1, any size; cut to the region's square, or else the one in its middle, and
-                resized to the model's.
+            image: (1, 3, h, w) in -1..1, of any size; cropped to the region's square, or else to the central square,
+                and resized to the model's size.
             audio: (samples,) float, mono, 16 kHz, of any length; the video gets ceil(seconds * fps) frames.
-            fps: must be the model's own rate, `config.fps`, the only one that it has seen mouths move at.
-            region: the face's place in `image`, from `find_face`; `face_box` and `masks` follow from it.
+            fps: if given, must equal the model's frame rate `config.fps`, as it was trained with no other.
+            region: the face in `image`, from `find_face`; `face_box` and `masks` are derived from it unless given.
             identity: face embedding, (1, identity_dim), for models with identity tokens; None: zeros.
-            face_box: picture of the face's box, (1, face_channels[0], size, size) in 0..1, for models with a face
+            face_box: image of the face's box, (1, face_channels[0], size, size) in 0..1, for models with a face
                 locator.
-            masks: of the audio regions, masks[level][region], (1, h*w, 1) in 0..1.
+            masks: of the audio regions, masks[level][region] of shape (1, h*w, 1) in 0..1.
 
         Raises:
-            FadaError: empty or non-finite input, wrong shape, a region of another picture, an identity that the model
-                does not take, another fps, or out of memory.
+            FadaError: the input is empty or not finite or has a wrong shape, the region belongs to another picture,
+                the model does not take this identity embedding or fps, or memory ran out.
         """
         with shared_machine(self.device.type):
             subject = encode_portrait(self.networks, self.device, image, region, identity, face_box, masks)
@@ -155,11 +157,12 @@ class Pipeline:
 
     @torch.inference_mode()
     def reconstruct(self, image: Tensor, region: FaceRegion | None = None) -> Tensor:
-        """The square that is animated, encoded and decoded again with nothing denoised: (1, 3, size, size) in -1..1,
-        float32 on the CPU. What a frame changes is its difference from this (`face.paste`).
+        """Encode and decode the portrait without denoising; returns (1, 3, size, size) float32 in -1..1, on the CPU.
+
+        A frame's difference from this picture is the motion in it, which `face.paste` adds to the original picture.
 
         Raises:
-            FadaError: as `encode` for the picture, or out of memory.
+            FadaError: as in `encode` for the picture, or memory ran out.
         """
         subject = encode_portrait(self.networks, self.device, image, region)
         return self.decode(subject.portrait).float().cpu()
@@ -176,27 +179,28 @@ class Pipeline:
     ) -> Iterator[Tensor]:
         """Sample latents clip by clip, (frames, c, h, w) float32 each, as the iterator is advanced.
 
-        Arguments are checked at once, before the first clip. Afterwards `stats` tells what was done.
+        Arguments are checked by the call itself, before the first clip. `stats` counts the work done.
 
         Args:
-            mode: one of `modes`: "teacher" for a teacher; for a student "fast" (one pass a step) or "balanced" (its
-                three branches); default the first of them.
-            seed: of the start noise, -2^63 .. 2^64 - 1.
-            callback: called as callback(step, steps, latents) between steps, counted over all clips, with the clip's
-                expected latents (`preview` shows them); whatever it raises ends the sampling.
-            after: latents (n, c, h, w) of the first clips, from an earlier call with the same arguments that was ended;
-                the clips that were missing follow, bit for bit as they would have then.
+            mode: one of `modes`: "teacher" for a teacher; for a student "fast" (one pass per step) or "balanced" (three
+                branches per step); default: the first of `modes`.
+            seed: of the initial noise, -2^63 .. 2^64 - 1.
+            callback: called as callback(step, steps, latents) after each step, counted over all clips, with the current
+                prediction of the clip's clean latents (for `preview`); an exception that it raises ends the sampling.
+            after: latents (n, c, h, w) of the first clips, from an earlier, interrupted call with the same arguments;
+                sampling continues with the next clip, and the result is bit for bit that of an uninterrupted call.
             options: other fields of `settings.SamplingOptions`: steps (1..1000), ref_cfg and audio_cfg (0..20; in fast
                 mode within `info.scale_ranges`), solver, guidance_interval, region_weights, batch_branches, compute.
-                Decoding computes in the same way until the next call. On CUDA every `compute` but "eager" keeps memory
+                `compute` also applies to `decode` until the next call; on CUDA every value but "eager" keeps memory
                 until `release`.
 
         Raises:
-            FadaError: the mode does not fit the checkpoint, a value is out of range, no such way to compute or not on
-                this device, `after` is not whole clips of a part of this video, or out of memory.
+            FadaError: the mode does not fit the checkpoint, a value is out of range, `compute` is unknown or not
+                possible on this device, `after` does not consist of whole clips of a part of this video, or memory ran
+                out.
         """
         if job.config != self.config:
-            raise FadaError(f"The condition was encoded by another model; encode it again with '{self.config.name}'.")
+            raise FadaError(f"The job was encoded by another model; encode it again with '{self.config.name}'.")
         asked = SamplingOptions(mode=mode, **options)
         settings = self._resolve(asked)
         if after is not None:
@@ -224,21 +228,22 @@ class Pipeline:
         identity: Tensor | None = None,
         **options: Any,
     ) -> Iterator[LiveFrames]:
-        """Follow speech that arrives piece by piece, from a microphone or a voice synthesis; memory does not grow.
+        """Animate speech while it arrives, from a microphone or speech synthesis, in constant memory.
 
-        Frames come as soon as a clip's speech and a little beyond it are there. While nothing comes, the face rests.
+        A clip is sampled as soon as its own audio and `lookahead` seconds beyond it have arrived. While no speech
+        arrives, the face is at rest.
 
         Args:
-            image: (1, 3, h, w) in -1..1, as for `encode`; so are `region` and `identity`.
-            chunks: samples, (samples,) float mono 16 kHz, of any length; an empty one says that nothing comes for now,
-                and silence takes its place; their end ends the video.
-            lookahead: seconds of speech beyond its own audio that a clip waits for. With the mel encoder, 0.02 give the
-                same video as `sample` for the whole recording; other encoders come closer with more.
-            options: fields of `settings.SamplingOptions`, as for `sample`; compute "auto" never compiles, as nobody
-                knows how long this will be.
+            image: (1, 3, h, w) in -1..1; `image`, `region` and `identity` are as in `encode`.
+            chunks: pieces of audio of any length, (samples,) float, mono, 16 kHz. An empty one means that no speech is
+                available at the moment, and is replaced by silence. The end of `chunks` ends the video.
+            lookahead: seconds of audio after a clip to wait for. With the mel encoder, 0.02 suffices for the same video
+                as from `sample` with the whole recording; with other encoders the difference shrinks as it grows.
+            options: fields of `settings.SamplingOptions`, as in `sample`; compute "auto" never compiles, as the length
+                of the video is unknown.
 
         Raises:
-            FadaError: as `encode` and `sample`; or a model that makes all its clips together.
+            FadaError: as in `encode` and `sample`, or the model denoises all its clips together.
         """
         asked = SamplingOptions(**options)
         settings = self._resolve(asked)
@@ -249,7 +254,7 @@ class Pipeline:
         return self._live_frames(live, self.stats)
 
     def release(self) -> None:
-        """Give back the memory that is kept between two videos so that the second one begins sooner."""
+        """Free memory that compiled and recorded steps keep between videos; the next video then starts later."""
         release(self.denoiser)
 
     def _resolve(self, options: SamplingOptions) -> SamplingSettings:
@@ -258,7 +263,7 @@ class Pipeline:
         return settings
 
     def _compute_as(self, asked: str, planned: int) -> None:
-        """Switch to this way to compute, for so many evaluations."""
+        """Switch to the way of computing that is `asked` for; "auto" depends on the number of evaluations planned."""
         compute = choose(asked, self.device, planned)
         if compute != self.compute:
             self.denoiser = build_denoiser(self.networks, compute, self.device)
@@ -308,7 +313,7 @@ class Pipeline:
                 start = time.perf_counter()
                 with out_of_memory(advice):
                     clip = next(chain, None)
-                if check is not None:  # of the clip before, now that this one is queued
+                if check is not None:  # of the previous clip: the device is busy with this one meanwhile
                     check.answer()
                 if clip is None:
                     return
@@ -324,24 +329,25 @@ class Pipeline:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, batch: int | None = None, *, checked: bool = True) -> Tensor:
-        """Latents (n, c, h, w) to frames (n, 3, size, size) in -1..1, float32.
+        """Decode latents (n, c, h, w) to frames (n, 3, size, size) float32 in -1..1.
 
-        If memory runs out, fewer frames are decoded at a time from then on, and at last, with Stable Diffusion's
-        autoencoder, single frames in tiles, which the log says: their colours differ a little.
+        If memory runs out, fewer frames are decoded at a time from then on; Stable Diffusion's autoencoder finally
+        decodes single frames in tiles, whose colours may differ slightly. Both are logged.
 
         Args:
-            batch: frames at a time; default DECODE_BATCH, or as many as there is memory for.
-            checked: False: the caller looks for values that are not finite, later, without waiting for them here.
+            batch: frames at a time; default: DECODE_BATCH, or fewer if memory is short.
+            checked: whether to check here that all frames are finite, which waits for the device; if False, the caller
+                has to check.
 
         Raises:
-            FadaError: out of memory even so, or frames that are not finite.
+            FadaError: memory ran out nevertheless, or frames are not finite.
         """
         networks, vae = self.networks, self.networks.vae
         if batch is None:
             free, each = free_bytes(self.device), vae.picture_bytes(self.config.size, networks.dtype)
             batch = DECODE_BATCH if free is None else max(1, min(DECODE_BATCH, free // each))
         batch = min(batch, self._decodable)
-        # The order of memory that convolutions like; without it, a quarter slower on a CPU.
+        # Convolutions are faster in channels_last; without it, decoding takes a quarter longer on a CPU.
         ordered = latents.to(self.device, networks.dtype).contiguous(memory_format=torch.channels_last)
         with shared_machine(self.device.type) as share:
             share()
@@ -349,7 +355,8 @@ class Pipeline:
                 decode = self.denoiser.decode if batch else vae.decode_tiled
                 with out_of_memory():
                     try:
-                        parts = ordered.chunk(math.ceil(len(ordered) / max(1, batch)))  # all alike, for the compiler
+                        # Equal parts where possible: torch.compile compiles again for another size.
+                        parts = ordered.chunk(math.ceil(len(ordered) / max(1, batch)))
                         frames = torch.cat([decode(part).float() for part in parts])
                         break
                     except torch.OutOfMemoryError:
@@ -366,7 +373,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Tensor:
-        """Rough frames, as `decode`, of unfinished latents (n, c, h, w); a fraction of its cost."""
+        """Rough frames of (also noisy) latents (n, c, h, w), shaped as in `decode`, at a fraction of its cost."""
         return self.networks.vae.preview(latents.to(self.device, self.networks.dtype)).float()
 
 

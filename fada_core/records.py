@@ -1,7 +1,7 @@
-"""Records from outside, read in one place: JSON, lists of one JSON object a line, YAML, and entries of metadata.
+"""Reads and checks data from outside: JSON, JSON Lines, YAML and entries of metadata.
 
-What is read is decoded (UTF-8, or UTF-16 as Windows writes it, with or without a byte order mark), within limits of
-size and depth, and plain: whole numbers fit 64 bits, text can be printed and used in a path. Whoever asks says with
+Text is decoded from UTF-8 or UTF-16 (as Windows writes it), with or without a byte order mark. Size, depth and number
+of entries are limited; integers fit 64 bits, and strings can be printed and used in a path. The caller describes by
 `Kind`s what each entry has to be.
 """
 
@@ -21,28 +21,28 @@ import yaml
 from .errors import FadaError
 
 MAX_FILE = 64 * 2**20  #: bytes of a file that is read as a whole
-MAX_YAML = 2**18  #: bytes: YAML's parser takes some ten seconds for a megabyte
-MAX_LINE = 2**20  #: bytes of one line of a list; lists themselves may be of any length
-MAX_DEPTH = 32  #: objects within objects
-MAX_ENTRIES = 1_000_000  #: of one record, counted as often as they are referred to (YAML's aliases)
+MAX_YAML = 2**18  #: bytes of a YAML file: its parser takes some ten seconds per megabyte
+MAX_LINE = 2**20  #: bytes of one line of JSON Lines; the number of lines is not limited
+MAX_DEPTH = 32  #: levels of nesting
+MAX_ENTRIES = 1_000_000  #: of one record, each counted once per reference (YAML has aliases)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-MAX_DIGITS = 18  #: of a whole number: it then fits 64 bits
+MAX_DIGITS = 18  #: of an integer, which then fits 64 bits
 
 
 class RecordError(Exception):
-    """Why a record cannot be used: a clause about "it", which the caller completes with file, line and remedy."""
+    """A record that cannot be used. The text is a clause about "it"; the caller adds file, line and remedy."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an entry has to be."""
+    """A requirement on an entry's type and value."""
 
     wanted: str  #: for errors: "a whole number from 1 to 9"
     fits: Callable[[Any], bool]
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, whole: bool = False) -> Kind:
-    """A finite number from `low` to `high`, both included; never true or false, which are numbers to Python."""
+    """A finite number from `low` to `high`, both included. true and false, which Python counts as integers, are not."""
     kind = "a whole number" if whole else "a number"
     if math.isfinite(low) and math.isfinite(high):
         kind += f" from {low:g} to {high:g}"
@@ -58,13 +58,13 @@ def number(low: float = -math.inf, high: float = math.inf, *, whole: bool = Fals
 
 
 def text(pattern: str = ".*", wanted: str = "text", longest: int = 4096) -> Kind:
-    """Text of at most `longest` characters that matches the whole pattern; `wanted` says how it looks."""
+    """Text of at most `longest` characters that `pattern` matches in full; `wanted` describes it in errors."""
     compiled = re.compile(pattern, re.DOTALL)
     return Kind(wanted, lambda v: isinstance(v, str) and len(v) <= longest and compiled.fullmatch(v) is not None)
 
 
 def choice(*options: str) -> Kind:
-    """One of these words."""
+    """One of the strings `options`."""
     return Kind(f"one of {', '.join(options)}", lambda v: isinstance(v, str) and v in options)
 
 
@@ -73,7 +73,7 @@ OBJECT = Kind("an object", lambda v: isinstance(v, dict))
 
 
 def several(kind: Kind, least: int, most: int) -> Kind:
-    """A list of `least` to `most` entries of a kind."""
+    """A list of `least` to `most` entries of the same kind."""
     count = str(least) if least == most else f"{least} to {most}"
 
     def fits(value: Any) -> bool:
@@ -83,15 +83,18 @@ def several(kind: Kind, least: int, most: int) -> Kind:
 
 
 def optional(kind: Kind) -> Kind:
-    """The same, or null."""
+    """The given kind, or null."""
     return Kind(f"{kind.wanted}, or null", lambda v: v is None or kind.fits(v))
 
 
 def check(record: Any, kinds: Mapping[str, Kind], required: tuple[str, ...] = (), *, only: bool = False) -> None:
-    """Raise RecordError unless `record` is an object with all of `required`, each entry as its kind says.
+    """Check that `record` is an object that has all `required` entries and whose entries fit their kinds.
 
     Args:
-        only: refuse entries that have no kind; else they are let be.
+        only: refuse entries that `kinds` does not list; by default they are ignored.
+
+    Raises:
+        RecordError: it is not.
     """
     if not isinstance(record, dict):
         raise RecordError(f'it is {shown(record)}, not an object like {{"name": value}}')
@@ -107,21 +110,21 @@ def check(record: Any, kinds: Mapping[str, Kind], required: tuple[str, ...] = ()
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: JSON, in ASCII, cut short."""
+    """A value for an error message: as JSON, in ASCII, shortened."""
     return shortened(json.dumps(value, default=str))
 
 
 def shortened(value: str, most: int = 60) -> str:
-    """Text of at most `most` characters, of longer ones the beginning; what cannot be printed is a question mark."""
+    """The first `most` characters of a text; characters that cannot be printed become question marks."""
     cut = value if len(value) <= most else f"{value[: most - 4]} ..."
     return cut if cut.isprintable() else "".join(c if c.isprintable() else "?" for c in cut)
 
 
 def parse_json(content: str | bytes, longest: int = MAX_LINE) -> Any:
-    """The value of one JSON text of at most `longest` characters.
+    """Parse a JSON text of at most `longest` characters (or bytes).
 
     Raises:
-        RecordError: it is no JSON, beyond a limit, or has the same entry twice.
+        RecordError: it is not JSON, exceeds a limit, or has an entry twice.
     """
     if len(content) > longest:
         raise RecordError(f"it is longer than {longest / 2**20:g} MB")
@@ -136,10 +139,10 @@ def parse_json(content: str | bytes, longest: int = MAX_LINE) -> Any:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The value in a JSON file; `what` it is, for errors: "the list of models".
+    """Read a JSON file. `what` names it in errors: "the list of models".
 
     Raises:
-        FadaError: the file cannot be read, or is no JSON.
+        FadaError: the file cannot be read, is not JSON, or exceeds a limit.
     """
     content = _content(path, what, MAX_FILE)
     try:
@@ -149,17 +152,19 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, Any | RecordError]]:
-    """Line number and value of each line that is not blank, or why there is no value, in memory of one line.
+    """Yield (line number, value) for each line of JSON Lines that is not blank; for a bad line, the value is the error.
+
+    Only one line at a time is held in memory, except for UTF-16, which is read as a whole.
 
     Raises:
-        FadaError: the file cannot be opened or read, or is UTF-16 and damaged.
+        FadaError: the file cannot be opened or read, or is damaged UTF-16.
     """
     with _opened(path, what) as file:
         start = file.read(4)
         file.seek(0)
         if _encoding(start) == "utf-8":
             lines = _lines(file)
-        else:  # two bytes a character: no line can be told apart before it is decoded
+        else:  # two bytes per character: lines can be split only after decoding
             try:
                 lines = iter(decoded(_content(path, what, MAX_FILE)).split("\n"))
             except RecordError as error:
@@ -174,16 +179,16 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, Any | RecordEr
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """The value in a YAML file, of the types that JSON has.
+    """Read a YAML file, restricted to the types of JSON. `what` names it in errors.
 
     Raises:
-        FadaError: the file cannot be read, or is no YAML.
+        FadaError: the file cannot be read, is not YAML, or exceeds a limit.
     """
     content = _content(path, what, MAX_YAML)
     try:
         value = yaml.safe_load(decoded(content))
         _check_plain(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date on the 99th
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, like the 99th of a month
         reason = " ".join(str(error).split())
         raise FadaError(f"{_named(what, path)} is not YAML ({shortened(reason, 200)}); correct it.") from error
     except RecursionError as error:
@@ -194,10 +199,10 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 def decoded(content: str | bytes) -> str:
-    """Text of these bytes, in UTF-8 or UTF-16.
+    """Decode UTF-8 or UTF-16, and remove a byte order mark; a str is taken as decoded.
 
     Raises:
-        RecordError: they are neither.
+        RecordError: the bytes are neither.
     """
     if isinstance(content, str):
         return content.removeprefix("\ufeff")
@@ -212,7 +217,7 @@ def decoded(content: str | bytes) -> str:
 
 
 def _encoding(start: bytes) -> str:
-    """By the byte order mark, or by where the zeros of ASCII characters are."""
+    """The encoding, recognised by the byte order mark or by the position of ASCII characters' zero bytes."""
     if start.startswith(codecs.BOM_UTF16_LE) or (len(start) > 1 and start[0] and not start[1]):
         return "utf-16-le"
     if start.startswith(codecs.BOM_UTF16_BE) or (len(start) > 1 and not start[0] and start[1]):
@@ -226,13 +231,13 @@ def _named(what: str, path: Path) -> str:
 
 def _opened(path: Path, what: str) -> BinaryIO:
     try:
-        # Not a pipe or a device, which may have no end.
+        # Refuse pipes and devices, which may be endless.
         if path.exists() and not path.is_file():
             raise FadaError(f"{_named(what, path)} is no file; give the path of a file.")
         return path.open("rb")
     except OSError as error:
         raise FadaError(f"{_named(what, path)} cannot be read ({error.strerror}); check the path.") from error
-    except ValueError as error:  # a zero byte in the path, or a name that the disk's encoding lacks
+    except ValueError as error:  # a zero byte in the path, or a character that the file system's encoding lacks
         raise FadaError(f"{_named(what, path)!r} cannot be read ({error}); check the path.") from error
 
 
@@ -245,7 +250,7 @@ def _content(path: Path, what: str, most: int) -> bytes:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | RecordError]:
-    """Lines at line feeds alone: JSON's text may hold the other characters that Python takes for the end of one."""
+    """Split at line feeds only: JSON strings may contain the other characters at which str.splitlines() splits."""
     while line := file.readline(MAX_LINE + 1):
         if len(line) <= MAX_LINE:
             yield line
@@ -271,8 +276,8 @@ def _whole(digits: str) -> int:
 
 
 def _check_plain(value: Any) -> None:
-    """Raise RecordError for what is nested too deep or endless, is of a type that JSON lacks, or holds text that
-    cannot be printed."""
+    """Raise RecordError if `value` is nested too deeply or endlessly, has a type that JSON lacks, or holds text with
+    characters that no file name can have."""
     waiting, entries = [(value, 1)], 0
     while waiting:
         value, depth = waiting.pop()

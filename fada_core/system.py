@@ -1,4 +1,4 @@
-"""The machine: its device and precision, how much memory there is, and what to say when it is full."""
+"""The machine: devices, default precision, memory, and the error when memory runs out."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OUT_OF_MEMORY_ADVICE = "load the model with offload=True (--offload), use a smal
 
 
 def default_device() -> torch.device:
-    """The machine's accelerator (CUDA, MPS, ...), or else the CPU."""
+    """The machine's accelerator (CUDA, MPS, ...) if it has one, otherwise the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on CUDA where the hardware has it; float32 elsewhere.
+    """bfloat16 on CUDA devices that support it in hardware; float32 elsewhere.
 
-    Never float16, which has to be asked for: models that were not trained in it overflow (the shipped ones do).
+    Never float16, in which models that were not trained in it overflow (the shipped ones do).
     """
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
@@ -30,10 +30,10 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def named_device(name: torch.device | str) -> torch.device:
-    """The device of that name.
+    """The device with this name.
 
     Raises:
-        FadaError: this machine has none.
+        FadaError: this machine has no such device.
     """
     try:
         device = torch.device(name)
@@ -45,13 +45,13 @@ def named_device(name: torch.device | str) -> torch.device:
 
 
 def _devices() -> str:
-    """What this machine has, for errors."""
+    """This machine's devices, for error messages."""
     return " or ".join(f"'{name}'" for name in dict.fromkeys(("cpu", default_device().type)))
 
 
 @contextmanager
 def out_of_memory(advice: str = OUT_OF_MEMORY_ADVICE) -> Iterator[None]:
-    """Turns running out of the device's memory into a FadaError that says what to do."""
+    """Context manager that turns torch.OutOfMemoryError into a FadaError with this advice."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -59,7 +59,7 @@ def out_of_memory(advice: str = OUT_OF_MEMORY_ADVICE) -> Iterator[None]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a CUDA device, unused cache included; None for other devices, where it is unknown."""
+    """Free memory of a CUDA device, including torch's unused cache; None for other devices, where it is unknown."""
     if device.type != "cuda":
         return None
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -67,7 +67,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Let the peak start again from here; without effect on the CPU of other systems than Linux."""
+    """Restart the measurement of `peak_memory_mb`; has no effect for the CPU on systems other than Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
@@ -75,7 +75,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The peak since `reset_peak`, or else since the process began, in MiB: of CUDA's memory, else of the process's."""
+    """Peak memory in MiB since `reset_peak` (or since the process started): of the CUDA device, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":

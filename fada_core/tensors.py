@@ -1,4 +1,4 @@
-"""Tensors in nested dataclasses, dicts, lists and tuples."""
+"""Functions over tensors in nested dataclasses, dicts, lists and tuples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same containers with `function` applied to every tensor in them; anything else stays as it is."""
+    """A copy of the nested containers with `function` applied to every tensor; other values are kept."""
     if isinstance(value, Tensor):
         return function(value)
     if is_dataclass(value) and not isinstance(value, type):
@@ -24,7 +24,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Tensors and anything else that is no container, in order."""
+    """All tensors and other values that are not containers, in order."""
     if is_dataclass(value):
         parts: Iterable[Any] = (getattr(value, field.name) for field in fields(value))
     elif isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""Threads on a machine that others use too.
+"""Limits torch's CPU threads when other processes use the machine too.
 
-OpenMP's threads spin while they wait for each other. Beside a busy process, one of them often waits for a core while
-the others spin for it on theirs: torch then takes twenty times as long with two threads on two cores as with one.
-Where torch is still to be loaded, they are told to spin for microseconds only; where it is loaded already (ComfyUI,
-Python), as many threads are used as there are cores left by others, measured while the work goes on.
+OpenMP threads spin while they wait for each other. If another process keeps a core busy, one thread often waits for
+that core while the others spin: on two cores, torch then takes twenty times as long with two threads as with one.
+If torch is not loaded yet, the environment limits spinning to microseconds. If it is (in ComfyUI or a Python session),
+torch gets as many threads as other processes leave cores, measured while the work runs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from contextlib import contextmanager
 import psutil
 
 SPINS = 3000
-"""Turns of GNU's waiting loop, some 10 us, before a thread sleeps. With no others on two cores as fast as the usual
-300000, where 1000 cost 10 % and none 60 % or more (docs/PERFORMANCE.md)."""
-_INTERVAL = 0.2  #: seconds that a measurement covers at least
-_FRESH = 5.0  #: seconds after which the latest one says little about now
-_GLANCE = 0.05  #: seconds of a measurement when there is no fresh one
-_SPARE = 0.4  #: part of a core that others may use before it counts as theirs
+"""Iterations of GNU OpenMP's waiting loop, some 10 us, before a thread sleeps. On two idle cores this is as fast as the
+default of 300000, while 1000 cost 10 % and 0 cost 60 % or more (docs/PERFORMANCE.md)."""
+_INTERVAL = 0.2  #: shortest time between two measurements, seconds
+_FRESH = 5.0  #: age in seconds from which on a measurement is outdated
+_GLANCE = 0.05  #: length in seconds of the measurement that replaces an outdated one
+_SPARE = 0.4  #: fraction of a core that others may use before that core counts as busy
 
 
 def limit_spinning() -> None:
-    """Set the environment for an OpenMP that is loaded later, as far as the user has not; else without effect."""
+    """Limit spinning through environment variables, unless torch is already loaded or the user has set one of them."""
     chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys()
     if "torch" not in sys.modules and not chosen:
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)  # GNU's, on Linux
@@ -35,24 +35,24 @@ def limit_spinning() -> None:
 
 
 def threads_for(most: int, cores: int, others: float) -> int:
-    """How many threads to compute with.
+    """The number of threads to compute with.
 
     Args:
-        most: as many as there would be on an idle machine.
-        cores: that this process may use.
-        others: how many of them other processes keep busy, 0..cores.
+        most: number of threads on an idle machine.
+        cores: number of cores that this process may use.
+        others: number of these cores that other processes keep busy, 0..cores.
     """
     return max(1, min(most, math.floor(cores - others + _SPARE)))
 
 
 class _Shared:
-    """torch's number of threads while anybody samples or decodes; the process has one."""
+    """Adapts torch's number of threads while at least one caller samples or decodes; one instance per process."""
 
     def __init__(self) -> None:
         self._users = 0
         self._most = 1
         self._measured = self._times()
-        self._others = 0.0  # cores that they kept busy, when measured last
+        self._others = 0.0  # cores that other processes kept busy in the latest measurement
 
     def _cores(self) -> list[int]:
         if hasattr(os, "sched_getaffinity"):
@@ -60,7 +60,7 @@ class _Shared:
         return list(range(os.cpu_count() or 1))
 
     def _times(self) -> tuple[float, float]:
-        """Seconds on the clock, and seconds of all cores together that others have not used."""
+        """Wall-clock seconds, and core seconds (over all cores) that other processes have not used."""
         each = psutil.cpu_times(percpu=True)
         idle = sum(each[core].idle + getattr(each[core], "iowait", 0.0) for core in self._cores() if core < len(each))
         return time.perf_counter(), idle + time.process_time()
@@ -78,7 +78,7 @@ class _Shared:
             self._measure()
         elif time.perf_counter() - self._measured[0] >= _INTERVAL:
             self._measure()
-        self._apply()  # what is known from the job before, if it ended a moment ago
+        self._apply()  # if there was no new measurement, the one of a job that has just ended is recent enough
 
     def leave(self) -> None:
         import torch
@@ -111,11 +111,11 @@ _shared = _Shared()
 
 @contextmanager
 def shared_machine(device_type: str) -> Iterator[Callable[[], None]]:
-    """While the block runs, torch has as many threads as others leave cores; afterwards as many as before.
+    """Within the block, limit torch's threads to the cores that other processes leave free; then restore the number.
 
-    Yields what is to be called between pieces of work: it measures at most every 0.2 s, which takes a millisecond. On
-    another device than the CPU, with a single thread, or where the user has set OMP_NUM_THREADS, nothing changes.
-    The number of threads may change the last bits of sums.
+    Yields a function to call between pieces of work: it measures again, at most every 0.2 s, which takes a millisecond.
+    Nothing changes on devices other than the CPU, with a single thread, or if the user has set OMP_NUM_THREADS.
+    Note that the number of threads may change the last bits of sums.
     """
     if device_type != "cpu" or "OMP_NUM_THREADS" in os.environ:
         yield lambda: None

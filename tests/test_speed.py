@@ -181,7 +181,7 @@ def test_without_kernels_the_graph_is_recorded_all_the_same(monkeypatch, caplog)
     torch.testing.assert_close(found, video(pipe), atol=1e-5, rtol=0)
     assert "record" in events
     lines = [record.getMessage() for record in caplog.records if record.name == "fada.speed"]
-    assert lines == ["Group norms and GEGLUs stay torch's own: No module named 'triton'"]
+    assert lines == ["Group norms and GEGLUs are not fused: No module named 'triton'"]
 
 
 class Elsewhere(TorchDispatchMode):

@@ -1,1 +1,1 @@
-"""The mathematics of sampling: noise schedule, guidance, solvers, clips and how they follow each other."""
+"""The mathematics of sampling: noise schedule, guidance, solvers, one clip, and sequences of clips."""

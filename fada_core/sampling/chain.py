@@ -1,4 +1,4 @@
-"""Clips over audio of any length, in constant memory, each continuing from the last frames of the one before."""
+"""Chains clips over audio of any length, in constant memory; each continues from the last frames of the one before."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from .windows import sample_windows
 
 
 def clip_count(frames: int, clip_frames: int) -> int:
-    """Clips that `frames` frames take."""
+    """Number of clips for `frames` frames."""
     return -(-frames // clip_frames)
 
 
 @torch.no_grad()
 def next_motion(denoiser: Denoiser, latents: Tensor) -> Tensor:
-    """The next clip's motion frames: the last latents of this one, (1, motion_frames, c, h, w) float32.
+    """The next clip's motion frames, from the last latents of this one: (1, motion_frames, c, h, w) float32.
 
-    The config's `motion_space` hands them on as they are, or decoded and encoded again, as Hallo does: losses of the
-    autoencoder then add up over the clips, but the reference UNet only ever sees latents of real pictures.
+    By the config's `motion_space` these are the latents themselves, or the latents decoded and encoded again as in
+    Hallo: the autoencoder's errors then accumulate over the clips, but the reference UNet only sees encoded pictures.
+
+    Args:
+        latents: of this clip, (1, frames, c, h, w).
     """
     networks, config = denoiser.networks, denoiser.networks.config
     last = latents[:, latents.shape[1] - config.motion_frames :]
@@ -43,17 +46,20 @@ def sample_chain(
     callback: Callback | None = None,
     after: Tensor | None = None,
 ) -> Iterator[Clip]:
-    """Sample clip after clip, each when it is asked for; together they have one frame per row of `features`.
+    """Sample clip after clip, lazily; together they have one frame per row of `features`.
 
-    A model with `clip_overlap` samples by `sample_windows`. Otherwise the first clip's motion frames are the portrait
-    (Hallo, arXiv 2406.08801), and the last clip is sampled at full length, over repeated audio rows, and cut.
+    For models with `clip_overlap` this is `sample_windows`. Otherwise the first clip's motion frames are the portrait
+    (Hallo, arXiv 2406.08801), and the last clip is sampled at full length, with the last audio row repeated, and cut.
 
     Args:
-        features: audio features of the whole audio, (frames, layers, dim), at least one row.
+        features: audio features of the whole recording, (frames, layers, dim), at least one row.
         generator: on the CPU; one for all clips.
-        callback: counts the steps of all clips together.
-        after: the first clips, (1, frames, c, h, w), from an earlier call with the same arguments; the others follow,
-            exactly as they would have then.
+        callback: gets the steps counted over all clips.
+        after: the first clips, (1, frames, c, h, w), from an earlier call with the same arguments; sampling continues
+            with the next clip, with the same result as an uninterrupted call.
+
+    Raises:
+        FadaError: as `sample_clip`.
     """
     config = denoiser.networks.config
     if config.clip_overlap:
@@ -70,7 +76,7 @@ def sample_chain(
 
     for clip in range(clips):
         if clip < first:
-            start_noise(portrait, length, generator)  # this clip's, so that the next one gets its own
+            start_noise(portrait, length, generator)  # advances the generator past this clip
             continue
         start = clip * length
         audio = clip_windows(features, start, length, config.condition.audio_window).to(portrait.device)

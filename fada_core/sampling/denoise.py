@@ -1,4 +1,4 @@
-"""Denoise one clip: from noise to clean latents, step by step, every step guided."""
+"""Denoises one clip from noise to clean latents, with guidance in each step."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .schedule import NoiseSchedule
 from .solvers import build_solver
 
 Callback = Callable[[int, int, Tensor], None]
-"""Called between steps with (finished steps, all steps, the clean latents that the last step expects
-(frames, c, h, w)); whatever it raises ends the sampling."""
+"""Called after each step with (finished steps, number of steps, the step's prediction of the clean latents, (frames, c,
+h, w)); an exception that it raises ends the sampling."""
 
 
 class DenoisingStep:
-    """One step: a prediction of every branch, their weighted sum, and the solver's step where it is linear."""
+    """One step: the prediction of each branch, their weighted sum, and the solver's step if it is linear."""
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
@@ -40,14 +40,14 @@ class DenoisingStep:
         """
         Args:
             x: x_t of one video, (1, frames, c, h, w) float32.
-            timesteps: t, once for each branch, (branches,) int64.
+            timesteps: t, repeated for each branch, (branches,) int64.
             alpha, sigma: the schedule's amplitudes at t, scalars.
             weights: of the branches in the guided prediction, (branches,) float32.
-            conditioning: one row a branch.
-            coefficients: `Solver.coefficients`, which make the solver's step part of this one; or None.
+            conditioning: one row per branch.
+            coefficients: of the solver's step (`Solver.coefficients`), or None to leave the step to the solver.
 
         Returns:
-            The guided prediction, and the next x or None; both (1, frames, c, h, w) float32.
+            The guided prediction, and the next x (None without coefficients); both (1, frames, c, h, w) float32.
         """
         latents = x.expand(len(weights), -1, -1, -1, -1)
         guided = combine(self.networks.predict(latents, timesteps, alpha, sigma, conditioning), weights)[None]
@@ -55,15 +55,15 @@ class DenoisingStep:
 
 
 Step = Callable[..., tuple[Tensor, Tensor | None]]
-"""A `DenoisingStep`, or the same compiled or recorded (`speed.compute`)."""
+"""A `DenoisingStep`, or a compiled or recorded one (`speed.compute`)."""
 
 
 class Denoiser:
-    """What sampling computes with: the networks, their noise schedule, and the two computations that repeat.
+    """The networks, their noise schedule, and the two repeated computations: denoising step and decoding.
 
     Args:
-        step: default `DenoisingStep`; `speed.compute` gives faster ones.
-        decode: latents (n, c, h, w) to pictures; default the autoencoder's.
+        step: default `DenoisingStep`; `speed.compute` builds faster ones.
+        decode: latents (n, c, h, w) to pictures; default: the autoencoder's `decode`.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Denoiser:
 
 
 class Clip(NamedTuple):
-    """Clean latents, and the forward passes that they took, counted per branch."""
+    """Clean latents, and the number of forward passes for them, counted per branch."""
 
     latents: Tensor  #: (1, frames, c, h, w) float32
-    nfe: int  #: passes since the clip before
+    nfe: int  #: forward passes since the previous clip
     nfe_per_clip: int
-    """Passes of `clip_frames` frames through all steps: `nfe`, except where clips overlap and share passes."""
+    """Forward passes of one window of `clip_frames` frames through all steps: equal to `nfe` unless clips overlap."""
 
 
 @torch.no_grad()
@@ -92,16 +92,19 @@ def prepare_subject(
     face_box: Tensor | None = None,
     masks: Masks | None = None,
 ) -> Subject:
-    """A `Subject` with its portrait's features; arguments as its fields."""
+    """Make a `Subject` and compute the reference features of its portrait; arguments are the fields of `Subject`."""
     features = None
-    if not networks.config.hallo_compat:  # there they depend on the rest of the batch
+    if not networks.config.hallo_compat:  # with hallo_compat, they depend on the other rows of the batch
         features = portrait_features(networks, portrait, identity)
     return Subject(portrait, identity, face_box, masks, features)
 
 
 @torch.no_grad()
 def start_noise(portrait: Tensor, frames: int, generator: torch.Generator) -> Tensor:
-    """Where the sampling of `frames` frames of the portrait (1, c, h, w) begins, (1, frames, c, h, w) float32."""
+    """The initial noise of `frames` frames, (1, frames, c, h, w) float32, shaped and placed like the portrait.
+
+    It is drawn on the CPU, so that it is the same for every device.
+    """
     noise = torch.randn((1, frames, *portrait.shape[1:]), generator=generator, dtype=torch.float32)
     return noise.to(portrait.device)
 
@@ -118,12 +121,12 @@ def sample_clip(
     """Sample the latents of one clip.
 
     Args:
-        motion: latents of the frames before, (1, motion_frames, c, h, w).
+        motion: latents of the previous frames, (1, motion_frames, c, h, w).
         audio: audio features around each frame, (1, frames, window, layers, dim).
-        generator: on the CPU; the start noise is drawn there in float32, so that it is the same for any device.
+        generator: of the initial noise, on the CPU.
 
     Raises:
-        FadaError: unknown solver, impossible number of steps.
+        FadaError: the solver is unknown, or the number of steps is out of range.
     """
     schedule = denoiser.schedule
     clip = GuidedClip(denoiser, subject, motion, audio, settings)
@@ -138,16 +141,16 @@ def sample_clip(
 
 
 class _BranchBatch(NamedTuple):
-    """Branches that are computed together."""
+    """Branches that are computed in one batch."""
 
     weights: Tensor  #: (branches,)
     conditioning: ClipConditioning
 
 
 class GuidedClip:
-    """Guided predictions for the frames of one clip; the conditioning of all branches is computed once.
+    """Guided predictions for one clip; the conditioning of all branches is computed once, at the first step.
 
-    Arguments as for `sample_clip`. `nfe` counts forward passes, per branch.
+    Arguments are those of `sample_clip`. `nfe` counts forward passes, per branch.
     """
 
     def __init__(
@@ -159,7 +162,7 @@ class GuidedClip:
         self._batches: dict[bool, list[_BranchBatch]] = {}
 
     def _branches_at(self, t: int) -> list[_BranchBatch]:
-        """The branches that timestep t takes."""
+        """The branches of timestep t, in batches; outside the guidance interval there are fewer."""
         networks, (low, high) = self.denoiser.networks, self.settings.guidance_interval
         guided = low <= (t + 1) / networks.config.schedule.train_timesteps <= high
         if guided not in self._batches:
@@ -182,11 +185,11 @@ class GuidedClip:
 
     @torch.no_grad()
     def step(self, x: Tensor, t: int, coefficients: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """v or noise (the config's `prediction`) for x_t, and the next x; all (1, frames, c, h, w) float32.
+        """The guided prediction (v or noise, by the config) for x_t, and the next x; all (1, frames, c, h, w) float32.
 
         Args:
-            coefficients: `Solver.coefficients`. Without them, and where branches are computed one after the other, the
-                next x is None.
+            coefficients: `Solver.coefficients`. Without them, or if branches are computed one after the other, the next
+                x is None, and the caller has to take the solver's step.
         """
         batches = self._branches_at(t)
         if len(batches) > 1:

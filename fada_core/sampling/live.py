@@ -1,4 +1,4 @@
-"""Clips of speech that is still arriving: each is sampled as soon as its audio and a short look-ahead are there."""
+"""Samples clips while speech arrives: each as soon as its audio and a short look-ahead are available."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .denoise import Denoiser, sample_clip
 
 
 class LiveClip(NamedTuple):
-    """Frames and the sound that belongs to them."""
+    """Latents and the audio of the same time span."""
 
     latents: Tensor  #: (frames, c, h, w) float32
     samples: Tensor  #: (samples,) float32, mono, 16 kHz
     nfe: int
-    seconds: float  #: spent on sampling, without waiting for the speech
+    seconds: float  #: spent sampling, without waiting for speech
 
 
 class _Speech:
-    """The most recent speech, as much of it as later frames depend on, and its audio features."""
+    """Buffer of the most recent speech, as far as later frames depend on it, and its audio features."""
 
     def __init__(self, networks: Networks, lookahead: float) -> None:
         self._encoder, self._fps = networks.audio_encoder, networks.config.fps
@@ -47,31 +47,31 @@ class _Speech:
 
     @property
     def heard(self) -> int:
-        """Samples, from the beginning."""
+        """Number of samples received since the beginning."""
         return self._at(self._first) + len(self._samples)
 
     @property
     def frames(self) -> int:
-        """Frames that cover the speech so far; the last one may end later."""
+        """Number of frames that cover the speech so far; the last one may extend beyond it."""
         return math.ceil(self.heard * self._fps / SAMPLE_RATE)
 
     def needed(self, start: int, frames: int) -> int:
-        """Samples, from the beginning, that the frames `start` .. `start + frames - 1` need."""
+        """Number of samples since the beginning that the frames `start` .. `start + frames - 1` depend on."""
         return self._at(start + frames + self._reach) + self._ahead
 
     def windows(self, start: int, frames: int, window: int) -> Tensor:
-        """As `clip_windows`, of the frames from `start` on."""
+        """`clip_windows` of the frames `start` .. `start + frames - 1`."""
         end = self.frames if self.ended else start + frames + self._reach
         features = self._encoder.encode(self._samples.to(self._device), end - self._first, self._fps)
         return clip_windows(features, start - self._first, frames, window)
 
     def between(self, start: int, end: int) -> Tensor:
-        """The samples of the frames `start` to `end` - 1."""
+        """The samples of the frames `start` .. `end - 1`."""
         offset = self._at(self._first)
         return self._samples[self._at(start) - offset : self._at(end) - offset].clone()
 
     def forget(self, start: int) -> None:
-        """Drop the samples that no frame from `start` on depends on."""
+        """Drop samples on which no frame from `start` on depends."""
         first = max(self._first, start - self._reach - self._back)
         self._samples = self._samples[self._at(first) - self._at(self._first) :].clone()
         self._first = first
@@ -88,20 +88,20 @@ def sample_live(
     generator: torch.Generator,
     lookahead: float,
 ) -> Iterator[LiveClip]:
-    """Sample clip after clip of speech that arrives piece by piece, in constant memory.
+    """Sample clip after clip while speech arrives, in constant memory.
 
     With a mel encoder and a `lookahead` of at least 0.02 s, the clips equal those of `sample_chain` for the whole
-    recording. Other encoders depend on the whole recording, and come closer with more look-ahead.
+    recording. Features of other encoders depend on the whole recording; more look-ahead brings them closer.
 
     Args:
-        chunks: samples, (samples,) float mono 16 kHz, of any length. An empty chunk means that no speech comes for now:
-            silence as long as the next clip needs takes its place, and the face rests. The end of the chunks ends the
-            video with the last sample.
+        chunks: pieces of audio of any length, (samples,) float, mono, 16 kHz. An empty chunk means that no speech is
+            available at the moment: it is replaced by as much silence as the next clip needs, and the face is at rest.
+            The video ends with the last sample of the last chunk.
         generator: on the CPU; one for all clips.
-        lookahead: seconds of speech after the last frame's audio window that a clip waits for.
+        lookahead: seconds of speech to wait for after the audio window of a clip's last frame.
 
     Raises:
-        FadaError: the model makes overlapping clips, which are not finished one by one; or a negative `lookahead`.
+        FadaError: the model denoises all its clips together, or `lookahead` is negative.
     """
     config = denoiser.networks.config
     if config.clip_overlap:

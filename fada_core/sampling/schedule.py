@@ -11,7 +11,7 @@ from ..errors import FadaError
 
 
 def _alphas_cumprod(config: ScheduleConfig) -> np.ndarray:
-    """Cumulated signal variance for every training timestep, (train_timesteps,) float64."""
+    """Cumulative product of 1 - beta (the signal's variance) at each timestep, (train_timesteps,) float64."""
     if config.beta_schedule == "linear":
         betas = np.linspace(config.beta_start, config.beta_end, config.train_timesteps)
     else:
@@ -24,19 +24,19 @@ def _alphas_cumprod(config: ScheduleConfig) -> np.ndarray:
 
 
 def _expand(values: Tensor, like: Tensor) -> Tensor:
-    """Append axes, so that a value per batch row (or one for all) multiplies `like`."""
+    """Append axes so that one value per batch row (or a scalar) broadcasts against `like`."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
 
 
 class NoiseSchedule:
     """x_t = alpha_t x_0 + sigma_t noise, alpha_t^2 + sigma_t^2 = 1, for t = 0 (nearly clean) .. train_timesteps - 1.
 
-    Every method takes `t` as an int or as a LongTensor with one entry a batch row; tensors may have any trailing axes.
-    A negative `t` is the clean sample itself (alpha 1, sigma 0).
+    All methods take `t` as an int or as a LongTensor with one entry per batch row; samples may have any trailing axes.
+    A negative `t` stands for the clean sample (alpha 1, sigma 0).
 
     Raises:
-        FadaError: the config has both noise prediction and zero terminal SNR. At the first step x_t is then pure noise,
-            from which the predicted noise gives no x_0: it would divide by zero.
+        FadaError: the config combines noise prediction with zero terminal SNR. x_t is then pure noise at the first
+            step, and computing x_0 from the predicted noise would divide by zero.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
@@ -47,13 +47,13 @@ class NoiseSchedule:
             )
         self.config = config
         cumprod = _alphas_cumprod(config)
-        # One more entry for the clean sample, so that index -1 finds it.
+        # Append the clean sample, so that it has index -1.
         cumprod = np.append(cumprod, 1.0)
         self._tables = {torch.device("cpu"): torch.from_numpy(np.sqrt(np.stack([cumprod, 1.0 - cumprod]))).float()}
         self._coefficients: dict[tuple[int, torch.device], dict[int, Tensor]] = {}
 
     def timesteps(self, steps: int) -> list[int]:
-        """`steps` timesteps from train_timesteps - 1 downwards, "trailing" (2305.08891, table 2; as diffusers rounds).
+        """`steps` timesteps from train_timesteps - 1 downwards with "trailing" spacing (2305.08891, table 2).
 
         Raises:
             FadaError: `steps` is not within 1..train_timesteps.
@@ -61,18 +61,18 @@ class NoiseSchedule:
         total = self.config.train_timesteps
         if not 1 <= steps <= total:
             raise FadaError(f"{steps} sampling steps are not possible; choose 1 to {total}.")
-        # diffusers' arange, so that halves round alike; it may run one entry too far by rounding errors.
+        # The same arange as in diffusers, so that halves round alike. Rounding errors may give one entry too many.
         return [int(t) - 1 for t in np.round(np.arange(total, 0, -total / steps))[:steps]]
 
     def previous(self, t: int, steps: int) -> int:
-        """The timestep that a step from `t`, an entry of `timesteps(steps)`, leads to; negative: the clean sample."""
+        """The timestep after `t`, an entry of `timesteps(steps)`; negative for the clean sample."""
         if self.config.previous_timestep == "stride":
             return t - self.config.train_timesteps // steps
         following = [*self.timesteps(steps), -1]
         return following[following.index(t) + 1]
 
     def alpha_sigma(self, t: int | Tensor, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-        """Signal and noise amplitudes, float32: scalars for an int, on `device`; else shaped and placed like `t`."""
+        """Signal and noise amplitudes, float32: scalars on `device` for an int, else of the shape and device of `t`."""
         cpu = torch.device("cpu")
         device, row = (device or cpu, max(t, -1)) if isinstance(t, int) else (t.device, t.clamp(min=-1))
         table = self._tables.get(device)
@@ -96,11 +96,11 @@ class NoiseSchedule:
         return alpha * noise - sigma * x0
 
     def target(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """The target of the network's prediction: v or the noise, by the config."""
+        """The training target: v or the noise, by the config."""
         return noise if self.config.prediction == "epsilon" else self.velocity(x0, noise, t)
 
     def to_x0(self, x_t: Tensor, prediction: Tensor, t: int | Tensor) -> Tensor:
-        """The clean sample that `prediction` (v or noise, by the config) implies; exact up to rounding."""
+        """The clean sample that `prediction` (v or noise, by the config) implies."""
         alpha, sigma = self._amplitudes(t, x_t)
         if self.config.prediction == "epsilon":
             return (x_t - sigma * prediction) / alpha
@@ -114,14 +114,14 @@ class NoiseSchedule:
         return alpha * prediction + sigma * x_t
 
     def ddim_step(self, prediction: Tensor, x_t: Tensor, t: int | Tensor, t_prev: int | Tensor) -> Tensor:
-        """x at `t_prev` (Song et al. 2010.02502, equation 12, eta 0); a negative `t_prev` gives the clean sample."""
+        """x at `t_prev` by DDIM (Song et al. 2010.02502, equation 12, eta 0); negative `t_prev`: the clean sample."""
         alpha, sigma = self._amplitudes(t_prev, x_t)
         return alpha * self.to_x0(x_t, prediction, t) + sigma * self.to_epsilon(x_t, prediction, t)
 
     def ddim_coefficients(self, steps: int, device: torch.device) -> dict[int, Tensor]:
-        """`ddim_step` as a x_t + b prediction: (a, b) on `device` for each entry of `timesteps(steps)`.
+        """`ddim_step` written as a x_t + b prediction: (a, b) on `device` for each entry of `timesteps(steps)`.
 
-        Computed once, so that the host waits for the device only once.
+        The result is cached, so that it is copied to the device only once.
         """
         if (steps, device) not in self._coefficients:
             zero, one = torch.tensor(0.0), torch.tensor(1.0)

@@ -1,10 +1,10 @@
-"""Solvers behind one interface: the project's DDIM, and multistep solvers from diffusers."""
+"""Solvers with one interface: DDIM, and multistep solvers from diffusers."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-import diffusers  # its parts are imported at their first use, which takes seconds
+import diffusers  # imports its parts lazily: `from diffusers import ...` would take seconds here
 import torch
 from torch import Tensor
 
@@ -14,21 +14,21 @@ from .schedule import NoiseSchedule
 
 
 class Solver(Protocol):
-    """Steps through `timesteps` in order, once; holds state, so every clip needs a new one."""
+    """Steps through `timesteps` in order, once. It has state, so each clip needs a new one."""
 
     timesteps: list[int]
 
     def step(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
-        """x (float32) at the timestep after `t`; after the last one, the clean sample."""
+        """x (float32) at the timestep after `t`; after the last timestep, the clean sample."""
         ...
 
     def coefficients(self, t: int, device: torch.device) -> Tensor | None:
-        """(a, b) as a tensor on `device` where `step` is a x + b prediction; None where it is not linear."""
+        """(a, b), a tensor on `device`, if `step` is a x + b prediction; otherwise None."""
         ...
 
 
 class DDIM:
-    """Deterministic DDIM (2010.02502) by the schedule's own rules."""
+    """Deterministic DDIM (2010.02502), see `NoiseSchedule.ddim_step`."""
 
     def __init__(self, schedule: NoiseSchedule, steps: int) -> None:
         self.schedule, self.timesteps, self._steps = schedule, schedule.timesteps(steps), steps
@@ -42,7 +42,14 @@ class DDIM:
 
 
 class Multistep:
-    """DPM-Solver++ 2M (2211.01095) or UniPC (2302.04867) as diffusers has them, on the schedule's timesteps."""
+    """DPM-Solver++ 2M (2211.01095) or UniPC (2302.04867) from diffusers, with the schedule's settings.
+
+    Args:
+        kind: the diffusers class.
+
+    Raises:
+        FadaError: `steps` is out of range.
+    """
 
     def __init__(self, kind: Any, schedule: NoiseSchedule, steps: int) -> None:  # diffusers' classes have no types
         config = schedule.config
@@ -56,7 +63,7 @@ class Multistep:
             timestep_spacing=config.spacing,
             rescale_betas_zero_snr=config.zero_snr,
         )
-        schedule.timesteps(steps)  # refuses impossible numbers with our own sentence
+        schedule.timesteps(steps)  # raises a FadaError where diffusers would fail otherwise
         self._scheduler.set_timesteps(steps)
         self.timesteps = self._scheduler.timesteps.tolist()
 
@@ -64,14 +71,17 @@ class Multistep:
         return self._scheduler.step(prediction, t, x, return_dict=False)[0]
 
     def coefficients(self, t: int, device: torch.device) -> None:
-        return None  # it needs the predictions before
+        return None  # the step also depends on previous predictions
 
 
 def build_solver(schedule: NoiseSchedule, steps: int, name: str = "ddim") -> Solver:
-    """A fresh solver for one clip.
+    """A new solver for one clip.
+
+    Args:
+        name: an entry of `settings.SOLVERS`.
 
     Raises:
-        FadaError: no solver has this `name`, or `steps` is out of range.
+        FadaError: there is no solver `name`, or `steps` is out of range.
     """
     if name == "ddim":
         return DDIM(schedule, steps)

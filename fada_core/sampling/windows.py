@@ -1,4 +1,4 @@
-"""Videos denoised as a whole, in overlapping windows whose predictions are averaged, still in constant memory."""
+"""Denoises a video as a whole, in overlapping windows whose predictions are averaged, in constant memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from ..settings import SamplingSettings
 from .denoise import Callback, Clip, Denoiser, GuidedClip, start_noise
 from .solvers import Solver, build_solver
 
-_SHIFT = 2  # frames by which the windows move from step to step, so that seams fall between other frames each time
+_SHIFT = 2  #: frames by which the windows move with each step, so that seams do not stay between the same frames
 
 
 def window_starts(frames: int, length: int, overlap: int, step: int) -> list[int]:
-    """First frames of the windows that one denoising step takes, ascending; together they cover all `frames`.
+    """First frames of the windows of one denoising step, ascending; together they cover all `frames`.
 
-    Neighbours share at least `overlap` frames. All windows move on from step to step; those that would reach beyond an
-    end of the video are moved back inside.
+    Neighbouring windows share at least `overlap` frames. All windows move with each step; a window that would extend
+    beyond either end of the video is moved back inside.
+
+    Args:
+        length: frames of a window, at most `frames`.
+        step: index of the denoising step.
     """
     stride = length - overlap
     first = _SHIFT * step % stride - stride
@@ -29,16 +33,16 @@ def window_starts(frames: int, length: int, overlap: int, step: int) -> list[int
 
 
 class _Step:
-    """One denoising step of the whole video, as a pipeline stage: frames come in order, and each leaves as soon as no
-    further window covers it.
+    """One denoising step of the whole video as a pipeline stage: frames enter in order, and leave as soon as no further
+    window covers them.
 
-    So a stage holds little more than one window, and a later step begins before an earlier one has seen all frames.
+    A stage thus holds little more than one window, and later steps start before earlier ones have processed all frames.
     Frames before the first window are dropped.
     """
 
     def __init__(self, starts: list[int], length: int, predict: Callable[[Tensor, int], Tensor]) -> None:
         self._starts, self._length, self._predict = starts, length, predict
-        self._first = starts[0]  # index of the first frame that is held
+        self._first = starts[0]  # index of the first frame in `_frames`
         self._frames: list[tuple[Tensor, Solver]] = []
         self._sums: list[Tensor] = []
         self._counts: list[int] = []
@@ -80,12 +84,13 @@ def sample_windows(
 ) -> Iterator[Clip]:
     """Denoise the whole video in overlapping windows whose predictions are averaged, as EchoMimic (2407.08136) does.
 
-    Each step covers all frames with windows of `clip_frames`. A window needs only its own frames from the step before,
-    so the steps run staggered, one window each: the result equals step after step over the whole video, but frames are
-    finished in order, and memory does not grow with their number. Unlike EchoMimic's, the windows do not wrap around
-    from the last frame to the first. A video shorter than a window is sampled at a window's length, and cut.
+    Each step covers all frames with windows of `clip_frames`. A window depends only on its own frames from the previous
+    step. The steps therefore run staggered, one window at a time: the result is the same as if each step ran over the
+    whole video before the next, but frames are finished in order, and memory does not grow with the video's length.
+    Unlike EchoMimic's, the windows do not wrap around from the last frame to the first. A video shorter than a window
+    is sampled at the length of a window, and cut.
 
-    Arguments and result are those of `sample_chain`; a clip has as many frames as a window adds.
+    Arguments and results are those of `sample_chain`; a clip has `clip_frames - clip_overlap` frames.
     """
     config, schedule = denoiser.networks.config, denoiser.schedule
     length, total = config.clip_frames, max(len(features), config.clip_frames)
@@ -95,7 +100,7 @@ def sample_windows(
     starts = [window_starts(total, length, config.clip_overlap, step) for step in range(len(timesteps))]
     windows = sum(map(len, starts))
     needed = made = 0 if after is None else after.shape[1]
-    for own in reversed(starts):  # keep the windows that later frames depend on; each earlier step reaches further back
+    for own in reversed(starts):  # drop windows that no later frame depends on; earlier steps need more frames
         own[:] = [start for start in own if start + length > needed]
         needed = own[0]
     done, nfe = windows - sum(map(len, starts)), 0

@@ -1,1 +1,1 @@
-"""How the same computation is made fast: compiling, CUDA graphs, fused layers, overlap, offloading."""
+"""Faster or smaller execution of the same computation: compiling, CUDA graphs, fused layers, overlap, offloading."""

@@ -1,4 +1,4 @@
-"""How the two computations that repeat, denoising step and decoding, run: eager, compiled, or as a CUDA graph."""
+"""Chooses and builds how denoising step and decoder run: eager, compiled, or as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from .fused_layers import fuse_layers, restore_layers
 log = logging.getLogger("fada.speed")
 
 COMPILE_FROM_EVALUATIONS = 8000
-"""Evaluations of the UNet from which on compiling, which takes a minute or two, pays off: measured with the shipped
-models on a CPU (docs/PERFORMANCE.md). Larger models save more in each, so theirs are fewer; not measured on a GPU."""
+"""UNet evaluations from which on compiling, which takes a minute or two, pays off. Measured with the shipped models on
+a CPU (docs/PERFORMANCE.md); larger models save more per evaluation and need fewer. Not measured on a GPU."""
 
 
 def choose(compute: str, device: torch.device, evaluations: int) -> str:
-    """The entry of COMPUTE that `compute`, one of them or "auto", means for a job of so many evaluations of the UNet.
+    """Resolve "auto", and check that the device supports the choice; returns an entry of COMPUTE.
 
-    Auto compiles long jobs on CUDA and on the CPU, and takes "graph" for others on CUDA, as it is ready in seconds;
-    not on ROCm, which torch also calls CUDA.
+    "auto" compiles long jobs on CUDA and on the CPU. For other jobs it uses "graph" on CUDA, where recording takes
+    seconds only, but not on ROCm (which torch also calls CUDA), and "eager" elsewhere.
+
+    Args:
+        compute: an entry of COMPUTE, or "auto".
+        evaluations: of the UNet in this job.
 
     Raises:
-        FadaError: an unknown way to compute, or a graph on a device that has none.
+        FadaError: `compute` is unknown, or needs CUDA and the device has none.
     """
     if compute == "auto":
         if evaluations >= COMPILE_FROM_EVALUATIONS and device.type in ("cuda", "cpu"):
@@ -43,11 +47,14 @@ def choose(compute: str, device: torch.device, evaluations: int) -> str:
 
 
 def build_denoiser(networks: Networks, compute: str, device: torch.device) -> Denoiser:
-    """A denoiser for these networks that computes in this way, an entry of COMPUTE; results stay the same.
+    """A denoiser that runs the networks in this way; results are the same up to rounding.
 
-    Shapes are static, so each new one (another batch of branches, a shorter last decode) is compiled or recorded once
-    more. Anything that fails to compile, fuse or record runs eagerly, and one line of log says why. Fused layers are
-    part of the networks until the next call.
+    Shapes are static: each new one (another batch of branches, a shorter last decode) is compiled or recorded again.
+    Anything that fails to compile, fuse or record falls back to eager, and logs one line. Fused layers stay in
+    `networks` until the next call of this function.
+
+    Args:
+        compute: an entry of COMPUTE.
     """
     restore_layers(networks)
     if compute == "eager":
@@ -56,7 +63,7 @@ def build_denoiser(networks: Networks, compute: str, device: torch.device) -> De
     decode = None
     if compute == "compile":
         log.info("The networks are compiled at their first call, which takes a minute or two.")
-        # A clip's conditioning is left out: the 7 ms saved for each are not worth the minute that compiling it takes.
+        # The conditioning is not compiled: that takes a minute and saves only 7 ms per clip.
         step = _compiled("denoising step", DenoisingStep(networks).__call__)
         decode = _compiled("decoder", networks.vae.decode)
     else:
@@ -67,7 +74,7 @@ def build_denoiser(networks: Networks, compute: str, device: torch.device) -> De
 
 
 def release(denoiser: Denoiser) -> None:
-    """Give back the memory that is kept between two videos; the next one records its graphs anew."""
+    """Free the memory of recorded CUDA graphs; the next video records them again."""
     if isinstance(denoiser.step, RecordedStep):
         denoiser.step.release()
 
@@ -77,11 +84,11 @@ def _has_graphs(device: torch.device) -> bool:
 
 
 def _compiled(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, compiled at its first call; if that fails, as it is."""
+    """The function, compiled at its first call, or itself if compiling fails."""
     from torch._dynamo.exc import TorchDynamoException  # the compiler takes seconds to import
 
-    # Before each call the compiler checks that what it compiled for still holds. For torch's own layers that takes a
-    # millisecond and finds nothing: their weights move or change their type together with the inputs.
+    # Before each call, guards check that the assumptions of the compiled code still hold. For torch's own layers that
+    # takes a millisecond and is not needed: their weights change device or type only together with the inputs.
     unwatched = getattr(torch.compiler, "skip_guard_on_inbuilt_nn_modules_unsafe", None)  # torch 2.8 and later
     options = {"guard_filter_fn": unwatched} if unwatched else None
     run = torch.compile(function, dynamic=False, fullgraph=True, options=options)

@@ -1,4 +1,4 @@
-"""The denoising step as a CUDA graph: captured once, then replayed, one launch in place of thousands of kernels."""
+"""The denoising step as a CUDA graph: captured once, then replayed by one launch instead of thousands."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..tensors import leaves, map_tensors
 
 log = logging.getLogger("fada.speed")
 
-_TOLERANCE = 0.01  #: of the largest value, between a replayed step and the step itself; a wrong one is off by all of it
+_TOLERANCE = 0.01  #: largest difference between a replayed and an eager step, relative to the largest value
 _Arguments = tuple[Any, ...]  #: of a `Step`
 
 
 class RecordedStep:
-    """A step that is replayed from CUDA graphs, one for each layout of arguments.
+    """A step that is replayed from CUDA graphs, one for each layout (shapes and types) of its arguments.
 
-    A new layout (another batch of branches) runs as it is once, and is captured when it comes again. The first replay
-    is compared with the step itself; if capturing fails or the values differ, one line of log says so, and all steps
-    run as they are. A recording keeps the memory of a step's activations until `release`.
+    The first call with a new layout runs eagerly, the second one captures it. The first replay is compared with the
+    eager step; if capturing fails or the values differ, that is logged, and all steps run eagerly from then on. A
+    recording keeps the memory of a step's activations until `release`.
 
-    Not torch's backend "cudagraphs": it takes weights for arguments, and so keeps a second copy of them, to which it
-    copies them in every step (torch 2.13, `num_fw_fixed_arguments`).
+    torch's backend "cudagraphs" is not used: it treats weights as arguments, and so keeps a second copy of them that it
+    updates in every step (torch 2.13, `num_fw_fixed_arguments`).
     """
 
     def __init__(self, step: Step, networks: Networks) -> None:
@@ -39,11 +39,11 @@ class RecordedStep:
 
     @property
     def recorded(self) -> int:
-        """Layouts that are replayed."""
+        """Number of recorded layouts."""
         return len(self._recordings)
 
     def release(self) -> None:
-        """Give the recordings' memory back; the next step is recorded anew."""
+        """Free the recordings' memory; the next step is recorded again."""
         self._recordings.clear()
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor | None]:
@@ -69,9 +69,9 @@ class RecordedStep:
             recording = _Recording(self._step, own, _conditioning(arguments), self._pointers(), pool)
             replayed = recording.replay(arguments)
             error, scale = float((replayed[0] - exact[0]).abs().max()), float(exact[0].abs().max())
-        except RuntimeError as reason:  # out of memory, too: the step as it is may still fit
+        except RuntimeError as reason:  # also if memory ran out: the eager step may still fit
             return self._refuse(" ".join(str(reason).split()), exact)
-        if not error <= _TOLERANCE * scale:  # not so if it is NaN
+        if not error <= _TOLERANCE * scale:  # also if the error is NaN
             return self._refuse(f"its values, up to {scale:.2g}, were off by {error:.2g}", exact)
         self._recordings[layout] = recording
         return exact
@@ -83,24 +83,26 @@ class RecordedStep:
         return exact
 
     def _pointers(self) -> list[int]:
-        """The addresses of the weights, which a recording depends on."""
+        """Addresses of the weights; a recording is valid only as long as they stay the same."""
         unet = self._networks.denoising_unet
         return [weight.data_ptr() for weight in (*unet.parameters(), *unet.buffers())]
 
 
 class _Recording:
-    """A captured step and its static inputs; a clip's conditioning, which is large, is copied to them once a clip.
+    """A captured step and its static inputs. The conditioning, which is large, is copied to them only once per clip.
 
-    Recordings may share the memory `pool` of their activations, as each is replayed by itself and its results are
-    copied out at once.
+    Recordings may share a memory pool for their activations, as they are never replayed at the same time and results
+    are copied out at once.
 
     Args:
-        own: the static inputs, which nobody else holds.
-        seen: the conditioning that they hold a copy of.
+        own: the static inputs, not used anywhere else.
+        seen: the conditioning of which `own` contains a copy.
+        pointers: addresses of the weights at the time of capture.
+        pool: memory pool of another recording; None: a new one.
     """
 
     def __init__(self, step: Step, own: _Arguments, seen: ClipConditioning, pointers: list[int], pool: Any) -> None:
-        self.pointers = pointers  #: to the weights, when it was captured
+        self.pointers = pointers
         self._arguments = own
         self._seen = weakref.ref(seen)
         self._replay, self._results, self.pool = record(lambda: step(*self._arguments), own[0].device, pool)
@@ -119,7 +121,7 @@ class _Recording:
 
 
 def _copied(arguments: _Arguments) -> _Arguments:
-    """Copies without expanded axes, as a recording holds them: a compiled step is compiled for these at once."""
+    """Copies with ordinary strides, like the static inputs, so that a compiled step is compiled only once."""
     return map_tensors(Tensor.clone, arguments)
 
 
@@ -128,26 +130,26 @@ def _conditioning(arguments: _Arguments) -> ClipConditioning:
 
 
 def record(step: Callable[[], Any], device: torch.device, pool: Any) -> tuple[Callable[[], None], Any, Any]:
-    """A function that runs the step again, the tensors that then hold its results, and its memory pool.
+    """Capture the step; returns a function that replays it, the tensors that then hold its results, and a memory pool.
 
     Args:
-        pool: of another recording; None: a new one.
+        pool: memory pool of another recording; None: a new one.
 
     Raises:
-        RuntimeError: the step does something that a CUDA graph cannot do, or memory ran out.
+        RuntimeError: the step contains an operation that cannot be captured, or memory ran out.
     """
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.device(device):
         with torch.cuda.stream(stream):
-            step()  # libraries get their workspaces at a stream's first call
+            step()  # libraries allocate their workspaces at the first call in a stream
         with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
             results = step()
     return graph.replay, results, graph.pool()
 
 
 def _layout(value: Any) -> tuple[Any, ...]:
-    """What has to be equal for a recording to fit: shapes and types of tensors, all other values."""
+    """Key of a recording: shapes, types and devices of all tensors, and all other values."""
     return tuple((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves(value))
 
 

@@ -1,4 +1,4 @@
-"""Low memory: only the denoising UNet stays on the device; the other networks fetch their weights when they run."""
+"""Offloading: only the denoising UNet stays on the device; the other networks load their weights when they run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..models.networks import Networks
 def keep_on_host(networks: Networks, device: torch.device) -> None:
     """Prepare networks in host memory for sampling on `device`.
 
-    The denoising UNet, which runs in every step, moves there. Everything that runs once a job or once a clip (reference
-    UNet, autoencoder, audio encoder, the small projections) keeps its weights on the host, and each layer fetches its
-    own for every call. Results stay the same.
+    The denoising UNet, which runs in every step, is moved to the device. Networks that run once per job or clip
+    (reference UNet, autoencoder, audio encoder, projections) stay on the host, and each of their layers copies its
+    weights to the device for each call. Results are the same.
     """
     from accelerate import cpu_offload  # takes seconds to import
 

@@ -1,4 +1,4 @@
-"""Overlap: a clip is decoded and copied to the host while the next one is denoised, and written in the background."""
+"""Decodes a clip and copies it to the host while the next one is denoised, and writes it in the background."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def decode_ahead(
     finish: Callable[[Tensor], Tensor] = to_bytes,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tensor]:
-    """Frames of each clip on the host.
+    """Decode clip by clip, and yield the frames of each on the host.
 
-    On CUDA, clip k is decoded on a stream of its own and copied to pinned memory while clip k + 1 is denoised; it is
-    yielded when the work of clip k + 1 has been queued. At most two clips are held. Elsewhere, one clip follows the
-    other.
+    On CUDA, clip k is decoded on a separate stream and copied to pinned memory while clip k + 1 is denoised; it is
+    yielded after the work of clip k + 1 has been queued. At most two clips are held in memory. On other devices, each
+    clip is decoded before the next one is denoised.
 
     Args:
         decode: latents (n, c, h, w) to frames (n, 3, size, size) in -1..1.
         clips: latents, clip by clip; advancing the iterator queues the work for one.
         device: of the networks.
         finish: applied to the frames on the device, before the copy.
-        dtype: in which the networks compute, for an error's advice.
+        dtype: of the networks, for the advice in an error message.
 
     Raises:
-        FadaError: a clip's frames are not finite; those before it were handed out.
+        FadaError: a clip's frames are not finite; the previous clips have been yielded.
     """
     if device.type != "cuda":
         for latents in clips:
@@ -52,14 +52,14 @@ def decode_ahead(
                 frames = decode(latents)
                 check = FiniteCheck(frames, "The frames", dtype)
                 frames = finish(frames)
-                latents.record_stream(stream)  # its memory is not given away before this stream has read it
+                latents.record_stream(stream)  # its memory must not be reused before this stream has read it
                 host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
                 host.copy_(frames, non_blocking=True)
                 copied = stream.record_event()
             if waiting is not None:
                 yield _arrived(*waiting)
             waiting = host, copied, check
-    except (Exception, KeyboardInterrupt):  # the work was stopped: what is finished is handed out first
+    except (Exception, KeyboardInterrupt):  # sampling was stopped: yield the finished clip first
         if waiting is not None:
             yield _arrived(*waiting)
         raise
@@ -74,14 +74,14 @@ def _arrived(frames: Tensor, copied: torch.cuda.Event, check: FiniteCheck) -> Te
 
 
 class BackgroundCalls:
-    """Runs calls one at a time on a background thread; a context manager.
+    """Context manager that runs calls one at a time on a background thread.
 
-    A call waits until the one before has returned, so that at most one piece of work is held. An exception is raised
-    again by the next call, or at the end of the block, which waits for the last one.
+    A call first waits until the previous one has returned, so that at most one is pending. An exception is raised again
+    by the next call, or at the end of the block, which waits for the last call.
 
-    The calls should not compute with torch while networks run on the CPU: a second thread gets a second pool of OpenMP
-    threads. These are more than there are cores, so GNU's OpenMP puts all of them to sleep between any two operations,
-    which makes the networks a third slower.
+    The calls should not compute with torch while networks run on the CPU: a second thread gets its own pool of OpenMP
+    threads. There are then more threads than cores, so GNU's OpenMP puts all of them to sleep between any two
+    operations, which makes the networks a third slower.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Group norm with its activation, and GEGLU: Triton kernels that make the fewest possible passes over memory.
+"""Triton kernels for group norm (with SiLU) and GEGLU that make the fewest possible passes over memory.
 
-For networks that run uncompiled. torch's group norm on CUDA copies a channels_last image to contiguous order, and the
-convolution after it copies it back; activations and gates are further passes.
+They are for networks that are not compiled. torch's group norm on CUDA copies a channels_last image to contiguous
+order, and the convolution after it copies it back; activations and gates take further passes.
 """
 
 import torch
@@ -10,14 +10,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_PIXELS, _CHANNELS, _TILES, _WIDTH = 128, 64, 64, 1024  #: at most so many a program; powers of two
+_PIXELS, _CHANNELS, _TILES, _WIDTH = 128, 64, 64, 1024  #: largest block of one program along each axis; powers of two
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *, silu: bool) -> Tensor:
-    """As torch's, followed by SiLU if asked for; moments in float32.
+    """Group norm, followed by SiLU if `silu`; moments are computed in float32.
 
     Args:
-        x: (n, c, h, w), in channels_last order, as the result is.
+        x: (n, c, h, w), channels_last; so is the result.
         weight, bias: (c,), on the same device, of any floating type.
     """
     n, channels, height, width = x.shape
@@ -29,7 +29,7 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
     means, squares = x.new_empty(2, n, tiles, channels, dtype=torch.float32)
     mean, scale = x.new_empty(2, n, groups, dtype=torch.float32)
     each = channels // groups
-    with torch.cuda.device_of(x):  # a kernel starts on the current device
+    with torch.cuda.device_of(x):  # Triton launches on the current device
         _moments_of_tiles[grid](x, means, squares, pixels, channels, **each_takes)
         _moments_of_groups[(groups, n)](
             means, squares, mean, scale, pixels, channels, each, tiles, eps, rows, _TILES, triton.next_power_of_2(each)
@@ -39,7 +39,7 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
 
 
 def geglu(projected: Tensor) -> Tensor:
-    """(..., 2 d) -> (..., d): the first half, gated by the exact GELU of the second."""
+    """(..., 2 d) -> (..., d): the first half times the exact (erf) GELU of the second."""
     projected = projected.contiguous()
     inner = projected.shape[-1] // 2
     result = projected.new_empty(*projected.shape[:-1], inner)
@@ -50,11 +50,11 @@ def geglu(projected: Tensor) -> Tensor:
 
 
 def check(device: torch.device, dtype: torch.dtype) -> None:
-    """Run both on the device.
+    """Run both kernels on the device and compare with torch.
 
     Raises:
-        Exception: of any kind, where Triton cannot compile for it or finds no compiler.
-        RuntimeError: a result is not torch's.
+        Exception: of any type, if Triton cannot compile for this device or finds no C compiler.
+        RuntimeError: a result differs from torch's.
     """
     values = torch.linspace(-2, 2, 2 * 64 * 30, dtype=torch.float64).sin().view(2, 64, 5, 6)
     x = values.to(device, dtype, memory_format=torch.channels_last)
@@ -65,14 +65,14 @@ def check(device: torch.device, dtype: torch.dtype) -> None:
     )
     for made, exact in pairs:
         error = float((made - exact).abs().max())
-        if not error < 0.05:  # not so if it is NaN
+        if not error < 0.05:  # also if the error is NaN
             raise RuntimeError(f"results were off by {error:.2g}")
 
 
 @triton.jit
 def _moments_of_tiles(x, means, squares, pixels, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Mean and sum of squared deviations of each channel over ROWS pixels. Plain sums of squares would lose small
-    deviations from a large mean."""
+    """Mean and sum of squared deviations of each channel over ROWS pixels. Deviations, not plain sums of squares, in
+    which small deviations from a large mean would be lost."""
     tile, image = tl.program_id(0), tl.program_id(2).to(tl.int64)
     row, column = tile * ROWS + tl.arange(0, ROWS), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = (row < pixels)[:, None] & (column < channels)[None, :]
@@ -100,7 +100,7 @@ def _moments_of_groups(
     TILES: tl.constexpr,
     EACH: tl.constexpr,
 ):
-    """Mean and 1 / standard deviation of a group of `each` channels, from the moments of its tiles, always in the same
+    """Mean and 1 / standard deviation of a group of `each` channels, merged from the moments of its tiles in a fixed
     order (Chan, Golub and LeVeque 1983)."""
     group, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column = tl.arange(0, EACH)[None, :]
