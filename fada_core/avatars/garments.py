@@ -1,4 +1,4 @@
-"""Clothes of the upper body: skin of chest and shoulders lifted and cut along a neckline, with bands and collars."""
+"""Clothes of the upper body: skin of chest and shoulders, raised and cut along a neckline, with bands and collars."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from .shapes import Shape, sheet
 
 
 def folds(plain: np.ndarray, depth: float, rng: np.random.Generator) -> np.ndarray:
-    """(n,): heights of soft folds that run from the shoulders down."""
+    """Heights (n,) in dm of soft folds at base points (n, 3), which run down from the shoulders."""
     out = np.zeros(len(plain))
     for _ in range(7):
         direction = np.array([rng.normal(0, 1.0), rng.normal(0, 0.35), rng.normal(0, 0.5)]) * rng.uniform(1.5, 4.5)
@@ -19,13 +19,13 @@ def folds(plain: np.ndarray, depth: float, rng: np.random.Generator) -> np.ndarr
 
 
 def cloth(name: str, part: Part, shape: Shape, neck: np.ndarray, texture: np.ndarray) -> Mesh:
-    """A mesh of cloth."""
+    """A mesh of cloth with a texture (H, W, 3 or 4) uint8; `neck` (n,) as in `Mesh`."""
     material = Material("cloth", texture=texture, gloss=0.12, two_sided=True)
     return Mesh(name, part, shape.faces, shape.uv, material, rest=shape.points, neck=np.asarray(neck, np.float32))
 
 
 def planar(plain: np.ndarray, scale: float = 0.33) -> np.ndarray:
-    """(n, 2): texture coordinates of cloth by its place on the base mesh, in tiles that mirror each other."""
+    """Texture coordinates (n, 2) of cloth from points (n, 3) on the base mesh, in mirrored tiles, `scale` per dm."""
     bend = plain[:, 0] + 0.35 * np.sign(plain[:, 0]) * np.maximum(0, 1.0 - plain[:, 2])
     uv = np.stack([bend, plain[:, 1]], 1) * scale
     return np.abs((uv % 2) - 1).astype(np.float32)
@@ -40,7 +40,7 @@ def bodice(
     rng: np.random.Generator,
     sleeveless: bool = False,
 ) -> Mesh:
-    """The garment itself."""
+    """The body of a garment, cut along a neckline, about `thick` dm off the skin."""
     value, azimuth = spread()
     field = value - line(neckline, azimuth)
     if sleeveless:
@@ -58,7 +58,7 @@ def bodice(
 
 
 def _lengthen(shape: Shape, surface: Surface) -> tuple[Shape, np.ndarray]:
-    """Carried on downwards by 2 dm from where the base mesh ends, so that a wide picture shows no end of it."""
+    """Extend a garment 2 dm below the end of the base mesh, so that wide pictures do not show its lower edge."""
     faces, count = shape.faces.astype(np.int64), len(shape.points)
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     low = (surface.plain[:, 1] < 4.9) & (surface.depth > 0.02)
@@ -77,7 +77,10 @@ def _lengthen(shape: Shape, surface: Surface) -> tuple[Shape, np.ndarray]:
 
 
 def band(skull: Skull, neckline: str, height: float, thick: float, texture: np.ndarray, name: str) -> Mesh:
-    """A hem along the neckline, rounded over its edge: ribs of a jumper, the binding of a T-shirt, or a roll neck."""
+    """A rounded band along the neckline: the ribs of a jumper, the neckband of a T-shirt, or a roll neck.
+
+    `height` and `thick` in dm.
+    """
     low, high = contour(skull, neckline, 0.05), contour(skull, neckline, -height)
     rows = [(0, 0.4), (0.08, 1.0), (0.5, 1.25), (0.9, 1.1), (1.0, 0.7), (0.97, 0.1)]
     points = np.stack([between(low, high, t, thick * f) for t, f in rows])
@@ -90,7 +93,7 @@ def band(skull: Skull, neckline: str, height: float, thick: float, texture: np.n
 
 
 def collar(skull: Skull, neckline: str, texture: np.ndarray, rng: np.random.Generator) -> Mesh:
-    """A shirt's collar: a stand around the neck and a leaf folded over it, with two points in front."""
+    """A shirt collar: a stand around the neck and a fall folded over it, with two points in front."""
     low, high = contour(skull, neckline, 0.03), contour(skull, neckline, -0.2)
     around = np.arange(AROUND) * (360 / AROUND)
     around = np.where(around > 180, around - 360, around)
@@ -122,7 +125,7 @@ def collar(skull: Skull, neckline: str, texture: np.ndarray, rng: np.random.Gene
 
 
 def lapels(skull: Skull, texture: np.ndarray, rng: np.random.Generator) -> Mesh:
-    """A jacket's collar and lapels, laid back from its edge; lapels reach sideways over the chest."""
+    """The collar and lapels of a jacket, folded back from its edge sideways over the chest."""
     around = np.arange(AROUND) * (360 / AROUND)
     around = np.where(around > 180, around - 360, around)
     a = np.abs(around)
@@ -152,8 +155,11 @@ def lapels(skull: Skull, texture: np.ndarray, rng: np.random.Generator) -> Mesh:
 
 
 def clothes(skull: Skull, kind: str, colors: np.ndarray, pattern: str, rng: np.random.Generator) -> list[Mesh]:
-    """What is worn: `kind` of T-shirt, vest, jumper, roll neck, shirt, jacket, dress. `colors` (3, 3) linear: of the
-    cloth, of its pattern, and of what is under a jacket."""
+    """The meshes of a garment. `kind`: shirt, jacket, jumper, roll neck, dress, vest, or T-shirt for any other name.
+
+    `colors` (3, 3) linear: of the cloth, of its pattern, and of the garment under a jacket. `pattern`: one of
+    `fabric.PATTERNS`.
+    """
     two, white = colors[:2], np.stack([colors[2], colors[2] * 0.9])
     if kind == "shirt":
         texture = weave("woven", pattern, two, rng)

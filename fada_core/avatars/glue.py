@@ -1,4 +1,4 @@
-"""Hair glued to the face: where points of the base mesh's front view lie on the skin, and pictures of single hairs."""
+"""Helpers for hair attached to the face: projection onto the skin, attached meshes, textures of single hairs."""
 
 from functools import cache
 
@@ -10,14 +10,14 @@ from .strands import WHITE, encode
 
 
 def project_front(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 2) of the base mesh's front view on its skin: base vertices (n, 3) and their weights (n, 3)."""
+    """Project points (n, 2) of the front view onto the base mesh's skin: base vertices (n, 3) and weights (n, 3)."""
     faces, points = _front_faces()
     a, b, c = (points[faces[:, i]] for i in range(3))
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
     x, y = xy[:, :1], xy[:, 1:]
     v = ((x - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (y - a[:, 1])) / area
     w = ((b[:, 0] - a[:, 0]) * (y - a[:, 1]) - (x - a[:, 0]) * (b[:, 1] - a[:, 1])) / area
-    outside = -np.minimum(np.minimum(v, w), 1 - v - w)  # a little outside of all is taken for the nearest
+    outside = -np.minimum(np.minimum(v, w), 1 - v - w)  # a point just outside of every face gets the nearest one
     depth = a[:, 2] * (1 - v - w) + b[:, 2] * v + c[:, 2] * w
     best = np.argmax(depth - 1e4 * np.maximum(outside - 1e-5, 0), 1)
     rows = np.arange(len(xy))
@@ -45,7 +45,10 @@ def glued(
     skull: Skull, name: str, part: Part, points: np.ndarray, anchor: np.ndarray, weight: np.ndarray, faces: np.ndarray,
     uv: np.ndarray, texture: np.ndarray, tangent: np.ndarray, gloss: float = 0.15,
 ) -> Mesh:  # fmt: skip
-    """A mesh whose vertices `points` (n, 3) keep their distance from their anchors."""
+    """A mesh of hair whose vertices `points` (n, 3) keep their offset from their anchors.
+
+    `anchor` (n, 3) and `weight` (n, 3) as in `Mesh`; `texture` (H, W, 4) uint8.
+    """
     offset = points - np.einsum("nc,ncx->nx", weight, skull.points[anchor])
     material = Material("hair", texture=texture, gloss=gloss, two_sided=True)
     return Mesh(
@@ -55,7 +58,7 @@ def glued(
 
 
 def grid(columns: int, rows: int) -> np.ndarray:
-    """Faces of a grid of vertices stored row by row along its columns: vertex = column * rows + row."""
+    """Faces (F, 3) of a grid with vertices in column-major order: vertex = column * rows + row."""
     at = (np.arange(columns - 1)[:, None] * rows + np.arange(rows - 1)).ravel()[:, None]
     return np.concatenate([at + [0, rows, 1], at + [rows, rows + 1, 1]])
 
@@ -63,7 +66,10 @@ def grid(columns: int, rows: int) -> np.ndarray:
 def draw(
     shape: tuple[int, int], start: np.ndarray, bend: np.ndarray, end: np.ndarray, thick: np.ndarray, tint: np.ndarray
 ) -> np.ndarray:
-    """(h, w, 4) uint8: curved hairs (n, 2) x, y in texels from start past bend to end, thinning, over nothing."""
+    """A transparent texture (h, w, 4) uint8 with n tapering hairs, Bézier curves from `start` to `end`.
+
+    `start`, `bend` (control point) and `end` (n, 2): x, y in texels. `thick` (n,) texels; `tint` (n, 3) linear.
+    """
     h, w = shape
     t = np.linspace(0, 1, 24, dtype=np.float32)[None, :, None]
     path = start[:, None] * (1 - t) ** 2 + 2 * bend[:, None] * t * (1 - t) + end[:, None] * t**2
@@ -86,7 +92,7 @@ def draw(
 
 
 def tints(color: np.ndarray, grey: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 3) linear colours of single hairs."""
+    """Linear colours (count, 3) of single hairs around `color` (3,), a share `grey` 0..1 of them grey."""
     own = color * np.exp(rng.normal(0, 0.2, (count, 1)))
     bleached = np.clip(grey + rng.normal(0, 0.6 * np.sqrt(grey * (1 - grey)), (count, 1)), 0, 1)
     return (own + bleached * (WHITE - own)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Guide strands: where they start, which way they are combed, how they fall, curl and gather in locks."""
+"""Guide strands of hair: their roots, the direction of combing, gravity, curls and locks."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,14 @@ STEPS = 22
 
 @dataclass(frozen=True)
 class Cut:
-    """How hair of one style is cut and combed. Lengths in dm.
+    """Cut and combing of a hair style. Lengths in dm.
 
-    `count` cards of `segments` pieces, `width` wide; `top`, `side`, `back`: lengths. `comb`: whorl (away from the
-    crown), side (from a parting), back, forward, up (a quiff), out (an afro), fall (down from a parting). `lift`:
-    degrees that roots stand off the skin. `gravity`: its weight against the combing. `stiff`: what hair keeps of its
-    direction over 0.03 dm. `volume`: height of the outermost layer. `lock` 0..1: how strands gather. `level`: height
-    on the base mesh at which all hair ends. `covers`: whether it lies over the ears.
+    `count` cards of `segments` pieces, `width` wide; `top`, `side`, `back`: lengths of the hair. `comb`: whorl (away
+    from the crown), side (from a parting), back, forward, up (a quiff), out (an afro), fall (down from a parting).
+    `lift`: angle in degrees between roots and skin. `gravity`: its weight relative to the combing. `stiff` 0..1: how
+    much of its direction hair keeps over 0.03 dm. `volume`: height of the outermost layer. `lock` 0..1: how much
+    strands gather in locks. `level`: height on the base mesh at which all hair ends. `covers`: whether hair lies over
+    the ears.
     """
 
     count: int
@@ -38,8 +39,8 @@ class Cut:
 
 @dataclass(frozen=True)
 class Roots:
-    """Starts of strands: `points`, `normals` (n, 3) on the person's skin; `azimuth`, `slope` (n,) on the base mesh, and
-    degrees `inside` the hairline (n,)."""
+    """Roots of strands. `points`, `normals` (n, 3) on the person's skin; `azimuth`, `slope` (n,) in degrees on the base
+    mesh; `inside` (n,): degrees inside the hairline."""
 
     points: np.ndarray
     normals: np.ndarray
@@ -52,7 +53,7 @@ class Roots:
 
 
 def plant(skull: Skull, line: Line, count: int, top: float, rng: np.random.Generator) -> Roots:
-    """At most `count` roots over the scalp, as dense as the hair is, and 1 + `top` times as dense on top."""
+    """At most `count` roots, distributed like the density of the hair, and 1 + `top` times as dense on top."""
     static = base()
     weight = line.density(static["azimuth"], static["slope"]) * ~static["ear"]
     weight = weight * (1 + top * smooth((74 - static["slope"]) / 30))
@@ -64,14 +65,14 @@ def plant(skull: Skull, line: Line, count: int, top: float, rng: np.random.Gener
 
     azimuth, slope, _, _ = capsule(mix(static["points"]), CENTRE, np.ones(3, np.float32))
     roots = Roots(mix(skull.points), unit(mix(skull.normals)), azimuth, slope, line.inside(azimuth, slope))
-    # Faces are coarse against the hairline: what stands before it is thinned out once more.
+    # Faces are coarse compared to the hairline, so roots beyond it are thinned by their own density.
     full = line.density(azimuth, slope) * (1 + top * smooth((74 - slope) / 30))
     keep = rng.random(count) * weight[vertex].mean(1) < 1.3 * full
     return roots.take(keep & ~static["ear"][vertex].any(1))
 
 
 def combing(cut: Cut, skull: Skull, points: np.ndarray, roots: Roots, part: np.ndarray) -> np.ndarray:
-    """(n, 3): which way hair at `points` (n, 3) is combed. `part` (n,): -1 or 1, the side of the parting."""
+    """Direction (n, 3) of combing at `points` (n, 3). `part` (n,): side of the parting, -1 or 1 (the person's left)."""
     ones = np.ones(len(points), np.float32)
     crown = skull.place(np.float32(168.0), np.float32(22.0))
     away = unit(points - crown)
@@ -93,8 +94,8 @@ def combing(cut: Cut, skull: Skull, points: np.ndarray, roots: Roots, part: np.n
         return raised * front[:, None] + (away + [0, -0.4, -0.4]) * (1 - front[:, None])
     if kind == "out":
         return 0.7 * unit(roots.points - skull.centre)
-    slope = skull.coordinates(points)[1]  # fall
-    front = smooth((16 - roots.inside) / 10) * smooth((62 - np.abs(roots.azimuth)) / 20)  # off the forehead
+    slope = skull.coordinates(points)[1]  # the case of "fall"
+    front = smooth((16 - roots.inside) / 10) * smooth((62 - np.abs(roots.azimuth)) / 20)  # combed off the forehead
     aside = np.stack([part, 0.35 * front, -0.25 * ones - 0.5 * front], 1) * smooth((85 - slope) / 40)[:, None]
     behind = smooth((np.abs(roots.azimuth) - 95) / 40)[:, None]
     return aside * (1 - behind) + (away * smooth((80 - slope) / 30)[:, None]) * behind
@@ -104,16 +105,16 @@ def grow_lines(
     cut: Cut, skull: Skull, roots: Roots, length: np.ndarray, layer: np.ndarray, part_at: float, fringe: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Strands (n, segments + 1, 3) from the roots, and the way out of the head along them.
+    """Strands (n, segments + 1, 3) from the roots, and unit vectors out of the head at their points.
 
-    `length` (n,) dm; `layer` (n,) 0..1: depth in the hair; `part_at`: where the parting is, in dm to the person's left;
-    `fringe` (n,) bool: which fall over the forehead.
+    `length` (n,) dm; `layer` (n,): 0 (innermost) .. 1; `part_at`: place of the parting, in dm to the person's left;
+    `fringe` (n,) bool: strands that fall over the forehead.
     """
     n = len(roots.points)
     part = np.where(roots.points[:, 0] - part_at + rng.normal(0, 0.03, n) > 0, 1.0, -1.0).astype(np.float32)
     side = np.where((np.abs(roots.azimuth) > 50) & (part * roots.azimuth < 0), -part, part)
-    forward = rng.random(n) < smooth((118 - np.abs(roots.azimuth)) / 50)  # which long hair falls before the shoulder
-    edge = rng.normal(66, 5, n).astype(np.float32)  # azimuth that hair beside the face keeps to
+    forward = rng.random(n) < smooth((118 - np.abs(roots.azimuth)) / 50)  # which fall in front of the shoulder
+    edge = rng.normal(66, 5, n).astype(np.float32)  # smallest azimuth of hair beside the face
     points = roots.points.copy()
     above = 0.45 + 0.55 * smooth((80 - roots.slope) / 30) if cut.comb != "out" else 1.0
     above = np.where(fringe, 0.8, above)
@@ -143,14 +144,14 @@ def grow_lines(
             )
             beside, shoulder = beside * ~fringe, shoulder * ~fringe
             fall = fall * (1 - 0.9 * beside)
-            pull = pull + beside[:, None] * np.array([0, 0.5, -0.6], np.float32)  # back over the temple
+            pull = pull + beside[:, None] * np.array([0, 0.5, -0.6], np.float32)  # backwards over the temple
             pull = pull + east * (1.1 * beside + 0.45 * shoulder * np.where(forward, -1, 1))[:, None]
         pull[:, 1] -= np.where(fringe, np.maximum(fall, 0.5), fall)
         heading = unit(heading * inertia + pull)
         moved = points + heading * step
         room = clearance * min(1.0, 0.15 + 2.0 * t) + 0.1 * smooth((slope - 150) / 25)
         moved = skull.push(moved, room.astype(np.float32), cut.covers and i > 3)
-        if cut.level is not None:  # keeps beside the face and off the throat
+        if cut.level is not None:  # keep long hair beside the face and off the throat
             least = 0.42 * smooth((slope - 95) / 25) * (np.abs(azimuth) < 95) * ~fringe
             moved[:, 0] = np.where(moved[:, 0] * side < least, least * side, moved[:, 0])
         heading = unit(moved - points)
@@ -158,7 +159,7 @@ def grow_lines(
         points = skull.push(points, room * 0.9, cut.covers and i > 3)
         track.append(points)
     lines = np.stack(track, 1)
-    for _ in range(3):  # no kinks where skull and gravity disagree
+    for _ in range(3):  # smooth the kinks from collisions with the skull
         lines[:, 1:-1] = 0.25 * lines[:, :-2] + 0.5 * lines[:, 1:-1] + 0.25 * lines[:, 2:]
     lines[:, 3:] = skull.push(lines[:, 3:], 0.6 * clearance[:, None], cut.covers)
     level = np.full(n, -9.0 if cut.level is None else cut.level)
@@ -173,7 +174,7 @@ def grow_lines(
 
 
 def shorten(lines: np.ndarray, level: np.ndarray, segments: int) -> np.ndarray:
-    """Strands (n, m, 3) cut where they first get below `level` (n,), and divided anew: (n, segments + 1, 3)."""
+    """Cut strands (n, m, 3) where they first fall below `level` (n,) and resample them to (n, segments + 1, 3)."""
     below = lines[:, :, 1] < level[:, None]
     last = np.where(below.any(1), np.maximum(below.argmax(1), 2), lines.shape[1] - 1)
     spacing = np.linspace(0, 1, segments + 1) ** (1.4 if segments > 4 else 1)  # denser over the curve of the skull
@@ -185,7 +186,7 @@ def shorten(lines: np.ndarray, level: np.ndarray, segments: int) -> np.ndarray:
 
 
 def gather(lines: np.ndarray, lock: float, rng: np.random.Generator) -> np.ndarray:
-    """Strands drawn towards the leader of their lock, more at the tips."""
+    """Draw strands (n, m, 3) towards the leader of their lock, most at the tips, by `lock` 0..1."""
     n = len(lines)
     if n < 12 or lock == 0:
         return lines
@@ -202,11 +203,14 @@ def gather(lines: np.ndarray, lock: float, rng: np.random.Generator) -> np.ndarr
 def curl(
     lines: np.ndarray, outward: np.ndarray, height: float, wavelength: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Strands wound around their course: `height` (dm) to either side, `wavelength` (dm) a turn; neighbours alike."""
+    """Wind strands (n, m, 3) around their course: `height` dm to either side, one turn per `wavelength` dm.
+
+    Neighbouring strands have similar phases. `wavelength` is raised to three segments where it is too short to show.
+    """
     along = unit(np.gradient(lines, axis=1))
     across = np.cross(outward, along)
     pieces = np.sqrt((np.diff(lines, axis=1) ** 2).sum(-1))
-    wavelength = max(wavelength, 3 * float(np.quantile(pieces.max(1), 0.8)))  # what the pieces can show
+    wavelength = max(wavelength, 3 * float(np.quantile(pieces.max(1), 0.8)))  # at least three segments
     length = np.concatenate([np.zeros((len(lines), 1)), np.cumsum(pieces, 1)], 1)
     phase = 7 * np.sin(lines[:, :1] @ np.array([2.1, 1.3, 1.7], np.float32) * 3) + rng.normal(0, 0.5, (len(lines), 1))
     angle = 2 * np.pi * length / wavelength + phase

@@ -1,4 +1,4 @@
-"""Hair of a person: its traits, the styles, and `grow`, which makes the meshes of hair, brows, lashes and beard."""
+"""The hair of a person: its traits, the styles, and `grow`, which makes the meshes of hair, brows, lashes and beard."""
 
 from dataclasses import dataclass, replace
 
@@ -33,12 +33,12 @@ STYLES: dict[str, Cut] = {
 
 @dataclass(frozen=True)
 class HairTraits:
-    """Somebody's hair.
+    """The hair of a person.
 
-    `style`: of `STYLES`, or "bald". `length` 0..1: within the style. `color` (3,) linear; `grey` 0..1: share of white
-    hairs; `roots` 0..1: how much darker the roots are. `curl` 0..1. `volume` 0..1. `part` -1..1: parting from the
-    right to the left. `fringe` 0..1: how much of the front falls over the forehead. `recession`, `thinning`: as in
-    `Line`. `pressed`: slopes of a hat's rim in front and behind, within which hair lies flat.
+    `style`: one of `STYLES`, or "bald". `length` 0..1: within the range of the style. `color` (3,) linear; `grey` 0..1:
+    share of white hairs; `roots` 0..1: how much darker the roots are; `curl`, `volume` 0..1. `part`: parting from -1
+    (right) to 1 (left). `fringe` 0..1: how much of the front falls over the forehead. `recession`, `thinning`: as in
+    `Line`. `pressed`: slopes in degrees of a hat's rim, front and back, within which hair lies flat.
     """
 
     style: str
@@ -64,7 +64,7 @@ def hair_mesh(
     skull: Skull, lines: np.ndarray, outward: np.ndarray, width: np.ndarray, layer: np.ndarray, taper: float,
     texture: np.ndarray, name: str, rng: np.random.Generator, spread: float = 0.3,
 ) -> Mesh:  # fmt: skip
-    """Strands (n, m, 3) as a mesh of cards; deep layers take the dark columns of the texture."""
+    """Strands (n, m, 3) as a mesh of cards; inner layers (low `layer` (n,)) use the dark columns of the texture."""
     n = len(lines)
     column = np.clip(layer * (len(TONES) - 1) + rng.normal(0, 1.1, n), 0, len(TONES) - 1).round().astype(int)
     points, faces, uv, tangent = cards(
@@ -75,7 +75,7 @@ def hair_mesh(
 
 
 def press(skull: Skull, lines: np.ndarray, rim: Rim) -> np.ndarray:
-    """Strands drawn in to 0.035 dm off the skin where a hat is over them, and little by little just below its rim."""
+    """Press strands (n, m, 3) under a hat down to 0.035 dm off the skin, with a gradual transition below its rim."""
     azimuth, slope, out, radius = skull.coordinates(lines.reshape(-1, 3))
     under = smooth((rim.slope(azimuth) + 40 - slope) / 30)
     excess = np.maximum(radius - skull.radius(azimuth, slope, ears=False) - 0.035, 0)
@@ -83,7 +83,7 @@ def press(skull: Skull, lines: np.ndarray, rim: Rim) -> np.ndarray:
 
 
 def lengths(cut: Cut, traits: HairTraits, roots: Roots, rng: np.random.Generator) -> np.ndarray:
-    """(n,) dm: short beside and behind, longer above, shorter again at the very hairline."""
+    """Lengths (n,) in dm of strands: short at the sides and back, longer on top, shorter again at the hairline."""
     azimuth = np.abs(roots.azimuth)
     above = smooth((np.interp(azimuth, (30, 55, 120, 150), (84, 66, 66, 78)) - roots.slope) / 22)
     behind = smooth((azimuth - 100) / 35)
@@ -96,11 +96,11 @@ def lengths(cut: Cut, traits: HairTraits, roots: Roots, rng: np.random.Generator
 
 
 def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> list[Mesh]:
-    """The cap and the cards of everything above the face."""
+    """Cap and cards of the hair on the head. Raises `FadaError` for an unknown style."""
     if traits.style not in STYLES:
         raise FadaError(f"There is no hair style {traits.style!r}; choose one of {', '.join(STYLES)} or bald.")
     cut = STYLES[traits.style]
-    if cut.covers and traits.curl > 0.4:  # waves need more pieces
+    if cut.covers and traits.curl > 0.4:  # waves need more segments
         cut = replace(cut, segments=round(1.5 * cut.segments), count=round(cut.count / 1.45))
     line = Line(traits.recession, traits.thinning, rng.random(4) * 6.28)
     color = np.array(traits.color, np.float32)
@@ -119,7 +119,7 @@ def scalp_hair(skull: Skull, traits: HairTraits, rng: np.random.Generator) -> li
     if traits.style in TIED:
         return meshes + tied_hair(skull, traits, cut, roots, layer, width, texture, rng)
     length = lengths(cut, traits, roots, rng)
-    if cut.level is None:  # shorter, too, where it grows thinner
+    if cut.level is None:  # thin hair is shorter, too
         length = length * (0.35 + 0.65 * line.density(roots.azimuth, roots.slope))
     wide = (52 + rng.normal(0, 4, len(length))) * traits.fringe
     fringe = (np.abs(roots.azimuth) < wide) & (roots.inside < 12 + 16 * traits.fringe)
@@ -138,7 +138,7 @@ def tied_hair(
     skull: Skull, traits: HairTraits, cut: Cut, roots: Roots, layer: np.ndarray, width: np.ndarray, texture: np.ndarray,
     rng: np.random.Generator,
 ) -> list[Mesh]:  # fmt: skip
-    """Hair pulled to its knots, and what is behind them."""
+    """Hair pulled back to its knots, and the bun, the ponytail or the braids behind them."""
     if traits.style == "braids":
         knots = np.stack([tied.knot(skull, a, 122.0, 0.12) for a in (-118.0, 118.0)])
     else:
@@ -171,7 +171,7 @@ def tied_hair(
 
 
 def grow(head: Head, traits: HairTraits, rng: np.random.Generator) -> list[Mesh]:
-    """Everything that grows on the head."""
+    """Meshes of all hair of a head: scalp, brows, lashes and beard. Raises `FadaError` for an unknown style."""
     skull = skull_of(head)
     meshes = [] if traits.style == "bald" else scalp_hair(skull, traits, rng)
     for make in (face_hair.brows, face_hair.lashes, beard.beard):

@@ -1,4 +1,4 @@
-"""Draws hair that suits somebody's age, sex and ancestry. The shares are our choice; who wears what is left wide."""
+"""Random hair by age, sex and ancestry. The frequencies are our choice, and deliberately broad."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from .face_hair import FaceHairTraits
 from .hair import HairTraits
 from .strands import natural_color
 
-# How often a style is worn, by women and by men.
+# Relative frequencies of the styles for women and for men.
 SHARES = {
     "bald": (0.005, 0.06),
     "cropped": (0.03, 0.24),
@@ -38,9 +38,9 @@ BEARDS = {
 def sample_hair_traits(
     rng: np.random.Generator, age: float, sex: float, ancestry: tuple[float, float, float], pool: str
 ) -> HairTraits:
-    """`age` 0 (5 years) .. 1 (85), `sex` 0 female .. 1 male, `ancestry`: African, Asian, Caucasian parts.
+    """Random hair. `age` 0 (5 years) .. 1 (85), `sex` 0 female .. 1 male, `ancestry`: African, Asian, European shares.
 
-    The pool "high" has natural colours only; in "moderate" some hair is dyed.
+    Dyed hair has natural colours in the pool "high", and now and then others in "moderate".
     """
     african, asian, caucasian = ancestry
     man = rng.random() < sex
@@ -65,7 +65,7 @@ def sample_hair_traits(
     dyed = rng.random() < (0.25 if not man else 0.04) and age > 0.12
     roots = float(rng.uniform(0.25, 0.5))
     if dyed and grey > 0.2:
-        grey *= 0.15  # covered
+        grey *= 0.15  # grey covered by dye
     elif dyed and rng.random() < 0.4:
         color, roots = natural_color(min(1.0, fair + rng.uniform(0.2, 0.6)), red), 0.6
     if dyed and pool == "moderate" and rng.random() < 0.3:

@@ -1,7 +1,7 @@
-"""A person's head: the neutral shape from age, sex, ancestry, build and features; and its pose in one frame.
+"""A person's head: its neutral shape from age, sex, ancestry, build and features, and its pose in one frame.
 
-Angles are radians. yaw > 0 turns the face to the person's left (the viewer's right), pitch > 0 lifts it, roll > 0 leans
-the head to the person's left shoulder. Gaze is (yaw, pitch) of the eyes relative to the head.
+Angles are in radians: yaw > 0 turns the face to the person's left (the viewer's right), pitch > 0 raises it, roll > 0
+tilts the head to the person's left shoulder. Gaze is (yaw, pitch) of the eyes relative to the head.
 """
 
 from dataclasses import dataclass, field
@@ -17,25 +17,25 @@ from .assets import UNITS, unit_index
 from .mesh import Mesh
 
 ANCESTRIES = ("african", "asian", "caucasian")
-PIVOT = np.array([0.0, 6.05, 0.05], np.float32)  # where the head turns: the uppermost vertebrae
+PIVOT = np.array([0.0, 6.05, 0.05], np.float32)  # centre of head rotation: the uppermost vertebrae, in dm
 
-CHIN, CROWN = 5225, 881  # numbers in hm08
+CHIN, CROWN = 5225, 881  # vertices of hm08
 
-# The base mesh looks stern; this is added to everybody at rest.
+# The base mesh looks stern; these units are added to every neutral head.
 REST = {"browInnerUp": 0.14, "mouthSmileLeft": 0.05, "mouthSmileRight": 0.05, "eyeWideLeft": 0.1, "eyeWideRight": 0.1}
 
-# The ring where closed lips touch, in the middle and to the left of it, in hm08.
+# Vertices of hm08 where closed lips touch, in the middle and to the left of it.
 CONTACT_UPPER = (474, 7228, 7226)
 CONTACT_LOWER = (493, 7242, 7236)
 OVERLAP = 0.005  # of closed lips, in dm
 
-# What turns of the eyes, in radians, the units eyeLook... stand for: measured on the helper eyes of the base mesh.
+# Rotation of the eyes in radians at weight 1 of the units eyeLook..., measured on the helper eyes of the base mesh.
 LOOK = {"Up": 0.19, "Down": 0.28, "In": 0.39, "Out": 0.38}
 
 
 @dataclass(frozen=True)
 class FaceShape:
-    """Build and features. `muscle`, `weight` 0..1 (0.5 is average); `targets`: local target name -> weight 0..1."""
+    """Build and features. `muscle`, `weight`: 0..1, 0.5 is average; `targets`: local target name -> weight 0..1."""
 
     muscle: float = 0.5
     weight: float = 0.5
@@ -43,7 +43,8 @@ class FaceShape:
 
 
 class Shaped(Protocol):
-    """What a head needs to know of a person. age: 0 (5 years) .. 1 (85 years); sex: 0 female .. 1 male."""
+    """The attributes of a person that `Head` uses. `age`: 0 (5 years) .. 1 (85 years); `sex`: 0 female .. 1 male;
+    `ancestry`: African, Asian, European shares."""
 
     age: float
     sex: float
@@ -52,7 +53,7 @@ class Shaped(Protocol):
 
 
 def years(age: float) -> float:
-    """Age 0..1 in years: 0 is 5, 0.2 is 20, 0.5 is 42, 1 is 85."""
+    """Convert an age 0..1 to years: 0 is 5, 0.2 is 20, 0.5 is 42, 1 is 85."""
     return float(np.interp(age, [0, 0.2, 0.5, 1], [5, 20, 42, 85]))
 
 
@@ -69,7 +70,7 @@ def _thirds(value: float, low: str, middle: str, high: str) -> dict[str, float]:
 
 @cache
 def _paired_targets() -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
-    """Axes of variation: (targets of the positive side, of the negative side, standard deviation)."""
+    """Axes of variation, each as (positive targets, negative targets, standard deviation)."""
     names = [n[6:] for n in assets.load().target_names if n.startswith("local/")]
     have, done, axes = set(names), set(), []
     opposites = {"incr": "decr", "up": "down", "out": "in", "forward": "backward", "concave": "convex"}
@@ -89,7 +90,7 @@ def _paired_targets() -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
     return axes
 
 
-# Deviations of local targets by the beginning of their names: what a face varies in without becoming a caricature.
+# Standard deviations of local targets by the first matching prefix of their names, small enough to avoid caricatures.
 DEVIATIONS = (
     (("head-trans", "neck-trans", "head-angle", "l-ear-shape-pointed", "ear-", "asymm", "neck-double", "r-"), 0.0),
     (("head-age", "head-fat"), 0.1),
@@ -116,7 +117,7 @@ def _deviation(name: str) -> float:
 
 
 def sample_shape(rng: np.random.Generator) -> FaceShape:
-    """A face of everyday variety: every axis drawn from a normal distribution cut at twice its deviation."""
+    """A random face: each axis is drawn from a normal distribution, clipped at two standard deviations."""
     targets = {}
     for positive, negative, deviation in _paired_targets():
         value = float(np.clip(rng.normal(0, deviation), -2 * deviation, 2 * deviation))
@@ -128,7 +129,7 @@ def sample_shape(rng: np.random.Generator) -> FaceShape:
 
 @cache
 def _normal_operator() -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Sums the normals of faces at base vertices; and those faces (F, 3)."""
+    """Sparse matrix (V, F) that sums face normals at base vertices, and the faces (F, 3) of skin and helpers."""
     head = assets.load()
     faces = np.concatenate([head.skin_base[head.skin_faces], *(p.base[p.faces] for p in head.helpers.values())])
     rows, columns = faces.ravel(), np.repeat(np.arange(len(faces)), 3)
@@ -137,7 +138,7 @@ def _normal_operator() -> tuple[sparse.csr_matrix, np.ndarray]:
 
 
 def normals(vertices: np.ndarray) -> np.ndarray:
-    """Unit normals (V, 3) of posed base vertices (V, 3), averaged over faces by their area."""
+    """Unit normals (V, 3) of base vertices (V, 3), averaged over their faces with weights by area."""
     operator, faces = _normal_operator()
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     total = operator @ np.cross(b - a, c - a)
@@ -145,7 +146,7 @@ def normals(vertices: np.ndarray) -> np.ndarray:
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """(3, 3) float32 for column vectors: roll first, then pitch, then yaw."""
+    """Rotation matrix (3, 3) float32 for column vectors: roll, then pitch, then yaw."""
     (cy, sy), (cp, sp), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (yaw, pitch, roll))
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
@@ -155,8 +156,9 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Posed:
-    """A head in one frame. `vertices`, `normals` (V, 3): base vertices after units and turning. `still` (V, 3): before
-    turning. `turn` (3, 3): the skull's rotation about `PIVOT`. `gaze` (2,), `units` (52,): as given."""
+    """A head in one frame. `vertices`, `normals` (V, 3): base vertices after face units and rotation; `still` (V, 3):
+    vertices before rotation; `turn` (3, 3): rotation of the skull about `PIVOT`; `gaze` (2,) and `units` (52,): as
+    passed to `Head.pose`."""
 
     vertices: np.ndarray
     normals: np.ndarray
@@ -166,17 +168,17 @@ class Posed:
     units: np.ndarray
 
     def rotate(self, points: np.ndarray, neck: np.ndarray | None = None) -> np.ndarray:
-        """Points (n, 3) of the unturned head, turned; `neck` (n,) as in `Mesh`."""
+        """Rotate points (n, 3) of the unrotated head; `neck` (n,) as in `Mesh`."""
         turned = (points - PIVOT) @ self.turn.T + PIVOT
         return turned if neck is None else points + neck[:, None] * (turned - points)
 
     def rotate_direction(self, directions: np.ndarray, neck: np.ndarray | None = None) -> np.ndarray:
-        """As `rotate`, for directions (n, 3)."""
+        """Rotate directions (n, 3); `neck` (n,) as in `Mesh`."""
         turned = directions @ self.turn.T
         return turned if neck is None else directions + neck[:, None] * (turned - directions)
 
     def place(self, mesh: Mesh) -> np.ndarray:
-        """(n, 3) positions of a mesh in this frame."""
+        """Vertex positions (n, 3) of a mesh in this frame."""
         if mesh.rest is not None:
             return self.rotate(mesh.rest, mesh.neck)
         corners = self.vertices[mesh.anchor]
@@ -184,14 +186,16 @@ class Posed:
 
 
 class Head:
-    """The shape of one person. `neutral` (V, 3) float32: base vertices at rest, with its eyes where the base's are.
+    """The shape of a person's head. `neutral` (V, 3) float32: base vertices at rest, moved so that the mean of the eyes
+    is where it is on the base mesh.
 
-    `height`: from the chin to the crown of the bald head, `middle`: half way between them, in dm.
+    `height`: from the chin to the crown of the bald head, in dm; `middle`: y half way between them. The constructor
+    raises `FadaError` for an age, sex or ancestry out of range and for an unknown target.
     """
 
     def __init__(self, person: Shaped):
         if not 0 <= person.age <= 1 or not 0 <= person.sex <= 1 or abs(sum(person.ancestry) - 1) > 1e-3:
-            raise FadaError("Age and sex of a person lie in 0..1, and the three parts of the ancestry sum to 1.")
+            raise FadaError("A person's age and sex must lie in 0..1, and the three shares of ancestry must sum to 1.")
         data = assets.load()
         self.neutral = data.vertices.copy()
         for name, weight in self._weights(person):
@@ -207,7 +211,7 @@ class Head:
         self.height, self.middle = float(crown - chin), float(crown + chin) / 2
 
     def _close_lips(self, upper: list[int], lower: list[int]) -> None:
-        """The base mesh's lips do not quite meet, and a person's features may part them further."""
+        """Close the lips, which do not quite meet on the base mesh and may be further apart on a person."""
         close = assets.load().unit_deltas[unit_index("mouthClose")]
         gap = self.neutral[upper, 1] - self.neutral[lower, 1] + OVERLAP
         gain = close[lower, 1] - close[upper, 1]
@@ -241,7 +245,10 @@ class Head:
         roll: float = 0.0,
         gaze: tuple[float, float] = (0.0, 0.0),
     ) -> Posed:
-        """One frame. `units` (52,): weights of the face units, usually 0..1, in the order of `UNITS`."""
+        """Pose the head. `units` (52,): weights of the face units, usually 0..1, in the order of `UNITS`.
+
+        The lids follow the gaze. Raises `FadaError` for units of another shape or not finite.
+        """
         data = assets.load()
         units = np.asarray(units, np.float32)
         if units.shape != (len(UNITS),) or not np.isfinite(units).all():

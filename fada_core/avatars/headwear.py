@@ -1,4 +1,4 @@
-"""Hats, caps and headscarves: sheets over the map of a person's own skull."""
+"""Hats, caps and headscarves, built over the surface of a person's own skull."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from .shapes import join, sheet
 from .strands import encode
 
 KINDS = ("", "cap", "beanie", "brimmed", "headscarf")
-# Slopes of the rim in front and behind, inside of which hair lies flat. A headscarf covers all of it.
+# Slopes in degrees of the rim in front and behind, within which hair lies flat. A headscarf covers all hair.
 RIMS = {"cap": (63.0, 90.0), "beanie": (66.0, 112.0), "brimmed": (66.0, 94.0)}
 
 
 @dataclass(frozen=True)
 class Rim:
-    """Where a hat ends, in degrees of slope: in front and behind, by a cosine in between."""
+    """Lower edge of a hat: its slope in degrees in front and behind, with a cosine in between."""
 
     front: float
     back: float
@@ -28,19 +28,19 @@ class Rim:
 
 
 def rim(kind: str) -> Rim | None:
-    """The rim of a hat; None without one."""
+    """The rim of one of KINDS, or None where it has none."""
     return Rim(*RIMS[kind]) if kind in RIMS else None
 
 
 def dome(
     skull: Skull, edge: Rim, clearance: np.ndarray, rows: int, columns: int = 48
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (rows, columns + 1, 3) from crown to rim, `clearance` (rows,) dm off the head; azimuth and slope."""
+    """Points (rows, columns + 1, 3) from crown to rim, `clearance` (rows,) dm off the head, their azimuth and slope."""
     azimuth = np.linspace(-180, 180, columns + 1)[None]
     slope = np.linspace(0, 1, rows)[:, None] * edge.slope(azimuth)
     azimuth = np.broadcast_to(azimuth, slope.shape)
     radius = skull.radius(azimuth, slope, ears=False)
-    for _ in range(2):  # a hat bridges the hollows of a skull
+    for _ in range(2):  # span the hollows of the skull
         radius = np.maximum(
             radius,
             0.5 * radius
@@ -76,7 +76,7 @@ def cap(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh
 
 
 def beanie(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
-    """A knitted hat with a turn-up."""
+    """A knitted hat with a turned-up edge."""
     edge = rim("beanie")
     texture = weave("knit", str(rng.choice(["plain", "plain", "stripes", "melange"])), colors, rng)
     t = np.linspace(0, 1, 12)
@@ -94,7 +94,7 @@ def beanie(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[M
 
 
 def brimmed(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
-    """A hat with a band and a brim all round."""
+    """A hat with a band and a brim."""
     edge = rim("brimmed")
     texture = weave("woven", "melange", np.stack([colors[0], colors[0] * 0.8]), rng)
     texture[78:100] = encode(colors[1] * 0.6)
@@ -118,7 +118,7 @@ def brimmed(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[
 
 
 def headscarf(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
-    """A scarf around head, neck and shoulders that leaves the face free."""
+    """A scarf around head, neck and shoulders with an opening for the face."""
     columns, rows = 60, 44
     azimuth = np.linspace(-180, 180, columns + 1)[None]
     slope = np.linspace(0, 262, rows)[:, None]
@@ -158,7 +158,7 @@ def headscarf(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> lis
     )
     uv = np.stack([(azimuth + 180) / 360, 1 - slope / 262], -1)
     shape = sheet(points, uv)
-    # A hem gives the opening an edge of some thickness.
+    # A hem gives the edge of the opening some thickness.
     turn = np.radians(np.linspace(0, 360, 73))
     reach = np.abs(np.cos(turn)) ** 2.4 + np.abs(np.sin(turn)) ** 2.4
     reach = 1.0 / reach ** (1 / 2.4)
@@ -181,6 +181,6 @@ def headscarf(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> lis
 
 
 def wear(skull: Skull, kind: str, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
-    """The meshes of one of KINDS; `colors` (2, 3) linear."""
+    """The meshes of one of KINDS, none for ""; `colors` (2, 3) linear: of the cloth, and of its pattern or band."""
     make = {"cap": cap, "beanie": beanie, "brimmed": brimmed, "headscarf": headscarf}
     return make[kind](skull, colors, rng) if kind else []

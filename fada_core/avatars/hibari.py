@@ -1,7 +1,7 @@
-"""hibari-tts: one natural English voice (numpy and onnxruntime), turned into more speakers, with phoneme times.
+"""hibari-tts: a natural English voice (numpy and onnxruntime), varied into many speakers, with phoneme times.
 
-The package hands out sound only. Its network has the duration of every phoneme inside, and parts the sound into pitch
-and spectra before it makes a waveform of them: both are taken from there.
+The package's interface gives only sound. Its network also computes the duration of every phoneme, and pitch and spectra
+from which the waveform is synthesised: durations are read, and pitch and spectra are changed, at that point.
 """
 
 import importlib.util
@@ -15,11 +15,11 @@ import soxr
 from ..errors import FadaError
 from .phones import MISAKI, SAMPLE_RATE, STRESS, VOWELS, WEAK_STRESS, Phoneme
 
-DURATIONS = "/Cast_32_output_0"  # of hibari-tts 0.2.1's network: of every phoneme, in steps
+DURATIONS = "/Cast_32_output_0"  # node of hibari-tts 0.2.1's network: duration of every phoneme, in steps
 STEP_S = 0.025
-ONSET_S = 0.1
+ONSET_S = 0.1  # a first phoneme may start this much earlier than the network says
 SPACE_S = 0.09  # a longer space is a pause
-LATE_S = 0.06  # the boundaries lie so much after those of an aligner
+LATE_S = 0.06  # delay of the network's boundaries relative to those of an aligner
 _PAUSES = frozenset(" .,;:!?-—…()\"'“”")
 
 
@@ -39,14 +39,14 @@ def _field(number: int, payload: bytes) -> bytes:
 
 @cache
 def _voice() -> tuple[Any, Any]:
-    """The package's speaker (for its phonemizer), and an onnxruntime session that gives durations, too."""
+    """The package's speaker (for its phonemizer), and an onnxruntime session that also outputs durations."""
     try:
         import onnxruntime
         from hibari import Hibari, voices
         from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
     except ImportError as error:
         raise FadaError("This voice needs hibari-tts: run `pip install hibari-tts==0.2.1` and try again.") from error
-    # A protobuf message that follows another of its kind is merged into it: this adds one output to the graph.
+    # Concatenated protobuf messages are merged, so these bytes after the model add an output to its graph.
     int64 = _field(1, bytes([1 << 3, 7]))
     output = _field(7, _field(12, _field(1, DURATIONS.encode()) + _field(2, int64)))
     options = onnxruntime.SessionOptions()
@@ -56,12 +56,12 @@ def _voice() -> tuple[Any, Any]:
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except (InvalidGraph, InvalidProtobuf, Fail) as error:
-        raise FadaError("This hibari-tts has another network inside: run `pip install hibari-tts==0.2.1`.") from error
+        raise FadaError("This hibari-tts contains another network: run `pip install hibari-tts==0.2.1`.") from error
     return Hibari(voice="heart"), session
 
 
 def _warp(spectrum: np.ndarray, factor: float) -> np.ndarray:
-    """(bins, frames) with its formants `factor` times as high."""
+    """Scale the frequencies of a spectrum (bins, frames) by `factor`, which shifts its formants."""
     at = np.arange(len(spectrum)) / factor
     low = at.astype(int).clip(0, len(spectrum) - 2)
     part = (at - low).clip(0, 1).astype(np.float32)[:, None]
@@ -69,7 +69,10 @@ def _warp(spectrum: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _phonemes(symbols: str, ends: np.ndarray, audio: np.ndarray, rate: int) -> list[Phoneme]:
-    """Phonemes of misaki's letters; marks of stress and spaces between words give their time to both neighbours."""
+    """Phonemes from misaki's letters and their `ends` (n,) in seconds.
+
+    The time of stress marks and of short spaces between words is divided between their neighbours.
+    """
     seconds = len(audio) / rate
     out: list[Phoneme] = []
     stress, start = "", 0.0
@@ -87,7 +90,7 @@ def _phonemes(symbols: str, ends: np.ndarray, audio: np.ndarray, rate: int) -> l
                 symbol, stress = stress + symbol, ""
             out.append(Phoneme(start, end, symbol))
             start = end
-    # The network gives the quiet after a word to its last phoneme, and the onset of the first to the quiet before.
+    # The network counts the silence after a word as part of its last phoneme, and starts the first phoneme too late.
     level = np.abs(audio) / max(float(np.abs(audio).max(initial=0.0)), 1e-6)
     for i, p in enumerate(out):
         if p.symbol and (i + 1 == len(out) or not out[i + 1].symbol):
@@ -107,7 +110,7 @@ def speak(
     """Speak English `text`: the waveform (samples,) float32 at 16 kHz, and its phonemes.
 
     `rate`, `pitch`, `spectrum` (formants) and `liveliness` (range of the pitch) are multiples of the voice's own; pitch
-    0.55 with spectrum 0.84 is a man. Raises `FadaError` where hibari-tts is missing.
+    0.55 with spectrum 0.84 sounds male. Raises `FadaError` where hibari-tts is missing or has another network.
     """
     speaker, session = _voice()
     from hibari import dsp

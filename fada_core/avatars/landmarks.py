@@ -1,4 +1,4 @@
-"""Truth about a rendered frame: 68 landmarks, inner lips, openness of the mouth, and boxes.
+"""Ground truth of a rendered frame: 68 landmarks, mouth openness, masks and boxes.
 
 Landmarks are vertices of the base mesh, picked by hand, in iBUG's order: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes,
 48-59 outer lips, 60-67 inner lips, each from the viewer's left. The inner lips are the ring where closed lips touch.
@@ -14,19 +14,19 @@ from .head import Head, Posed
 from .light import Camera
 from .mesh import Part
 
-# Numbers in hm08 of the landmarks of the person's left half (the viewer's right) and of the middle.
+# Vertices of hm08 for the landmarks in the middle and in the person's left half (the viewer's right).
 JAW = (11898, 7624, 7462, 7460, 7459, 7614, 12349, 12045)  # from the chin to the ear
 CHIN, BROW = 5296, (7006, 7003, 7002, 7004, 7005)
 BRIDGE, SEPTUM, NOSTRIL = (132, 131, 201, 297), 317, (7077, 7096)
 EYE = (7795, 7791, 7775, 7781, 7785, 7788)  # inner corner, upper lid, outer corner, lower lid
 LIP_TOP, LIP_UPPER, LIP_CORNER, LIP_LOWER, LIP_BOTTOM = 455, (7215, 7170), 10405, (7166, 7241), 492
 INNER_TOP, INNER_UPPER, INNER_CORNER, INNER_LOWER, INNER_BOTTOM = 474, 11964, 7191, 7236, 493
-FULLY_OPEN = 0.6  # gap of the lips over the width of the resting mouth that counts as 1
+FULLY_OPEN = 0.6  # lip gap, relative to the width of the resting mouth, that counts as openness 1
 
 
 @cache
 def vertices() -> np.ndarray:
-    """(68,) int: base vertices of the landmarks."""
+    """Base vertices (68,) int of the landmarks."""
     data = assets.load()
     row = {int(n): i for i, n in enumerate(data.hm08)}
 
@@ -49,22 +49,22 @@ def vertices() -> np.ndarray:
 
 
 def project(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
-    """Points (n, 3) of the world in pixels (n, 2) of a picture of `size`: x to the right, y down, 0 at its edge."""
+    """World points (n, 3) -> pixels (n, 2) of a picture of `size`: x to the right, y down, 0 at the edge."""
     view = camera.view()
     seen = points @ view[:, :3].T + view[:, 3]
     return size / 2 + camera.focal(size) * np.stack([seen[:, 0], -seen[:, 1]], 1) / -seen[:, 2:]
 
 
 def landmarks(posed: Posed, camera: Camera, size: int) -> np.ndarray:
-    """(68, 2) float32 pixels."""
+    """Landmarks (68, 2) float32 in pixels of a picture of `size`."""
     return project(posed.vertices[vertices()], camera, size).astype(np.float32)
 
 
 def openness(posed: Posed, head: Head) -> float:
-    """How far the lips are apart, 0 (they touch) .. 1: their middle gap over the width of the person's resting mouth,
-    where `FULLY_OPEN` of it is 1.
+    """Mouth openness 0 (lips touch) .. 1: the gap in the middle of the lips relative to the width of the person's
+    resting mouth, divided by `FULLY_OPEN`.
 
-    It is measured on the unturned head, so it depends on neither the camera nor the size of the head.
+    Measured on the unrotated head, it depends neither on the camera nor on the size of the head.
     """
     points = vertices()
     top, bottom = posed.still[points[62]], posed.still[points[66]]
@@ -82,14 +82,17 @@ MASKS = {
 
 
 def mask(parts: np.ndarray, name: str) -> np.ndarray:
-    """Where a frame's parts (s, s) show what `name` of `MASKS` says: (s, s) bool. The face is all skin that is seen."""
+    """Mask (s, s) bool of the pixels in a frame's parts (s, s) that belong to `name`, one of `MASKS`.
+
+    "face" includes all visible skin. Raises `FadaError` for an unknown name.
+    """
     if name not in MASKS:
         raise FadaError(f"There is no mask {name!r}; choose one of {', '.join(MASKS)}.")
     return np.isin(parts, MASKS[name])
 
 
 def hair_box(parts: np.ndarray) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) in pixels of the hair in a frame's parts (s, s); zeros without any."""
+    """Box (left, top, right, bottom) in pixels of the hair in a frame's parts (s, s); zeros where there is none."""
     rows, columns = (np.flatnonzero(mask(parts, "hair").any(axis)) for axis in (1, 0))
     if not len(rows):
         return (0.0, 0.0, 0.0, 0.0)
@@ -97,10 +100,10 @@ def hair_box(parts: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def boxes(points: np.ndarray, margin: float = 0.0) -> dict[str, tuple[float, float, float, float]]:
-    """(left, top, right, bottom) in pixels of "face", "mouth" and "eyes" from landmarks (68, 2).
+    """Boxes (left, top, right, bottom) in pixels of "face", "mouth" and "eyes" from landmarks (68, 2).
 
-    The face's reaches from the chin to half a nose's length above the brows, the mouth's around the lips. Each box is
-    wider by `margin` of its size on every side.
+    The face's box reaches from the chin to half the length of the nose above the brows. Each box is extended on every
+    side by `margin` times its size.
     """
     out = {}
     for name, part in (("face", points), ("mouth", points[48:68]), ("eyes", points[36:48])):

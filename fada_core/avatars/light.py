@@ -1,8 +1,8 @@
-"""Light and camera of a scene, and how they are drawn.
+"""Light and camera of a scene, and their random choice.
 
-Light is a key lamp with a shadow, sky and ground from all around, and a rim lamp from behind. Colours are linear RGB;
-directions are unit vectors towards the lamp. The camera is a pinhole that looks at the face from its focal length's
-distance, so that a wide angle shows the perspective of a selfie.
+Light is a key lamp that casts shadows, ambient light from sky and ground, and a rim lamp from behind. Colours are
+linear RGB; directions are unit vectors towards the lamp. The camera is a pinhole; from a short distance it shows the
+perspective of a selfie.
 """
 
 import math
@@ -18,7 +18,10 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Light:
-    """`softness`: radius of the key lamp's shadow edge and of its reflection in the eye, 0.2 (bare bulb) .. 1.5."""
+    """The light of a scene.
+
+    `softness`: blur of the key lamp's shadow and size of its reflection in the eyes, 0.2 (bare bulb) .. 1.5.
+    """
 
     name: str
     key_direction: Vector
@@ -32,8 +35,8 @@ class Light:
 
 @dataclass(frozen=True)
 class Camera:
-    """Square picture. `eye`, `target` in dm; `half` is the half height in dm of what is seen at the target's distance;
-    `roll` radians."""
+    """A camera for square pictures. `eye` and `target` in dm; `half`: half the height in dm of the view at the distance
+    of the target; `roll` in radians."""
 
     eye: Vector
     target: Vector
@@ -41,7 +44,7 @@ class Camera:
     roll: float = 0.0
 
     def view(self) -> np.ndarray:
-        """(3, 4) float32: rows right, up and back, for points of the world."""
+        """World to camera (3, 4) float32; its rows give the coordinates right, up and back."""
         eye, target = np.array(self.eye), np.array(self.target)
         back = (eye - target) / np.linalg.norm(eye - target)
         right = np.cross([math.sin(self.roll), math.cos(self.roll), 0.0], back)
@@ -55,13 +58,14 @@ class Camera:
 
 
 def direction(azimuth: float, elevation: float) -> Vector:
-    """Unit vector; azimuth 0 is the front, positive towards the person's left; degrees."""
+    """Unit vector of angles in degrees; azimuth 0 is the front, positive towards the person's left."""
     a, e = math.radians(azimuth), math.radians(elevation)
     return (math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e))
 
 
 def temperature(kelvin: float) -> np.ndarray:
-    """(3,) linear RGB of a lamp's white, mean 1, 6500 K being neutral (our fit to the Planckian locus)."""
+    """Linear RGB (3,) of white light with a colour temperature, mean 1; 6500 K is neutral (our fit to the Planckian
+    locus)."""
     t = (kelvin - 6500) / 6500
     color = np.array([1 - 0.55 * t, 1 - 0.05 * t - 0.25 * t * t, 1 + 0.9 * t]).clip(0.05)
     return color / color.mean()
@@ -72,7 +76,7 @@ _SHARES = {"high": (0.36, 0.24, 0.2, 0.2, 0.0, 0.0), "moderate": (0.2, 0.18, 0.1
 
 
 def sample_light(rng: np.random.Generator, pool: str) -> Light:
-    """Light of a clip. Raises FadaError for an unknown pool."""
+    """Random light. Raises `FadaError` for an unknown pool."""
     if pool not in _SHARES:
         raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
     kind = LIGHTS[rng.choice(len(LIGHTS), p=_SHARES[pool])]
@@ -113,14 +117,17 @@ _FRAMES = {"high": (1.45, 2.1), "moderate": (1.3, 2.8)}
 
 
 def sample_camera(rng: np.random.Generator, head: Head, pool: str) -> Camera:
-    """A portrait's camera: from a tight face to a bust, from a selfie's to a tele lens's distance."""
+    """Random camera of a portrait: from a tight face to a bust, from the distance of a selfie to that of a tele lens.
+
+    Raises `FadaError` for an unknown pool.
+    """
     if pool not in _FRAMES:
         raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
     low, high = _FRAMES[pool]
     half = float(rng.uniform(low, high)) * head.height / 2.35
     wide = pool == "moderate"
     distance = float(np.exp(rng.uniform(math.log(6.5 if wide else 9), math.log(22))))
-    # A tight picture is centred on the face, a wide one lower, so that there is little room above the hair.
+    # A tight picture is centred on the face, a wide one lower, to leave little room above the hair.
     shift = -0.16 * (half - 1.25 * head.height / 2.35) * 2 + rng.normal(0, 0.05)
     target = (float(rng.normal(0, 0.06 if wide else 0.04)) * half, head.middle + float(shift), 0.9)
     azimuth, elevation = rng.normal(0, 6 if wide else 3), rng.normal(1, 5 if wide else 3)

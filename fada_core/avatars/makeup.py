@@ -13,9 +13,9 @@ Color = tuple[float, float, float]  # linear RGB
 
 @dataclass(frozen=True)
 class MakeUp:
-    """Strengths are 0..1; 0 is none."""
+    """Make-up of a person: strengths 0..1, 0 is none."""
 
-    foundation: float = 0.0  # evens the skin
+    foundation: float = 0.0  # evens out the skin tone
     blush: float = 0.0
     blush_color: Color = (0.6, 0.12, 0.12)
     lipstick: float = 0.0
@@ -27,11 +27,11 @@ class MakeUp:
 
 
 def sample_makeup(rng: np.random.Generator, age: float, sex: float, pool: str) -> MakeUp:
-    """None for most men and all children; for others from a trace to a lot (more often a lot in the moderate pool)."""
+    """Random make-up: none for nearly all men and all children, else from a trace to heavy (more so in "moderate")."""
     if age < 0.16 or rng.random() > (0.7 if sex < 0.5 else 0.01):
         return MakeUp()
     strength = rng.beta(1.4, 1.8) if pool == "high" else rng.beta(1.4, 1.2)
-    # Reds, pinks and browns; now and then anything.
+    # Reds, pinks and browns; sometimes any hue.
     hue = rng.normal(0.985, 0.025) % 1 if rng.random() < 0.94 else rng.random()
     lipstick = colorsys.hsv_to_rgb(hue, rng.uniform(0.55, 0.96), rng.uniform(0.12, 0.62))
     bold = rng.random() < 0.2
@@ -51,7 +51,10 @@ def sample_makeup(rng: np.random.Generator, age: float, sex: float, pool: str) -
 def apply_makeup(
     makeup: MakeUp, canvas: Surface, color: np.ndarray, lips: np.ndarray, beard: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`color` (n, 3) linear with the make-up on it, and what it adds to the gloss (n,). `lips` (n,) is their area."""
+    """Apply make-up to `color` (n, 3) linear; returns the colour and the change of gloss (n,).
+
+    `lips` and `beard` (n,): 0..1, their areas.
+    """
     y, z = canvas.points[:, 1], canvas.points[:, 2]
     uneven = smooth_noise(canvas.points, 30, rng, 2)
     shine = np.zeros(len(color), np.float32)

@@ -1,6 +1,7 @@
-"""What every maker of a piece of a person hands to the renderer: parts, materials and meshes.
+"""The data that the renderer takes: parts, materials and meshes.
 
-Units are MakeHuman's decimetres: x to the person's left, y up, z to the front. Colours of materials are linear RGB.
+Lengths are in decimetres, as in MakeHuman: x to the person's left, y up, z to the front. Colours of materials are
+linear RGB.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 
 
 class Part(IntEnum):
-    """What a pixel shows; the values of the renderer's id buffer. 0 is the background."""
+    """The part of a person that a pixel shows: values of the renderer's part buffer."""
 
     BACKGROUND = 0
     SKIN = 1
@@ -38,10 +39,10 @@ Kind = Literal["skin", "eye", "teeth", "tongue", "hair", "cloth", "plain", "glas
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface looks.
+    """Appearance of a surface.
 
-    `color`: linear, multiplies the texture. `texture`: (H, W, 3 or 4) uint8 sRGB with a straight alpha; row 0 is v = 1.
-    `gloss`: 0 matt .. 1 wet. A `two_sided` surface is lit from whichever side is seen.
+    `color`: linear, multiplies the texture. `texture`: (H, W, 3 or 4) uint8 sRGB with straight alpha; row 0 is v = 1.
+    `gloss`: 0 matt .. 1 wet. A `two_sided` surface is drawn and lit from both sides.
     """
 
     kind: Kind
@@ -53,12 +54,13 @@ class Material:
 
 @dataclass(frozen=True)
 class Mesh:
-    """A piece of one person beside the base head. It moves in one of two ways.
+    """A mesh of n vertices that is worn by a person or grows on it. It moves in one of two ways.
 
     Either `rest` (n, 3) are its positions on the person's own neutral head, and `neck` (n,) says how far each turns
-    with the skull (1 rigid with it, 0 with the chest; None stands for 1). Or it is glued to the face: a vertex is
-    `weight` (n, 3) times the base vertices `anchor` (n, 3), plus `offset` (n, 3), which turns with the head.
-    `faces` (F, 3) int32 wind counter-clockwise seen from outside. `tangent` (n, 3) is the direction of hair strands.
+    with the skull (1 fully, 0 not at all; None stands for 1). Or it is attached to the face: a vertex is the mean of
+    the base vertices `anchor` (n, 3) with `weight` (n, 3), plus `offset` (n, 3), which rotates with the head.
+    `faces` (F, 3) int32 wind counter-clockwise seen from outside; `tangent` (n, 3) is the direction of hair strands.
+    Raises `ValueError` for arrays that do not fit.
     """
 
     name: str
@@ -89,9 +91,9 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Overrides:
-    """One material for a whole person: a statue's.
+    """One material for a whole person, for statues.
 
-    `albedo` (S, S, 3) uint8 sRGB in the skin's texture coordinates; `color` (3,) linear for everything else. `metal`: 0
+    `albedo` (S, S, 3) uint8 sRGB in the skin's texture coordinates; `color` (3,) linear for everything else; `metal`: 0
     stone .. 1 bronze; `gloss` 0..1. Eyes are blank unless `eyes` is set.
     """
 
@@ -102,7 +104,7 @@ class Overrides:
     eyes: bool = False
 
     def apply(self, mesh: Mesh) -> Mesh:
-        """The mesh in this material; of its texture only the holes and, for hair, the light and dark stay."""
+        """The mesh with this material. Of a texture with alpha, the alpha and a weak grey version are kept."""
         texture, old = None, mesh.material.texture
         if old is not None and old.shape[2] == 4:
             gray = old[..., :3].mean(2, keepdims=True)

@@ -1,7 +1,7 @@
-"""Teeth with gums, and the tongue: what is drawn of them once, and their textures.
+"""Random traits and textures of teeth with gums, and of the tongue.
 
-Teeth: u runs along the row from the person's right (0) to the left (1), v from the gums (1 in the upper row) to the
-biting edge (0); the lower row's texture is upside down, so that v is up in both. Tongue: v = 1 is the tip.
+Teeth: u runs along the row from the person's right (0) to the left (1), and v points up: from the biting edge (0) to
+the gums (1) in the upper row, from the gums to the biting edge in the lower row. Tongue: v = 1 is the tip.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,24 @@ from .surface import ramp
 # Widths of teeth from the middle to the back, in millimetres: rounded averages of dental anatomy.
 UPPER = (8.6, 6.7, 7.6, 7.0, 6.8, 10.2, 9.6)
 LOWER = (5.3, 5.8, 6.8, 7.0, 7.2, 11.0, 10.4)
-HEIGHTS = (1.0, 0.9, 0.98, 0.86, 0.8, 0.74, 0.7)  # of the crowns, against the first
+HEIGHTS = (1.0, 0.9, 0.98, 0.86, 0.8, 0.74, 0.7)  # of the crowns, relative to the first
 
 
 @dataclass(frozen=True)
 class MouthTraits:
-    """All 0..1."""
+    """Looks of teeth, gums and tongue, all 0..1."""
 
     white: float
     stains: float
     crooked: float
     gap: float  # between the two middle teeth
     gum: float  # how dark the gums are
-    coat: float  # of the tongue
+    coat: float  # pale coating of the tongue
 
 
 def sample_mouth_traits(rng: np.random.Generator, age: float, melanin: float, pool: str) -> MouthTraits:
-    """`age` 0..1 (5 .. 85 years) yellows teeth; gums darken with `melanin` 0..1; the moderate pool has worse teeth."""
+    """Random mouth: teeth yellow with `age` 0..1 (5 .. 85 years), gums darken with `melanin` 0..1; the moderate pool
+    has worse teeth."""
     worse = 1.0 if pool == "moderate" else 0.5
     return MouthTraits(
         white=float(np.clip(rng.beta(2.6, 1.6) - 0.35 * age * rng.random(), 0, 1)),
@@ -44,17 +45,17 @@ def sample_mouth_traits(rng: np.random.Generator, age: float, melanin: float, po
 
 
 def _picture(width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """u and v (h * w,) of a picture's pixels, row 0 at v = 1, and points (h * w, 3) for noise."""
+    """u and v (h * w,) of the pixels of a texture, row 0 at v = 1, and points (h * w, 3) for noise."""
     v, u = np.mgrid[0:height, 0:width].astype(np.float32)
     u, v = ((u + 0.5) / width).ravel(), 1 - ((v + 0.5) / height).ravel()
     return u, v, np.stack([u * width / height, v, np.zeros_like(u)], 1)
 
 
 def teeth_texture(traits: MouthTraits, upper: bool, rng: np.random.Generator, width: int = 512) -> np.ndarray:
-    """A row of fourteen teeth, (width / 4, width, 3) uint8 sRGB."""
+    """Texture of a row of fourteen teeth, (width // 4, width, 3) uint8 sRGB."""
     height = width // 4
     u, v, points = _picture(width, height)
-    down = 1 - v if upper else v  # 0 at the gums' far edge, 1 at the biting edge
+    down = 1 - v if upper else v  # 0 at the far edge of the gums, 1 at the biting edge
     sizes = np.array(UPPER if upper else LOWER)
     widths = np.concatenate([sizes[::-1], sizes]) * np.exp(0.05 * traits.crooked * rng.normal(size=14))
     edges = np.concatenate([[0], np.cumsum(widths)]) / widths.sum()
@@ -64,7 +65,7 @@ def teeth_texture(traits: MouthTraits, upper: bool, rng: np.random.Generator, wi
 
     crown = np.concatenate([HEIGHTS[::-1], HEIGHTS])[which]
     gum_line = 0.42 - 0.1 * (crown - 0.7) / 0.3 + 0.02 * rng.normal(size=14)[which]
-    gum_line = gum_line + (0.15 if upper else 0.12) * np.abs(across) ** 2.5  # the gum reaches down between teeth
+    gum_line = gum_line + (0.15 if upper else 0.12) * np.abs(across) ** 2.5  # the gums reach further between teeth
     # Biting edges: incisors straight with round corners, canines pointed, molars bumpy.
     place = np.abs(which - 6.5).astype(int)
     point = np.where(place == 2, 0.09 * np.abs(across), 0.045 * np.abs(across) ** 5)
@@ -81,7 +82,7 @@ def teeth_texture(traits: MouthTraits, upper: bool, rng: np.random.Generator, wi
     glassy = ramp(0.14, 0.0, end - down) * (place < 3)
     tone *= 1 - 0.22 * glassy[:, None] * np.array([1.0, 0.85, 0.7])
     tone *= 1 + 0.05 * smooth_noise(points * [6, 1, 1], 6, rng, 2)[:, None]
-    round_off = 1 - 0.32 * np.abs(across) ** 3  # the crown turns away to its sides
+    round_off = 1 - 0.32 * np.abs(across) ** 3  # crowns are darker at their sides, which face away
     between = ramp(1.0, 0.9 - 0.05 * traits.crooked, np.abs(across))
     if traits.gap and upper:
         beside = ((which == 6) & (across > 0)) | ((which == 7) & (across < 0))
@@ -102,7 +103,7 @@ def teeth_texture(traits: MouthTraits, upper: bool, rng: np.random.Generator, wi
 
 
 def tongue_texture(traits: MouthTraits, rng: np.random.Generator, size: int = 128) -> np.ndarray:
-    """The tongue, (size, size, 3) uint8 sRGB."""
+    """Texture of the tongue, (size, size, 3) uint8 sRGB."""
     u, v, points = _picture(size, size)
     papillae = smooth_noise(points, 46, rng, 2)
     groove = np.exp(-(((u - 0.5 - 0.01 * smooth_noise(points, 5, rng)) / 0.022) ** 2)) * ramp(0.97, 0.8, v)

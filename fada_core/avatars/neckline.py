@@ -1,7 +1,7 @@
-"""Necklines: curves over the skin of neck, chest and shoulders, and the part of the body outside of them.
+"""Necklines: curves over the skin of neck, chest and shoulders, and the part of the body that clothes cover.
 
-A neckline is a function of `spread`, which grows from 0.1 or so on the neck to 1.5 on the upper chest, by the azimuth
-around the neck; both are of the base mesh.
+A neckline is given as a value of `spread` for each azimuth around the neck, both on the base mesh. `spread` grows from
+about 0.1 on the neck to 1.5 on the upper chest.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .scalp import Skull, base, unit
 
 AROUND = 72  # points of a neckline
 NECKLINES = {
-    # spread at azimuths 0, 20, 45, 90, 180
+    # Spread at azimuths 0, 20, 45, 90, 180 degrees.
     "crew": (0.78, 0.74, 0.64, 0.52, 0.46),
     "scoop": (1.3, 1.22, 0.95, 0.62, 0.55),
     "vee": (1.55, 1.12, 0.82, 0.55, 0.46),
@@ -28,21 +28,21 @@ NECKLINES = {
 
 @cache
 def spread() -> tuple[np.ndarray, np.ndarray]:
-    """Of the base vertices: spread, and degrees of azimuth about the neck, each (V,)."""
+    """Spread (V,) in dm and azimuth around the neck (V,) in degrees of the base vertices."""
     points = base()["points"]
     x, z = points[:, 0], points[:, 2] - 0.25
     return np.sqrt(x * x + z * z) + 5.9 - points[:, 1], np.degrees(np.arctan2(x, z))
 
 
 def line(name: str, azimuth: np.ndarray) -> np.ndarray:
-    """Spread of a neckline."""
+    """Spread of the neckline `name`, one of NECKLINES, at azimuths in degrees."""
     return np.interp(np.abs(azimuth), (0, 20, 45, 90, 180), NECKLINES[name])
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Points on the skin of base and person (n, 3), the person's normals (n, 3), turn with the neck (n,), and how far
-    inside of the neckline they are (n,)."""
+    """Points on the skin: `plain` (n, 3) on the base mesh, `own` and `normal` (n, 3) on the person, `neck` (n,) as in
+    `Mesh`, and `depth` (n,): distance from the neckline into the cloth, in units of spread."""
 
     plain: np.ndarray
     own: np.ndarray
@@ -52,13 +52,13 @@ class Surface:
 
 
 def clip(skull: Skull, field: np.ndarray) -> tuple[Surface, np.ndarray, np.ndarray]:
-    """The part of the body where `field` (V,) is positive: surface, faces (F, 3), and which vertices are on its rim.
+    """The part of the body where `field` (V,) is positive: surface, faces (F, 3), and a mask (n,) of rim vertices.
 
-    The field is kept as the surface's `depth`.
+    The field becomes the `depth` of the surface.
     """
     static = base()
     y, z = static["points"][:, 1], static["points"][:, 2]
-    torso = (y < 6.4) & ((z < 0.86) | (y < 5.9))  # without jaw and chin
+    torso = (y < 6.4) & ((z < 0.86) | (y < 5.9))  # excludes jaw and chin
     faces = static["faces"]
     faces = faces[torso[faces].all(1) & (field[faces] > 0).any(1)]
     sign = field[faces] > 0
@@ -99,7 +99,7 @@ def clip(skull: Skull, field: np.ndarray) -> tuple[Surface, np.ndarray, np.ndarr
 
 
 def contour(skull: Skull, name: str, shift: np.ndarray | float = 0.0) -> Surface:
-    """A neckline as AROUND points from azimuth 0 to 360; `shift` (AROUND,) or one number is added to its spread."""
+    """AROUND points of a neckline from azimuth 0 to 360; `shift` (AROUND,) or one number is added to its spread."""
     value, azimuth = spread()
     around = np.arange(AROUND) * (360 / AROUND)
     around = np.where(around > 180, around - 360, around)
@@ -124,5 +124,5 @@ def contour(skull: Skull, name: str, shift: np.ndarray | float = 0.0) -> Surface
 
 
 def between(low: Surface, high: Surface, t: float, rise: float) -> np.ndarray:
-    """(n, 3): points `t` of the way from one line to another, `rise` dm off the skin."""
+    """Points (n, 3) between two lines, at `low` for t = 0 and at `high` for t = 1, `rise` dm off the skin."""
     return low.own * (1 - t) + high.own * t + unit(low.normal * (1 - t) + high.normal * t) * rise

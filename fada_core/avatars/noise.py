@@ -1,4 +1,4 @@
-"""Smooth random fields in space, evaluated at points: the stuff that skin, eyes and brush strokes are varied with."""
+"""Random fields in space, evaluated at points, which vary the textures of skin, eyes and mouth."""
 
 import numba
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _hash(x: int, y: int, z: int, seed: int) -> int:
-    """32 well mixed bits of a lattice point."""
+    """Hash of a lattice point, 32 bits."""
     low = np.uint64(0xFFFFFFFF)
     h = (np.uint64(x) * np.uint64(0x9E3779B1)) ^ (np.uint64(y) * np.uint64(0x85EBCA77))
     h = (h ^ (np.uint64(z) * np.uint64(0xC2B2AE3D)) ^ (np.uint64(seed) * np.uint64(0x27D4EB2F))) & low
@@ -19,7 +19,7 @@ def _hash(x: int, y: int, z: int, seed: int) -> int:
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _unit(h: int) -> float:
-    """32 bits as -1..1."""
+    """32 bits -> -1..1."""
     return np.float32(h) * np.float32(2 / 4294967296.0) - np.float32(1)
 
 
@@ -72,10 +72,11 @@ def _nearest_seed(points: np.ndarray, frequency: float, seed: int, distance: np.
 def smooth_noise(
     points: np.ndarray, frequency: float | tuple[float, float, float], rng: np.random.Generator, octaves: int = 1
 ) -> np.ndarray:
-    """Value noise at `points` (n, 3): (n,) float32 with mean 0, deviation about 0.3.
+    """Value noise (n,) float32 at `points` (n, 3), of mean 0 and standard deviation about 0.3.
 
-    `frequency` counts lattice cells per unit, one number or one for each axis; each further octave has twice the
-    frequency and half the strength."""
+    `frequency`: lattice cells per unit of length, one number or one for each axis. Each further octave has twice the
+    frequency and half the amplitude.
+    """
     scale = np.broadcast_to(np.asarray(frequency, np.float32), (3,))
     out = np.empty(len(points), np.float32)
     _smooth_noise(np.ascontiguousarray(points, np.float32), scale, octaves, int(rng.integers(1 << 30)), out)
@@ -83,8 +84,10 @@ def smooth_noise(
 
 
 def scattered(points: np.ndarray, frequency: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Distance from each of `points` (n, 3) to the nearest of random spots, one in every cube of side 1 / `frequency`,
-    in the points' own unit, and that spot's lot 0..1: each (n,) float32."""
+    """Distance (n,) float32 of `points` (n, 3) to the nearest random spot, and a random number 0..1 (n,) of that spot.
+
+    There is one spot in every cube of side 1 / `frequency`.
+    """
     distance, tag = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
     _nearest_seed(
         np.ascontiguousarray(points, np.float32), np.float32(frequency), int(rng.integers(1 << 30)), distance, tag

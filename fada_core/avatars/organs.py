@@ -1,7 +1,7 @@
-"""Eyes, teeth, tongue and lashes: geometry that the base mesh only hints at with its helpers.
+"""Eyes, teeth and tongue: geometry that replaces or uses the coarse helpers of the base mesh.
 
-Each organ is a `Mesh` of a head at rest that knows how to follow a pose: eyes turn with the gaze, a row of teeth is
-tied to the helper teeth and so moves with the jaw, tongue and lashes are helper geometry.
+Each organ is a `Mesh` of a head at rest and follows its pose: eyes turn with the gaze, rows of teeth follow the helper
+teeth and so move with the jaw, and the tongue is helper geometry.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,18 @@ from .mouth_texture import LOWER, UPPER
 
 EYE_RINGS = (0.0, 4, 8, 12, 16, 19, 21, 22.5, 25, 29, 35, 44, 54, 66, 80, 96)  # degrees from the axis
 EYE_SEGMENTS = 24
-CORNEA = 1.5  # how much faster the cornea's surface turns than the eye's
+CORNEA = 1.5  # curvature of the cornea relative to the eyeball
 
 TOOTH_COLUMNS = np.array([0.0, 0.1, 0.28, 0.5, 0.72, 0.9, 1.0])
 
 
 @dataclass(frozen=True)
 class Organ:
-    """`mesh` in its resting place. `base` (k,): base vertices it follows; `weights` (n, k): how (None: one by one).
-    An eye turns about its `centre` (3,) instead, and has normals (n, 3) of its own."""
+    """An organ: its `mesh` at rest, and the base vertices `base` (k,) that it follows with `weights` (n, k).
+
+    Without `weights`, vertices follow one base vertex each (n = k). An eye turns about its `centre` (3,) instead and
+    has its own normals (n, 3).
+    """
 
     mesh: Mesh
     base: np.ndarray
@@ -34,7 +37,7 @@ class Organ:
     centre: np.ndarray | None = None
 
     def place(self, posed: Posed) -> tuple[np.ndarray, np.ndarray | None]:
-        """Positions (n, 3) in this frame, and normals (n, 3) where they are known."""
+        """Positions (n, 3) in this frame, and normals (n, 3) of an eye, else None."""
         if self.normals is not None:
             return self._look(posed)
         points = posed.vertices[self.base]
@@ -49,7 +52,7 @@ class Organ:
 
 @cache
 def _eye_shape() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Unit eye that looks along z: points (n, 3), normals (n, 3), uv (n, 2), faces (F, 3)."""
+    """An eye of radius 1 that looks along z: points (n, 3), normals (n, 3), uv (n, 2), faces (F, 3)."""
     theta = np.radians(EYE_RINGS)[:, None]
     phi = np.linspace(0, 2 * np.pi, EYE_SEGMENTS, endpoint=False)[None]
     points = np.stack(np.broadcast_arrays(np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)), -1)
@@ -67,7 +70,7 @@ def _eye_shape() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def eyes(head: Head, texture: np.ndarray) -> list[Organ]:
-    """Both eyes, with a texture as `eyes.eye_texture` paints it."""
+    """Both eyes, with a texture of `eyes.eye_texture`. Each is a sphere fitted to the helper eye."""
     points, normal, uv, faces = _eye_shape()
     out = []
     for side in ("left", "right"):
@@ -85,7 +88,7 @@ def eyes(head: Head, texture: np.ndarray) -> list[Organ]:
 
 @cache
 def _teeth_shape(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One row of teeth of the base head: points (n, 3), uv (n, 2), faces (F, 3)."""
+    """A row of teeth of the base head: points (n, 3), uv (n, 2), faces (F, 3)."""
     widths = np.array(UPPER if upper else LOWER) / 100
     half, front, deep, back, edge = (0.312, 1.49, 0.55, 0.94, 6.572) if upper else (0.3, 1.456, 0.535, 0.92, 6.588)
     angle = np.linspace(0, np.pi / 2, 400)
@@ -148,9 +151,9 @@ def _teeth_shape(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def teeth(head: Head, textures: tuple[np.ndarray, np.ndarray]) -> list[Organ]:
-    """Both rows, tied to the helper teeth by the affine map that carries those of the base head to a pose.
+    """Both rows of teeth. They follow the affine map that takes the helper teeth of the base head to those of a pose.
 
-    `textures`: of the upper and the lower row, as `mouth_texture.teeth_texture` paints them.
+    `textures`: of the upper and the lower row, from `mouth_texture.teeth_texture`.
     """
     data, out = assets.load(), []
     for upper, name, texture in ((True, "upper_teeth", textures[0]), (False, "lower_teeth", textures[1])):
@@ -171,5 +174,5 @@ def _helper(head: Head, name: str, part: Part, material: Material) -> Organ:
 
 
 def tongue(head: Head, texture: np.ndarray) -> Organ:
-    """The tongue, with a texture as `mouth_texture.tongue_texture` paints it."""
+    """The tongue, with a texture of `mouth_texture.tongue_texture`."""
     return _helper(head, "tongue", Part.TONGUE, Material("tongue", texture=texture, gloss=0.6))

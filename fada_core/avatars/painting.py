@@ -1,4 +1,6 @@
-"""Oil and watercolour: pictures that look painted, with a field of brush strokes that stays still for a whole clip."""
+"""Painting styles: oil and watercolour. Brush strokes and paper are fixed for a whole clip.
+
+Each style is a class, as in `drawing`."""
 
 import math
 
@@ -12,16 +14,17 @@ FINE = (Part.EYES, Part.LIPS, Part.MOUTH, Part.TEETH, Part.TONGUE, Part.LASH, Pa
 
 
 def fine_area(parts: np.ndarray, spread: float) -> np.ndarray:
-    """Where a painter takes a small brush: (h, w) 0..1 about eyes, brows, glasses and mouth."""
+    """Area of fine detail (h, w) 0..1: eyes, brows, glasses and mouth, blurred by `spread` pixels."""
     return np.minimum(blur(np.isin(parts, FINE).astype(np.float32), spread) * 2.5, 1)
 
 
 @numba.njit(cache=True, nogil=True)
 def _lay(strokes, bristles, source, height, shade, reach) -> None:
-    """Draws strokes (k, 7: x, y, cos, sin, half length, half width, lot 0..1) over each other.
+    """Draw strokes (k, 7: x, y, cos, sin, half length, half width, random number 0..1) over each other.
 
-    Into (h, w) each: `source`, the pixel where the paint was taken, at most `reach` towards the stroke's middle;
-    `height` of the paint, grooved by `bristles` (kinds, steps); `shade`, the stroke's lot."""
+    Written to three arrays (h, w): `source`, the pixel whose colour is used, at most `reach` pixels towards the centre
+    of the stroke; `height` of the paint, with grooves from `bristles` (kinds, steps); `shade`, the random number.
+    """
     h, w = height.shape
     count, steps = bristles.shape
     for k in range(len(strokes)):
@@ -45,7 +48,7 @@ def _lay(strokes, bristles, source, height, shade, reach) -> None:
 
 
 def _orientation(picture: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
-    """Angle (h, w) along the edges of a picture, and a smooth random one where it is flat."""
+    """Angle (h, w) along the edges of a picture; where it is flat, a smooth random angle."""
     tone = blur(luminance(picture), 1.0)
     gy, gx = np.gradient(tone)
     tensor = np.stack([gx * gx, gx * gy, gy * gy], 2).astype(np.float32)
@@ -58,7 +61,8 @@ def _orientation(picture: np.ndarray, spread: float, rng: np.random.Generator) -
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _compose(rough, fine, area, source, light, tint) -> np.ndarray:
-    """Paint (h, w, 3) from `source` in `rough`, or `fine` by `area`; then `tint` (3, 2: gain, offset) and light."""
+    """Colours (h, w, 3) at `source`: of `rough`, or of `fine` in `area` 0..1; then `tint` (3, 2: gain, offset) and
+    `light`."""
     h, w, _ = rough.shape
     out = np.empty_like(rough)
     flat_rough, flat_fine, flat_area = rough.reshape(h * w, 3), fine.reshape(h * w, 3), area.reshape(h * w)
@@ -73,8 +77,8 @@ def _compose(rough, fine, area, source, light, tint) -> np.ndarray:
 
 
 class Oil:
-    """Strokes that follow the first frame's forms take their colours from each frame, simplified to patches; bristles
-    catch the light, the canvas shows through, varnish warms the whole."""
+    """Oil on canvas. Strokes follow the edges of the first frame and take their colours from each frame, simplified to
+    patches. Bristle marks catch the light, the canvas shows through, and varnish warms the colours."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
@@ -114,7 +118,7 @@ class Oil:
         self.source, self.area = source, area
         self.light = np.ascontiguousarray(light, np.float32)
         self.radius, self.fine_radius = max(2, round(3.4 * brush * unit)), max(1, round(1.6 * unit))
-        old = rng.beta(1.2, 1.8)  # varnish: yellow, and no more white or blue
+        old = rng.beta(1.2, 1.8)  # age of the varnish, which turns whites and blues yellow
         gain = np.array([1.0 - 0.02 * old, 0.98 - 0.08 * old, 0.95 - 0.25 * old])
         self.tint = np.stack([gain, np.array([0.012, 0.008, 0.0]) - 0.01], 1).astype(np.float32)
         self.contrast = rng.uniform(0.9, 1.15)
@@ -124,12 +128,13 @@ class Oil:
         fine = 0.5 * picture + 0.5 * kuwahara(picture, self.fine_radius)
         out = _compose(rough, fine, self.area, self.source, self.light, self.tint)
         out = (out - 0.4) * self.contrast + 0.4
-        return out - 0.35 * np.maximum(out - 0.72, 0)  # paint is never as bright as light
+        return out - 0.35 * np.maximum(out - 0.72, 0)  # compress the highlights: paint is less bright than light
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _wash(rough, picture, area, source, out, tone) -> None:
-    """Clear, light pigments (h, w, 3) of `rough`, in the `area` of the picture itself, from `source`; their tone."""
+    """Write the clear, light colours at `source` to `out` (h, w, 3), of `rough` or, in `area`, of the picture itself,
+    and their luma before brightening to `tone` (h, w)."""
     h, w, _ = rough.shape
     flat_rough, flat_picture, flat_area = rough.reshape(h * w, 3), picture.reshape(h * w, 3), area.reshape(h * w)
     for y in range(h):
@@ -148,7 +153,7 @@ def _wash(rough, picture, area, source, out, tone) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _glaze(wash, tone, soft, parts, density, white, tooth, background, out) -> None:
-    """The wash in its `density`, more at rims, where `tone` differs from `soft`; white paper behind and around it."""
+    """Darken the wash by `density`, more at the edges, where `tone` differs from `soft`, and add the white paper."""
     h, w, _ = wash.shape
     for y in range(h):
         for x in range(w):
@@ -166,7 +171,7 @@ def _glaze(wash, tone, soft, parts, density, white, tooth, background, out) -> N
 
 
 class Watercolor:
-    """Washes of pigment on white paper: patches with darker rims, granulation, blooms, and white paper around."""
+    """Watercolour on white paper: patches with darker edges, granulation, blooms, and often a border of bare paper."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
@@ -181,7 +186,7 @@ class Watercolor:
         self.white = np.clip((edge - border) * 9, 0, 1).astype(np.float32)
         self.background = float(rng.choice([0.0, 0.5, 1.0]))
         self.lines = rng.uniform(0.0, 0.6) if rng.random() < 0.5 else 0.0
-        # Displacements of a pixel or two make borders run with the paper.
+        # Shifts of a pixel or two make borders irregular, as on rough paper.
         shift = np.stack([smooth_field(size, 40, rng), smooth_field(size, 40, rng)]) * (0.6 * self.unit)
         rows, columns = np.mgrid[0:size, 0:size]
         rows, columns = (np.round(p).astype(int).clip(0, size - 1) for p in (rows + shift[0], columns + shift[1]))
@@ -201,8 +206,11 @@ class Watercolor:
 
 
 def line_table(skin: float, background: float) -> np.ndarray:
-    """How strong a line is drawn between two parts, (18, 18): `background` outlines, `skin` inside the figure; always
-    strong about eyes and where the lips open; none between hairs, teeth and tongue."""
+    """Strength of the line between two parts, (18, 18) float32.
+
+    `background`: outlines of the figure; `skin`: lines within it. Lines are strong around the eyes and where the lips
+    open, and weak along hair and between teeth and tongue.
+    """
     n = len(Part)
     table = np.full((n, n), skin, np.float32)
     table[0, :] = table[:, 0] = background

@@ -1,4 +1,4 @@
-"""What somebody says and does in a clip, before anybody films it: words, the moves of face and head, the still."""
+"""The performance of a clip, before rendering: person, speech, and the motion of face and head."""
 
 import math
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ Pool = Literal["high", "moderate"]
 SPEECHLESS = 0.12  #: share of clips in which nobody speaks, so that a model learns to keep the mouth closed
 CALM = 0.6  #: share of the clips in which the head hardly moves
 PURPOSES = ("person", "scene", "camera", "words", "acting", "style", "lens", "recording", "others", "defects")
-_RESTING = np.array([[0.0], [0.0], [1.0]])  # contacts of lips that rest on each other
+_RESTING = np.array([[0.0], [0.0], [1.0]])  # contacts of resting lips, as in `articulation.track`
 
 
 def generator(seed: int, pool: Pool, purpose: str) -> np.random.Generator:
-    """The draws of a clip for one of `PURPOSES`; none depends on how many the others take."""
+    """The random generator of a clip for one of `PURPOSES`; they are independent of each other."""
     return np.random.default_rng([seed, get_args(Pool).index(pool), PURPOSES.index(purpose)])
 
 
 @dataclass(frozen=True)
 class Performance:
-    """`motion` has the still to be animated as its first row, then a row a frame. `mouth`: `articulation.mouth` of the
-    frames: `openness`, `width`, `rounding`, (n,) each in 0..1."""
+    """A performance of n frames. The first row of `motion` is the portrait to animate, the other n are the frames.
+    `mouth`: `openness`, `width` and `rounding` of the frames as from `articulation.mouth`, (n,) each in 0..1."""
 
     person: Person
     speech: Speech
@@ -73,7 +73,7 @@ def perform(
 
     acting = generator(seed, pool, "acting")
     emphasis = loudness(speech.waveform, n, fps) if speech.phonemes else np.zeros(n, np.float32)
-    if words_seed is not None:  # for the same movement with other words, the head cannot follow these words' loudness
+    if words_seed is not None:  # the head movement must not depend on the words, so not on their loudness
         emphasis = gaussian_filter1d(np.abs(acting.normal(0, 1.0, n)), 0.08 * fps).clip(0, 1)
     mood = sample_mood(acting)
     moved = behave(n, fps, emphasis, acting, mood=mood, turned=_turned(acting, pool), amount=_amount(acting, pool))
@@ -83,8 +83,8 @@ def perform(
 
     still, closed = portrait_units(acting, mood)
     still = seal(still[None], _RESTING) if closed else still[None]
-    # The clip goes on from the still's pose, as a video goes on from its portrait. Parts of a degree between them are
-    # texture in another place, which would outweigh in a loss what speech moves.
+    # The portrait has the pose of the first frame, because a generated video starts from its portrait. With even a
+    # fraction of a degree between them, shifted texture would outweigh the movement of speech in a loss.
     pose = {name: np.append(moved[name][:1], moved[name]) for name in ("yaw", "pitch", "roll")}
     gaze = np.concatenate([moved["gaze"][:1] * 0.3, moved["gaze"]])
     prop = np.concatenate([PROP_AWAY[None], prop_motion(person.wardrobe.prop, n, fps, acting)])
@@ -93,14 +93,14 @@ def perform(
 
 
 def _turned(rng: np.random.Generator, pool: Pool) -> tuple[float, float, float]:
-    """Yaw, pitch and roll, in radians, that the head keeps: mostly to the camera."""
+    """Constant yaw, pitch and roll of the head in radians; most heads face the camera."""
     deviation, most = (0.14, 0.52) if pool == "high" else (0.3, 0.87)
     yaw = float(np.clip(rng.normal(0, deviation), -most, most))
     return yaw, float(rng.normal(0, 0.05)), float(rng.normal(0, 0.04))
 
 
 def _amount(rng: np.random.Generator, pool: Pool) -> float:
-    """How much the head moves, as `behave` takes it."""
+    """Scale of the head movement, the `amount` of `behave`."""
     if rng.random() < CALM:
         return float(rng.uniform(0.03, 0.15))
     return float(rng.uniform(0.15, 0.4 if pool == "high" else 0.9))

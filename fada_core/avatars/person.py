@@ -1,4 +1,4 @@
-"""`Person`: everything that is drawn once about somebody, and `sample_person`, which draws it."""
+"""`Person`, all traits of one person; `sample_person`, which draws them at random; and `make_scene`."""
 
 from dataclasses import dataclass, replace
 
@@ -25,7 +25,8 @@ POOLS = ("high", "moderate")
 
 @dataclass(frozen=True)
 class Person:
-    """age: 0 (5 years) .. 1 (85 years); sex: 0 female .. 1 male; ancestry: parts African, Asian, Caucasian."""
+    """All traits of a person. `age`: 0 (5 years) .. 1 (85); `sex`: 0 female .. 1 male; `ancestry`: African, Asian,
+    European shares, which sum to 1."""
 
     age: float
     sex: float
@@ -40,7 +41,7 @@ class Person:
 
 
 def sample_person(rng: np.random.Generator, pool: str) -> Person:
-    """Somebody. `pool`: "high" or "moderate", the paper's two pools of footage."""
+    """A random person. `pool`: "high" or "moderate", the paper's two pools. Raises `FadaError` for another pool."""
     if pool not in POOLS:
         raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
     low, high = [(0.0, 0.18), (0.18, 0.4), (0.4, 0.65), (0.65, 1.0)][rng.choice(4, p=[0.12, 0.43, 0.25, 0.2])]
@@ -61,10 +62,10 @@ def sample_person(rng: np.random.Generator, pool: str) -> Person:
 def make_scene(
     person: Person, rng: np.random.Generator, pool: str, size: int, style: str = STYLES[0], texture: int = 512
 ) -> Scene:
-    """The person before a camera, in a light and before a background that are drawn for the clip.
+    """A scene with the person and a random camera, light and background.
 
-    `style`: one of `styles.STYLES`; a statue's turns the whole person into its material. `texture`: side of the skin's
-    maps in pixels; small pictures need less.
+    `size`: side of the picture in pixels. `style`: one of `styles.STYLES`; a statue gets one material for the whole
+    person. `texture`: side of the skin's maps in pixels; small pictures need less.
     """
     head = Head(person)
     surface = paint(person.skin, person.age, rng, texture)

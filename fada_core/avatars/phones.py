@@ -1,7 +1,7 @@
-"""Phonemes: their times in a recording, their alphabets, and what the mouth does for each sound.
+"""Phonemes: their times, their alphabets, and the mouth shape of each sound.
 
-Targets and dominances are ours: set by looking at rendered mouths, after the usual viseme classes and the phonetic
-descriptions of lips, jaw and tongue in the handbook of the International Phonetic Association.
+Targets and dominances are our choice, adjusted by looking at rendered mouths. They follow the usual viseme classes and
+the descriptions of lips, jaw and tongue in the handbook of the International Phonetic Association.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ SAMPLE_RATE = 16_000  # of every waveform here
 
 @dataclass(frozen=True)
 class Phoneme:
-    """One sound: `start` and `end` in seconds, `symbol` in IPA (with its stress mark; empty for a pause).
+    """A phoneme: `start` and `end` in seconds, `symbol` in IPA (with its stress mark; empty for a pause).
 
-    A stop's time is its closure and its burst.
+    A stop lasts from its closure to the end of its burst.
     """
 
     start: float
@@ -30,7 +30,7 @@ ARPABET = {
     "NG": "ŋ", "OW": "oʊ", "OY": "ɔɪ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ", "T": "t", "TH": "θ", "UH": "ʊ",
     "UW": "u", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ",
 }  # fmt: skip
-#: Letters of misaki's alphabet (hibari) that IPA writes otherwise.
+#: Letters of misaki's alphabet (hibari) that differ from IPA -> IPA.
 MISAKI = {
     "A": "eɪ",
     "I": "aɪ",
@@ -52,11 +52,11 @@ VOWELS = frozenset("aɑɐʌæɛeəɜɚɘiɪɨoɔɒuʊʉɯɤyʏøœɵɞɶ")
 
 
 class Shape(NamedTuple):
-    """Targets of a sound, each 0..1 of a lively speaker's.
+    """Mouth targets of a sound, each 0..1, where 1 is a lively speaker's.
 
-    `jaw` lowers it, `upper` raises the upper lip off the teeth, `lower` lowers the lower lip, `spread` draws the
+    `jaw` lowers the jaw, `upper` raises the upper lip off the teeth, `lower` lowers the lower lip, `spread` draws the
     corners apart, `purse` draws them together and the lips forward, `funnel` turns the lips outward around an opening,
-    `tuck` folds the lower lip in, `tongue` brings its tip between the teeth.
+    `tuck` folds the lower lip in, `tongue` brings the tip of the tongue between the teeth.
     """
 
     jaw: float = 0.0
@@ -69,13 +69,13 @@ class Shape(NamedTuple):
     tongue: float = 0.0
 
 
-#: How strongly a class of sounds insists on its jaw, lip opening, width and rounding, and tongue, where sounds overlap.
+#: Dominance of a sound over its neighbours: levels for `Sound`.
 FREE, LOOSE, FIRM, WHOLE = 0.06, 0.25, 0.6, 1.0
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A shape and how it dominates its neighbours: in jaw, opening of the lips, width and rounding, tongue."""
+    """A shape and its dominance over its neighbours in `jaw`, lip `opening`, `corners` (width) and `tongue`."""
 
     shape: Shape
     jaw: float
@@ -91,10 +91,10 @@ def _sounds(
 
 
 REST = Sound(Shape(), WHOLE, WHOLE, FIRM, WHOLE)
-#: An unknown sound, and the breath of h: the mouth is where the neighbours want it.
+#: An unknown sound: its neighbours shape the mouth.
 NEUTRAL = Sound(Shape(jaw=0.16, upper=0.2, lower=0.2), FREE, FREE, FREE, LOOSE)
 SOUNDS: dict[str, Sound] = {
-    # Open vowels: from the jaw.
+    # Open vowels: shaped by the jaw.
     **_sounds("aɑɐ", WHOLE, FIRM, FIRM, jaw=0.48, upper=0.42, lower=0.25),
     **_sounds("ʌ", FIRM, FIRM, LOOSE, jaw=0.35, upper=0.3, lower=0.22),
     **_sounds("æɶ", WHOLE, FIRM, WHOLE, jaw=0.4, upper=0.46, lower=0.3, spread=0.55),
@@ -102,7 +102,7 @@ SOUNDS: dict[str, Sound] = {
     **_sounds("e", FIRM, WHOLE, WHOLE, jaw=0.2, upper=0.42, lower=0.4, spread=0.8),
     **_sounds("əɘɤ", LOOSE, LOOSE, FREE, jaw=0.17, upper=0.14, lower=0.18),
     **_sounds("ɜɚɞ", FIRM, FIRM, FIRM, jaw=0.21, upper=0.18, lower=0.2, purse=0.15, funnel=0.22),
-    # Spread vowels: from the corners.
+    # Spread vowels: shaped by the corners.
     **_sounds("i", FIRM, WHOLE, WHOLE, jaw=0.11, upper=0.45, lower=0.6, spread=1.0),
     **_sounds("ɪɨ", FIRM, FIRM, FIRM, jaw=0.15, upper=0.35, lower=0.38, spread=0.6),
     **_sounds("ɯ", FIRM, FIRM, FIRM, jaw=0.1, upper=0.25, lower=0.3, spread=0.3),
@@ -114,7 +114,7 @@ SOUNDS: dict[str, Sound] = {
     **_sounds("ʊ", FIRM, FIRM, WHOLE, jaw=0.14, upper=0.05, lower=0.1, purse=0.65, funnel=0.36),
     **_sounds("yʏ", WHOLE, FIRM, WHOLE, jaw=0.13, lower=0.05, purse=1.0, funnel=0.38),
     **_sounds("øœɵ", WHOLE, FIRM, WHOLE, jaw=0.17, upper=0.05, lower=0.1, purse=0.75, funnel=0.36),
-    # Lips. Contacts of p, b, m and f, v are made by `articulation`, whatever the neighbours want.
+    # Lips. `articulation` enforces the contacts of p, b, m and f, v.
     **_sounds("pbmɓʙ", FIRM, FIRM, FREE, jaw=0.05),
     **_sounds("βɸ", FIRM, WHOLE, LOOSE, jaw=0.05, upper=0.05, lower=0.05),
     **_sounds("fvɱ", WHOLE, WHOLE, LOOSE, jaw=0.06, upper=0.5, tuck=1.0),
@@ -131,18 +131,18 @@ SOUNDS: dict[str, Sound] = {
     **_sounds("ɹɻɺ", FIRM, LOOSE, FIRM, jaw=0.1, upper=0.1, lower=0.12, purse=0.4, funnel=0.35),
     **_sounds("r", LOOSE, LOOSE, FREE, jaw=0.15, upper=0.2, lower=0.25),
     **_sounds("jʝ", FIRM, FIRM, FIRM, jaw=0.08, upper=0.35, lower=0.4, spread=0.75),
-    # Back of the tongue and the throat: the lips are the neighbours'.
+    # Back of the tongue and throat: the neighbours shape the lips.
     **_sounds("kɡgŋɣxqɢɴχʁʀçħʕɰ", LOOSE, LOOSE, FREE, jaw=0.15, upper=0.15, lower=0.25),
     **_sounds("hɦʔ", FREE, FREE, FREE, LOOSE, jaw=0.2, upper=0.16, lower=0.2),
 }
-#: Share of a phoneme that its first sound takes, where it has two: affricates and falling diphthongs.
+#: Share of the first sound in a phoneme of two: affricates and falling diphthongs.
 FIRST_SHARE = 0.55
 
 
 def sounds(symbol: str) -> list[tuple[str, float, Sound]]:
-    """The sounds of one IPA symbol in order, as (letter, share of its time, sound); none for a pause.
+    """The sounds of an IPA symbol in order, as (letter, share of the time, sound); none for a pause.
 
-    A length mark lengthens the letter before it. A symbol of unknown letters is one neutral sound.
+    A length mark lengthens the letter before it. A symbol of unknown letters gives one neutral sound.
     """
     letters: list[str] = []
     weights: list[float] = []

@@ -1,4 +1,4 @@
-"""Pixels: gathers a pixel's samples into surfaces, has each lit once, and puts tone, lenses and background together."""
+"""Resolves samples to pixels: groups them by surface, shades each once, and adds tone, lenses and background."""
 
 import math
 
@@ -14,7 +14,7 @@ ENCODE = np.round(ENCODE * 255).astype(np.uint8)
 
 @njit(cache=True, nogil=True, fastmath=True)
 def glare(t, faces, points, eye, lamp):
-    """What a lens mirrors, as a multiple of the sky: more at a grazing look, and the lamp itself."""
+    """Reflection of a lens as a multiple of the sky: stronger at grazing angles, with a highlight of the key lamp."""
     i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
     ax, ay, az = points[j, 0] - points[i, 0], points[j, 1] - points[i, 1], points[j, 2] - points[i, 2]
     bx, by, bz = points[k, 0] - points[i, 0], points[k, 1] - points[i, 1], points[k, 2] - points[i, 2]
@@ -32,7 +32,7 @@ def glare(t, faces, points, eye, lamp):
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def tone(x):
-    """Exposed linear light to display light: straight in the shadows, with a soft shoulder."""
+    """Tone curve from exposed to displayed linear light: linear in the shadows, with a soft shoulder."""
     return x * (ONE + x * np.float32(0.11)) / (ONE + x * np.float32(0.5)) * np.float32(1.18)
 
 
@@ -42,9 +42,9 @@ def picture(
     faces, mesh_of, kind, color, gloss_of, two_sided, texture, texels, uv, points, normals, tangents, attributes,
     slopes, weights, eye, lamp, matrix, depth, radius, mouth, metal, frame, parts,
 ):  # fmt: skip
-    """Fills `frame` (s, s, 3) uint8 sRGB and `parts` (s, s) uint8 from buffers of s * factor samples a side.
+    """Fill `frame` (s, s, 3) uint8 sRGB and `parts` (s, s) uint8 from buffers of s * factor samples a side.
 
-    A pixel's samples are gathered into surfaces: of one mesh, and, but for hair, within 4 mm of depth of the first.
+    Samples of a pixel are one surface if they are of the same mesh and, except for hair, within 4 mm of depth.
     """
     size = frame.shape[0]
     count = factor * factor

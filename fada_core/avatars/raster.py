@@ -1,7 +1,7 @@
-"""The rasteriser: projects triangles into a buffer of nearest faces, and into depth maps for shadow and occlusion.
+"""The rasteriser: draws triangles into a buffer of nearest faces, and into depth maps for shadows and occlusion.
 
-All meshes of a scene are one list of vertices and faces. Buffers hold samples, rows from the top: `ids` (S, S) int32
-is the face seen (-1: none), `near` (S, S) float32 its reciprocal depth, which is linear over the screen.
+All meshes of a scene share one list of vertices and faces. Buffers hold samples, row 0 at the top: `ids` (S, S) int32
+is the visible face (-1: none), `near` (S, S) float32 its reciprocal depth, which is linear on the screen.
 """
 
 import math
@@ -9,12 +9,12 @@ import math
 import numpy as np
 from numba import njit
 
-CULL, CUTOUT, LENS = 1, 2, 4  # flags of a mesh: drawn from outside only; has holes in its texture; is clear
+CULL, CUTOUT, LENS = 1, 2, 4  # flags of a mesh: drawn from outside only; has alpha in its texture; is a lens
 
 
 @njit(cache=True, nogil=True, fastmath=True)
 def project(points, view, focal, middle, out):
-    """Points (n, 3) to samples: out (n, 3) is x, y, 1 / depth. `view` (3, 4): rows right, up, back of the camera."""
+    """Project points (n, 3) to `out` (n, 3): x, y in samples, and 1 / depth. `view` (3, 4): from `Camera.view`."""
     for i in range(len(points)):
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
         right = view[0, 0] * x + view[0, 1] * y + view[0, 2] * z + view[0, 3]
@@ -28,7 +28,7 @@ def project(points, view, focal, middle, out):
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def span(u, v, step_u, step_v, length):
-    """First and last of the steps 0..length along a row in which u, v and 1 - u - v are not negative."""
+    """First and last of the steps 0 .. `length` along a row where u, v and 1 - u - v are not negative."""
     first, last = np.float32(0), np.float32(length)
     for value, step in ((u, step_u), (v, step_v), (np.float32(1.0) - u - v, -step_u - step_v)):
         if step > np.float32(1e-12):
@@ -42,12 +42,12 @@ def span(u, v, step_u, step_v, length):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def rasterise(screen, faces, mesh_of, lots, flags, uv, texels, texture, near, ids, lens):
-    """Writes the nearest face of every sample.
+    """Write the nearest face of every sample to `ids` and `near`.
 
-    `mesh_of` (F,): the face's mesh; per mesh `flags` and `texture` (m, 3) int64: start in `texels`, height, width. A
-    face that is partly clear covers so many of a pixel's 2 x 2 samples; which of them its `lots` (F,) 0..7 say, so
-    that layers add up and nothing flickers. Clear faces go to `lens` (S, S) int32 where they are nearer than all opaque
-    ones drawn before.
+    `mesh_of` (F,): mesh of each face. Per mesh, `flags` (m,) and `texture` (m, 3) int64: start in `texels`, height,
+    width. A face with partial alpha covers some of a pixel's 2 x 2 samples, which `lots` (F,) 0..7 select: different
+    cards cover different samples, and the choice stays the same in all frames. Faces of lenses are written to `lens`
+    (S, S) int32 where they are nearer than every opaque face drawn before.
     """
     size = near.shape[0]
     for t in range(len(faces)):
@@ -117,8 +117,10 @@ def rasterise(screen, faces, mesh_of, lots, flags, uv, texels, texture, near, id
 
 @njit(cache=True, nogil=True, fastmath=True)
 def depth_map(points, faces, mesh_of, skip, matrix, depth):
-    """Distances along a light's rays. `matrix` (3, 4): to x and y in texels of `depth` (S, S), and to the distance.
-    Faces of meshes with `skip` (m,) set throw no shadow."""
+    """Write the smallest distance along a light's rays to `depth` (S, S).
+
+    `matrix` (3, 4): world to x and y in texels, and distance. Meshes with `skip` (m,) set cast no shadow.
+    """
     size = depth.shape[0]
     n = len(points)
     place = np.empty((n, 3), np.float32)
@@ -159,8 +161,8 @@ def depth_map(points, faces, mesh_of, skip, matrix, depth):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def gather_light(points, normals, matrix, direction, depth, bias, total, weight):
-    """Adds to `total` (n,) the cosine towards one direction of the sky where nothing of `depth` is before the point,
-    and to `weight` (n,) the cosine itself."""
+    """Add the cosine towards a direction of the sky to `weight` (n,), and to `total` (n,) where nothing in `depth`
+    occludes the point."""
     size = depth.shape[0]
     for i in range(len(points)):
         cosine = normals[i, 0] * direction[0] + normals[i, 1] * direction[1] + normals[i, 2] * direction[2]
@@ -179,7 +181,7 @@ def gather_light(points, normals, matrix, direction, depth, bias, total, weight)
 
 @njit(cache=True, nogil=True, fastmath=True)
 def vertex_normals(points, faces, out):
-    """Unit normals (n, 3) of vertices, averaged over faces by their area."""
+    """Write unit vertex normals to `out` (n, 3), averaged over faces with weights by area."""
     out[:] = 0
     for t in range(len(faces)):
         i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]

@@ -1,4 +1,4 @@
-"""The renderer: a scene and a run of poses in, frames with their id buffers and truth out."""
+"""The renderer: draws the frames of a scene and a motion, with the part that each pixel shows."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,16 @@ from .light import direction
 from .mesh import Part
 from .scene import SHADOW_SIZE, SHADOW_SPAN, Scene
 
-EXPOSURE = 0.72  # before the meter: of light whose key is 1.8 and whose sky is 0.6
-METERED, NIGHT, FOLLOWS = 0.3, 0.55, 0.45  # a face's mean that is aimed at, by night, and how far the meter goes there
+EXPOSURE = 0.72  # exposure before metering, for a key lamp of 1.8 and a sky of 0.6
+# Target of the face's mean linear brightness, its factor at night, and how far metering corrects: 0 not, 1 fully.
+METERED, NIGHT, FOLLOWS = 0.3, 0.55, 0.45
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How a head moves through n frames: `units` (n, 52); `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians.
+    """Motion of a head in n frames: `units` (n, 52); `yaw`, `pitch`, `roll` (n,) and `gaze` (n, 2) in radians.
 
-    `prop` (n, 3) shifts what is held before the face, in dm; None leaves it in its place.
+    `prop` (n, 3): shift in dm of an object in front of the face, None for none. Raises `FadaError` for other shapes.
     """
 
     units: np.ndarray
@@ -41,13 +42,16 @@ class Motion:
 
     @staticmethod
     def still(units: np.ndarray) -> "Motion":
-        """Units (n, 52) on a head that does not turn."""
+        """A motion of units (n, 52) without rotation of head and eyes."""
         n = len(units)
         return Motion(np.asarray(units), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros((n, 2)))
 
 
 class Renderer:
-    """Draws square pictures of `size` pixels, with `supersampling` x `supersampling` samples of every pixel."""
+    """Draws square pictures of `size` pixels with `supersampling` x `supersampling` samples per pixel.
+
+    Raises `FadaError` for a size below 16 or a supersampling outside 1..4.
+    """
 
     def __init__(self, size: int = 256, supersampling: int = 2):
         if size < 16 or supersampling not in (1, 2, 3, 4):
@@ -59,7 +63,10 @@ class Renderer:
         self._depth = np.empty((SHADOW_SIZE, SHADOW_SIZE), np.float32)
 
     def frames(self, scene: Scene, motion: Motion) -> tuple[np.ndarray, np.ndarray, list[Posed]]:
-        """-> pictures (n, s, s, 3) uint8 sRGB, parts (n, s, s) uint8 (`mesh.Part`), and the poses, for the truth."""
+        """Draw n frames: pictures (n, s, s, 3) uint8 sRGB, parts (n, s, s) uint8 (`mesh.Part`), and n poses.
+
+        Raises `FadaError` for a background of another size.
+        """
         if scene.background.shape != (self.size, self.size, 3):
             raise FadaError(
                 f"The background has shape {scene.background.shape}; this renderer needs {(self.size, self.size, 3)}."
@@ -79,7 +86,7 @@ class Renderer:
         return pictures, parts, poses
 
     def _setting(self, scene: Scene) -> dict[str, np.ndarray]:
-        """What light and camera put into arrays, once a clip."""
+        """Light and camera as arrays, which stay the same for a clip."""
         scene.focus()
         light, side = scene.light, self.size * self.factor
         edge = 1 - 0.012 * (1 + 2 * light.softness)  # cosine at the edge of the lamp's reflection in an eye
@@ -103,7 +110,7 @@ class Renderer:
         }
 
     def _meter(self, scene: Scene, setting: dict) -> np.float32:
-        """What a camera's meter on the face makes of the exposure: the head at rest decides, so it is one a scene."""
+        """Factor of the exposure from metering the face at rest, one for all frames of a scene."""
         picture, parts = np.empty((self.size, self.size, 3), np.uint8), np.empty((self.size, self.size), np.uint8)
         self._draw(scene, scene.head.pose(np.zeros(len(assets.UNITS))), setting, picture, parts)
         face = picture[parts == Part.SKIN]
@@ -137,13 +144,14 @@ class Renderer:
 
 
 def _catchlight(key: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Where an eye mirrors the key lamp; of a high or far lamp it is what that lights up."""
+    """Direction of the key lamp's reflection in the eyes, limited so that it stays visible in the iris."""
     azimuth, elevation = np.degrees([np.arctan2(key[0], key[2]), np.arcsin(key[1])])
     return direction(float(np.clip(azimuth, -38, 38)), float(np.clip(elevation, 8, 32)))
 
 
 def mouth_frame(posed: Posed) -> np.ndarray:
-    """(3, 3) float32: the middle of the lips, the way out of the mouth, and (rate, rate of teeth, free depth)."""
+    """Mouth geometry (3, 3) float32 for the darkness inside it: the point between the lips, the direction out of the
+    mouth, and (rate of darkening, rate for teeth, depth without darkening)."""
     upper, lower = posed.vertices[_LIPS[0]], posed.vertices[_LIPS[1]]
     opened = float(np.linalg.norm(upper - lower))
     rates = (4.0 / (0.4 + 3.0 * opened), 1.6 / (0.5 + 2.0 * opened), 0.08)
@@ -151,4 +159,4 @@ def mouth_frame(posed: Posed) -> np.ndarray:
 
 
 _rows = {int(n): i for i, n in enumerate(assets.load().hm08)}
-_LIPS = (_rows[474], _rows[494])  # middle of the inner edges of the upper and the lower lip
+_LIPS = (_rows[474], _rows[494])  # the middle of the inner edges of the upper and the lower lip

@@ -1,9 +1,9 @@
-"""The scalp: where hair grows on the base mesh, and how far a person's own head reaches in every direction.
+"""The scalp: where hair grows on the base mesh, and the radius of a person's own head in every direction.
 
-A point is told by capsule coordinates: `azimuth` in degrees around the vertical (0 front, 90 the person's left, 180
-back) and `slope` in degrees, 0 at the crown and 90 at the height of the brain's centre; further down a vertical axis
-replaces the centre, and slope grows by 60 for each decimetre. Hairlines are drawn by hand in these coordinates of the
-base mesh, so they follow every shape of head.
+Points are given in capsule coordinates: `azimuth` in degrees around the vertical (0 front, 90 the person's left, 180
+back) and `slope` in degrees, 0 at the crown and 90 at the height of `CENTRE`. Below that height, an axis replaces the
+centre, and slope grows by 60 per decimetre. Hairlines are defined in these coordinates on the base mesh, so they fit
+every shape of head.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .head import Head
 
 CENTRE = np.array([0.0, 7.45, 0.55], np.float32)  # between the ears of the base mesh, in dm
 PER_DM = 60.0  # degrees of slope for a decimetre below the centre
-CELL = 4.0  # degrees a cell of the map of radii
+CELL = 4.0  # degrees per cell of the map of radii
 ROWS, COLUMNS = 72, 90
 
 # Slope of the hairline by azimuth: forehead, corner, temple, sideburn, over the ear, behind it, nape.
@@ -30,23 +30,23 @@ LINE = np.array(
 
 
 def smooth(x: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, with level ends."""
+    """Smoothstep: 0 below 0, 1 above 1, with zero slope at both."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Vectors along the last axis with length 1."""
+    """Normalise vectors along the last axis."""
     return x / (np.sqrt((x * x).sum(-1, keepdims=True)) + 1e-9)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One person's hairline. `recession` 0..1 moves its corners back; `thinning` 0..1 empties the crown to a wreath."""
+    """A person's hairline. `recession` 0..1 moves its corners back; `thinning` 0..1 balds the crown to a wreath."""
 
     recession: float
     thinning: float
-    phases: np.ndarray  # (4,) radians, of its irregularities
+    phases: np.ndarray  # (4,) radians, of its irregular course
 
     def inside(self, azimuth: np.ndarray, slope: np.ndarray) -> np.ndarray:
         """Degrees from the hairline into the hair; negative outside of it."""
@@ -63,12 +63,12 @@ class Line:
         return line - slope
 
     def density(self, azimuth: np.ndarray, slope: np.ndarray) -> np.ndarray:
-        """0..1: how many of the hairs of a full head grow here."""
+        """Density of hair 0..1 at azimuths and slopes in degrees."""
         a = np.abs(azimuth)
         full = smooth(
             (self.inside(azimuth, slope) + 2.5) / np.interp(a, (0, 30, 50, 70, 95), (10.0, 12.0, 15.0, 12.0, 7.0))
         )
-        front = np.interp(a, (0, 60, 95, 180), (70.0, 70.0, 62.0, 66.0))  # the bald area ends here
+        front = np.interp(a, (0, 60, 95, 180), (70.0, 70.0, 62.0, 66.0))  # the bald area begins here
         bald = smooth((front - slope) / 14 + 1.6 * self.thinning - 0.8) * smooth(self.thinning * 2.5)
         return full * (1 - bald)
 
@@ -76,7 +76,7 @@ class Line:
 def capsule(points: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
     """Azimuth (n,), slope (n,), outward unit vector (n, 3) and distance (n,) of points (n, 3) around a centre (3,).
 
-    `scale` (3,): of the head against the base mesh.
+    `scale` (3,): size of the head relative to the base mesh.
     """
     down = np.maximum(centre[1] - points[..., 1], 0)
     d = points - centre
@@ -90,7 +90,8 @@ def capsule(points: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> tuple[
 
 @cache
 def base() -> dict[str, np.ndarray]:
-    """What follows from the base mesh alone: capsule coordinates of its vertices, skin faces, ears and skull."""
+    """Arrays of the base mesh: `points` (V, 3), skin `faces` (F, 3), `azimuth` and `slope` (V,), and masks (V,) of the
+    `ear` and `skull`."""
     head = assets.load()
     points = head.vertices
     faces = head.skin_base[head.skin_faces]
@@ -104,14 +105,14 @@ def base() -> dict[str, np.ndarray]:
     return {"points": points, "faces": faces, "azimuth": azimuth, "slope": slope, "ear": ear, "skull": skull}
 
 
-# A lattice of barycentric coordinates, dense enough to reach every cell of the map from every face of the mesh.
+# Barycentric coordinates of samples on each face, dense enough to fill nearly every cell of the map.
 LATTICE = np.array([(i, j, 6 - i - j) for i in range(7) for j in range(7 - i)], np.float32) / 6
 
 
 class Skull:
-    """One person's own head as a map of radii, for roots and collisions.
+    """A person's head as a map of radii, for the roots of hair and for collisions.
 
-    `points` (V, 3) are the base vertices of the person's neutral head, `normals` (V, 3) theirs.
+    `points` (V, 3): base vertices of the person's neutral head; `normals` (V, 3).
     """
 
     def __init__(self, points: np.ndarray):
@@ -142,12 +143,12 @@ class Skull:
 
     @staticmethod
     def _radii(cell: np.ndarray, radius: np.ndarray) -> np.ndarray:
-        """(ROWS, COLUMNS + 1): the largest distance of the surface in each cell; the last column repeats the first."""
+        """Largest radius in each cell, (ROWS, COLUMNS + 1); the last column repeats the first."""
         out = np.zeros(ROWS * COLUMNS, np.float32)
         np.maximum.at(out, cell.ravel(), radius.ravel())
         out = out.reshape(ROWS, COLUMNS)
         out[0] = out[0].max()
-        for _ in range(8):  # cells that no sample met take their neighbours' mean
+        for _ in range(8):  # empty cells get the mean of their neighbours
             empty = out == 0
             if not empty.any():
                 break
@@ -164,11 +165,11 @@ class Skull:
         return np.concatenate([out, out[:, :1]], 1)
 
     def coordinates(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See `capsule`, around this head."""
+        """`capsule` coordinates around this head."""
         return capsule(points, self.centre, self.scale)
 
     def radius(self, azimuth: np.ndarray, slope: np.ndarray, ears: bool = True) -> np.ndarray:
-        """Distance of the surface from centre or axis, bilinear in the map, in dm."""
+        """Distance in dm of the surface from the centre or axis, with or without ears, bilinear in the map."""
         table = self.map if ears else self.bare_map
         x = np.minimum((azimuth / CELL) % COLUMNS, COLUMNS - 1e-3)
         y = np.clip(slope / CELL, 0, ROWS - 1.001)
@@ -179,7 +180,7 @@ class Skull:
         ) * y
 
     def push(self, points: np.ndarray, clearance: np.ndarray, ears: bool = True) -> np.ndarray:
-        """Points (..., 3) moved outwards until they keep `clearance` (dm) from the head."""
+        """Move points (..., 3) outwards to at least `clearance` dm from the head."""
         azimuth, slope, out, radius = self.coordinates(points)
         lack = self.radius(azimuth, slope, ears) + clearance - radius
         return points + out * np.maximum(lack, 0)[..., None]
@@ -187,7 +188,7 @@ class Skull:
     def place(
         self, azimuth: np.ndarray, slope: np.ndarray, clearance: np.ndarray | float = 0.0, ears: bool = True
     ) -> np.ndarray:
-        """Points (..., 3) over the head at these coordinates; `slope` up to 280."""
+        """Points (..., 3) `clearance` dm off the head at an azimuth and a slope in degrees, which is at most 280."""
         a, s = np.radians(azimuth), np.radians(np.minimum(slope, 90))
         down = np.maximum(slope - 90, 0) / PER_DM
         d = np.stack([np.sin(s) * np.sin(a), np.cos(s), np.sin(s) * np.cos(a)], -1)
@@ -195,9 +196,9 @@ class Skull:
         return (self.centre + axis + d * (self.radius(azimuth, slope, ears) + clearance)[..., None]).astype(np.float32)
 
     def roots(self, weight: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Some `count` points on the skin: triangles (n,) of `base()["faces"]` and barycentric coordinates (n, 3).
+        """Random points on the skin: faces (count,) of `base()["faces"]` and barycentric coordinates (count, 3).
 
-        `weight` (V,) is the wanted density at the base vertices.
+        `weight` (V,): density at the base vertices.
         """
         faces = base()["faces"]
         mass = np.cumsum(self.area * weight[faces].mean(1))
@@ -207,12 +208,12 @@ class Skull:
         return face, np.stack([1 - a, a * (1 - b), a * b], 1).astype(np.float32)
 
     def neck(self, points: np.ndarray) -> np.ndarray:
-        """(n,) float32: how far hair or cloth at these points turns with the skull; as `HeadData.neck` for the skin."""
+        """(n,) float32: how far hair or cloth at points (n, 3) turns with the skull, like `HeadData.neck` for skin."""
         y, z = ((points - self.shift) / self.scale)[:, 1:].T
         return smooth(y + 0.45 * (z - 0.3).clip(0, 1) - 5.25).astype(np.float32)
 
 
 @lru_cache(maxsize=2)
 def skull_of(head: Head) -> Skull:
-    """The skull of a head, kept for whoever asks next: hair and clothes of a person are made one after the other."""
+    """The skull of a head. Cached, because hair and clothes of a person both need it."""
     return Skull(head.neutral)

@@ -1,6 +1,7 @@
-"""A scene: one person's meshes, textures, light and camera as the flat arrays that the rasteriser reads.
+"""A scene: a person's meshes, textures, light and camera as the flat arrays that the rasteriser reads.
 
-`Scene` is made once a clip; `focus` fits it to its camera, `pose` writes the positions and normals of one frame.
+A `Scene` is built once per clip; `focus` adapts it to its camera, and `pose` writes the positions and normals of a
+frame.
 """
 
 from dataclasses import dataclass, field
@@ -17,14 +18,14 @@ from .mesh import Material, Mesh, Overrides, Part
 from .shade import KINDS
 from .skin import SkinMaps
 
-SHADOW_SIZE, SHADOW_SPAN = 144, 5.4  # texels and dm a side of the lamp's depth map
-OCCLUSION_DIRECTIONS, OCCLUSION_SIZE, OCCLUSION_SPAN = 40, 128, 5.6
+SHADOW_SIZE, SHADOW_SPAN = 144, 5.4  # side of the lamp's depth map in texels and dm
+OCCLUSION_DIRECTIONS, OCCLUSION_SIZE, OCCLUSION_SPAN = 40, 128, 5.6  # number of depth maps and their sides
 
 STRANDS = (Part.HAIR, Part.BEARD)
 
 
 def reduce(texture: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
-    """A texture (H, W, 4) uint8 averaged over cells of `factors` rows and columns, colours weighted by alpha."""
+    """Shrink a texture (H, W, 4) uint8 by averaging cells of `factors` rows and columns, colours weighted by alpha."""
     rows, columns = factors
     height, width = texture.shape[0] // rows, texture.shape[1] // columns
     if (rows, columns) == (1, 1):
@@ -36,9 +37,9 @@ def reduce(texture: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
 
 
 def slopes(surface: SkinMaps, factors: tuple[int, int]) -> np.ndarray:
-    """(H, W, 9) float32: slopes over u and v, in dm, of the height and of three creases, and the gloss.
+    """(H, W, 9) float32: derivatives by u and v, in dm, of the height and of three creases, and the gloss.
 
-    Maps are averaged over cells of `factors` rows and columns first.
+    The maps are first averaged over cells of `factors` rows and columns.
     """
     maps = np.concatenate([surface.height[..., None], surface.creases, surface.gloss[..., None]], 2)
     rows, columns = factors
@@ -54,10 +55,10 @@ def slopes(surface: SkinMaps, factors: tuple[int, int]) -> np.ndarray:
 
 @dataclass
 class Scene:
-    """Person, light, camera and background of one clip.
+    """Person, light, camera and background of a clip.
 
-    `meshes`: hair, clothes and the like, on this person's head. `background` (s, s, 3) float32 linear, of the picture's
-    size. `overrides` turns the whole person into one material, a statue's.
+    `meshes`: hair, clothes and accessories of this person. `background` (s, s, 3) float32 linear, of the size of the
+    picture. `overrides`: one material for the whole person, for statues.
     """
 
     head: Head
@@ -105,13 +106,13 @@ class Scene:
         self.attributes[:skin_end, 2] = data.region("inside_mouth")
         self.pose(self.head.pose(np.zeros(len(assets.UNITS))))
         self.no_shadow = np.array([m.material.kind in ("eye", "teeth", "tongue", "glass") for m in pieces])
-        if o is not None:  # a statue's hair is one mass, not strands that darken one another
+        if o is not None:  # a statue's hair is one solid mass
             self.no_shadow |= np.array([m.part in STRANDS for m in pieces])
         self.attributes[:, 0] = self._occlusion()
         self._focused: Camera | None = None
 
     def focus(self) -> None:
-        """Fits textures and the order of faces to the camera, if they are not so already."""
+        """Adapt the resolution of textures and the order of faces to the camera, if it has changed."""
         if self._focused == self.camera:
             return
         self._focused = self.camera
@@ -122,14 +123,16 @@ class Scene:
         self.slopes = slopes(self.surface, self._density(0, side, side, 1))
 
     def _sort(self) -> None:
-        """Puts the faces of every mesh nearest first, as the camera sees the head at rest: most of the later ones of
-        a mesh with many layers, such as hair, are then hidden before their texture is read."""
+        """Sort the faces of every mesh by their distance to the camera at rest.
+
+        In a mesh of many layers, such as hair, most faces are then rejected by depth before their texture is read.
+        """
         distance = np.linalg.norm(self.points[self.faces].mean(1) - np.array(self.camera.eye), axis=1)
         order = np.lexsort((distance, self.mesh_of))
         self.faces, self.lots = np.ascontiguousarray(self.faces[order]), self.lots[order]
 
     def _tables(self) -> None:
-        """Per mesh: flags, kind, colour, gloss, texture's place; and all textures in one run of bytes."""
+        """Set the arrays of all meshes (flags, kind, colour, gloss, place of the texture) and join the textures."""
         flags, places, runs, place = [], [], [], 0
         for m in self.pieces:
             texture = m.material.texture
@@ -153,7 +156,7 @@ class Scene:
         self.part = np.array([int(m.part) for m in self.pieces], np.uint8)
 
     def _density(self, mesh: int, height: int, width: int, samples: int) -> tuple[int, int]:
-        """By how many rows and columns a texture of this size is finer than the picture with `samples` a pixel side."""
+        """Factors (rows, columns), 1 or more, by which a texture is finer than `samples` per pixel of the picture."""
         size = len(self.background)
         screen = np.empty_like(self.points)
         raster.project(
@@ -166,7 +169,7 @@ class Scene:
         used = area > 0.02
         if not used.any():
             return 1, 1
-        # Pixels that one unit of u and of v takes: the columns of the map from texture to picture.
+        # Pixels per unit of u and of v: the columns of the map from texture to picture.
         determinant = along[:, 0, 0] * along[:, 1, 1] - along[:, 0, 1] * along[:, 1, 0]
         used &= np.abs(determinant) > 1e-9
         inverse = 1 / np.where(used, determinant, 1)[:, None]
@@ -179,7 +182,7 @@ class Scene:
         return factors[0], factors[1]
 
     def _normals(self, mesh: Mesh) -> np.ndarray | None:
-        """Of a mesh that only turns; None where normals follow from each frame's positions."""
+        """Normals (n, 3) at rest of a rigid mesh; None where they are computed from the positions of each frame."""
         if mesh.rest is None or mesh.part in (Part.SKIN, Part.EYES, Part.TEETH, Part.TONGUE):
             return None
         out = np.empty((len(mesh.uv), 3), np.float32)
@@ -187,7 +190,7 @@ class Scene:
         return out
 
     def pose(self, posed: Posed) -> None:
-        """Writes `points`, `normals` and `tangents` of one frame."""
+        """Write the `points`, `normals` and `tangents` of a frame."""
         data = assets.load()
         for n, mesh in enumerate(self.pieces):
             s = slice(self.starts[n], self.starts[n + 1])
@@ -203,7 +206,7 @@ class Scene:
                     self.points[s] += self.prop_shift
             if known is not None:
                 self.normals[s] = known
-            elif self.overrides is not None and mesh.part in STRANDS:  # one mass, with the skull's roundness
+            elif self.overrides is not None and mesh.part in STRANDS:  # normals of a sphere: one solid mass
                 outward = self.points[s] - posed.rotate(np.array([[0, self.head.middle + 0.1, 0.35]], np.float32))
                 self.normals[s] = outward / np.linalg.norm(outward, axis=1, keepdims=True)
             elif self._rest_normals[n] is not None:
@@ -214,7 +217,7 @@ class Scene:
                 self.tangents[s] = posed.rotate_direction(mesh.tangent, mesh.neck)
 
     def light_matrix(self, towards: np.ndarray, size: int, span: float) -> np.ndarray:
-        """(3, 4) float32: world to texels of a depth map seen from a direction, and distance along it."""
+        """World to depth map (3, 4) float32: x and y in texels, and the distance, seen from the direction `towards`."""
         middle = np.array([0, self.head.middle - 0.35, 0.4])
         rows = Camera(tuple(middle + 9 * towards), tuple(middle), 1.0).view()
         matrix = np.stack([rows[0] * (size / span), rows[1] * (size / span), -rows[2]])
@@ -222,7 +225,7 @@ class Scene:
         return np.ascontiguousarray(matrix, np.float32)
 
     def _occlusion(self) -> np.ndarray:
-        """(n,) 0..1: the share of an even sky that reaches every vertex, cosine weighted, at rest."""
+        """Ambient light (n,) 0..1 at each vertex at rest: cosine-weighted share of directions without occluders."""
         total, weight = np.full(len(self.points), 1e-3, np.float32), np.full(len(self.points), 1e-3, np.float32)
         golden = np.pi * (3 - np.sqrt(5))
         for i in range(OCCLUSION_DIRECTIONS):
@@ -236,7 +239,7 @@ class Scene:
         return total / weight
 
     def crease_weights(self, posed: Posed) -> np.ndarray:
-        """(3,) 0..1: smile, raised brows, frown."""
+        """Weights (3,) 0..1 of the creases of smile, raised brows and frown."""
         u = posed.units
         smile = u[unit_index("mouthSmileLeft")] + u[unit_index("mouthSmileRight")]
         squint = u[unit_index("cheekSquintLeft")] + u[unit_index("cheekSquintRight")]

@@ -1,6 +1,7 @@
 """Backgrounds of portraits: rooms, foliage, sky, walls, studios, painted backdrops, streets; mostly out of focus.
 
-Every picture is built in linear light from depth layers of simple things, then blurred as a lens would.
+Each kind is a function that composes simple shapes from back to front into a picture (size, size, 3), linear light.
+`background` picks a kind and blurs its picture.
 """
 
 import colorsys
@@ -15,13 +16,13 @@ Range = tuple[float, float]
 
 
 def _color(rng: np.random.Generator, light: Range, saturation: Range = (0.0, 0.5)) -> np.ndarray:
-    """Colour of things that people make: warm and blue ones more often than others."""
+    """Random colour (3,) of manufactured things: warm and blue hues are the most frequent."""
     hue = (rng.normal(0.08, 0.04), rng.normal(0.58, 0.06), rng.random())[rng.choice(3, p=[0.4, 0.25, 0.35])]
     return np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(*light)), np.float32)
 
 
 def _warm(rng: np.random.Generator, light: Range) -> np.ndarray:
-    """Colour of wood, skin, cloth and lamps."""
+    """Random warm colour (3,), as of wood."""
     hue = rng.uniform(0.04, 0.13)
     return np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.1, 0.7), rng.uniform(*light)), np.float32)
 
@@ -33,14 +34,14 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _box(picture: np.ndarray, x0: float, y0: float, x1: float, y1: float, color: np.ndarray) -> None:
-    """Fills a rectangle given in -1..1."""
+    """Fill a rectangle with corners in -1..1."""
     n = len(picture)
     a, b, c, d = (int(round((v + 1) / 2 * n)) for v in (x0, y0, x1, y1))
     picture[max(b, 0) : max(d, 0), max(a, 0) : max(c, 0)] = color
 
 
 def _discs(picture: np.ndarray, count: int, radius: Range, color: Callable, rng: np.random.Generator) -> None:
-    """Lights out of focus: even discs, brighter at their rims, added to the picture."""
+    """Add lights out of focus: flat discs, brighter at their rims."""
     n = len(picture)
     for _ in range(count):
         r = rng.uniform(*radius) * n / 2
@@ -56,7 +57,7 @@ def _discs(picture: np.ndarray, count: int, radius: Range, color: Callable, rng:
 
 
 def studio(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A paper roll, lit from behind or from a side."""
+    """A roll of studio paper with a spot of light."""
     x, y = _grid(size)
     base = _color(rng, (0.03, 0.85), (0.0, 0.35) if rng.random() < 0.75 else (0.3, 0.9))
     cx, cy = rng.uniform(-0.7, 0.7), rng.uniform(-0.6, 0.4)
@@ -66,7 +67,7 @@ def studio(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def backdrop(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A hand-painted cloth: clouds of two colours, lighter in the middle."""
+    """A hand-painted backdrop: clouds of two colours, lighter near the middle."""
     x, y = _grid(size)
     first = _color(rng, (0.05, 0.5), (0.1, 0.6))
     second = first * rng.uniform(0.3, 2.0) * np.exp(rng.normal(0, 0.15, 3))
@@ -79,7 +80,7 @@ def backdrop(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def wall(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Plaster or wallpaper, with the light falling off to one side; perhaps a picture frame or a corner."""
+    """Plaster or wallpaper with light falling off to one side, and sometimes framed pictures or a corner."""
     x, y = _grid(size)
     base = _color(rng, (0.2, 0.85), (0.0, 0.4))
     out = base * np.ones((size, size, 1), np.float32)
@@ -260,7 +261,7 @@ def city(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def bokeh(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Little else than discs of light over dark colours."""
+    """Discs of light over dark colours."""
     out = backdrop(size, rng) * rng.uniform(0.15, 0.7)
     hue, spread = rng.random(), rng.uniform(0.02, 0.3)
 
@@ -274,7 +275,7 @@ def bokeh(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def plain(size: int, rng: np.random.Generator) -> np.ndarray:
-    """One colour, or two in a gradient: a passport's or an illustration's."""
+    """One colour, as in a passport photograph, or a gradient of two."""
     x, y = _grid(size)
     first = _color(rng, (0.02, 0.95), (0.0, 0.25) if rng.random() < 0.6 else (0.3, 1.0))
     if rng.random() < 0.5:
@@ -284,7 +285,7 @@ def plain(size: int, rng: np.random.Generator) -> np.ndarray:
     return first * (1 - t) + second * t
 
 
-# Kind, how common it is, and how far out of focus it is (deviation in 256ths of the side).
+# Kind -> relative frequency, smallest and largest blur (standard deviation in 256ths of the side).
 SCENES: dict[Callable, tuple[float, float, float]] = {
     studio: (0.17, 0.0, 3.0),
     backdrop: (0.09, 0.0, 4.0),
@@ -301,7 +302,7 @@ SCENES: dict[Callable, tuple[float, float, float]] = {
 
 
 def background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """What is behind a portrait, (size, size, 3) float32 linear, of any kind in SCENES."""
+    """A random background (size, size, 3) float32 linear, 0..4, of one of SCENES."""
     kinds = list(SCENES)
     shares = np.array([SCENES[kind][0] for kind in kinds])
     kind = kinds[rng.choice(len(kinds), p=shares / shares.sum())]

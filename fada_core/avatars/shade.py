@@ -1,9 +1,9 @@
-"""Shading: the colour of every pixel from the buffer of nearest faces.
+"""Shading: the colour of a surface at one point.
 
-A pixel has 2 x 2 samples of visibility. Samples of one surface share one evaluation of light, so that only edges cost
-more than one. Skin scatters light by wrapped cosines that differ by colour (red goes farthest), by a softer normal and
-a softer shadow edge for red, as in Penner's pre-integrated skin; hair has Kajiya and Kay's two highlights; wet surfaces
-a Blinn lobe and a reflection of the surroundings. All of it is this project's own choice of constants.
+Subsurface scattering in skin is approximated by wrapped cosines that differ by colour (red is scattered farthest), and
+by a softer normal and a softer shadow edge for red, after Penner's pre-integrated skin shading. Hair has the two
+highlights of Kajiya and Kay. Other surfaces have a Blinn lobe and a reflection of the surroundings. The constants are
+our choice.
 """
 
 import math
@@ -13,19 +13,19 @@ from numba import njit
 
 SKIN, EYE, TEETH, TONGUE, HAIR, CLOTH, PLAIN, GLASS = range(8)
 KINDS = {"skin": 0, "eye": 1, "teeth": 2, "tongue": 3, "hair": 4, "cloth": 5, "plain": 6, "glass": 7}
-# Numba widens float32 with a plain integer to float64.
+# Numba would widen an operation of a float32 and a plain integer to float64.
 ZERO, ONE, TWO, THREE, EPS = np.float32(0), np.float32(1), np.float32(2), np.float32(3), np.float32(1e-9)
 
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def linear(x):
-    """sRGB 0..1 to linear: a cubic fit, within 0.002."""
+    """sRGB 0..1 to linear by a cubic fit, within 0.002."""
     return x * (x * (x * np.float32(0.305306011) + np.float32(0.682171111)) + np.float32(0.012522878))
 
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True)
 def shadow(depth, x, y, distance, radius):
-    """Share of the lamp that is seen from texel place x, y: a tent of `radius` texels, 1 .. 3."""
+    """Visible share of the lamp 0..1 at x, y in texels, averaged with a tent filter of `radius` 1 .. 3 texels."""
     size = depth.shape[0]
     left, right = int(math.ceil(x - radius)), int(math.floor(x + radius))
     top, bottom = int(math.ceil(y - radius)), int(math.floor(y + radius))
@@ -47,8 +47,10 @@ def surface(
     t, u, v, faces, mesh_of, kind, color, gloss_of, two_sided, texture, texels, uv, points, normals, tangents,
     attributes, slopes, weights, eye, lamp, matrix, depth, radius, mouth, metal, out,
 ):  # fmt: skip
-    """Linear colour of one face at barycentrics u, v, into `out` (3,); returns the part's correction: 0 as the mesh
-    says, 2 lips, 3 inside of the mouth."""
+    """Write the linear colour of face `t` at barycentric coordinates u, v to `out` (3,).
+
+    Returns the part where it differs from that of the mesh: 2 lips, 3 inside of the mouth; otherwise 0.
+    """
     i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
     w = ONE - u - v
     m = mesh_of[t]
@@ -66,7 +68,7 @@ def surface(
     vx, vy, vz = vx * s, vy * s, vz * s
     if two_sided[m] and nx * vx + ny * vy + nz * vz < 0:
         nx, ny, nz = -nx, -ny, -nz
-    open_ = u * attributes[i, 0] + v * attributes[j, 0] + w * attributes[k, 0]  # ambient light that arrives
+    open_ = u * attributes[i, 0] + v * attributes[j, 0] + w * attributes[k, 0]  # ambient light 0..1
     lips = u * attributes[i, 1] + v * attributes[j, 1] + w * attributes[k, 1]
     inside = u * attributes[i, 2] + v * attributes[j, 2] + w * attributes[k, 2]
 
@@ -94,7 +96,7 @@ def surface(
     blue *= color[m, 2]
     gloss = gloss_of[m]
 
-    # Bumps of the skin: slopes of the height over the surface, from the faces' own directions of u and v.
+    # Bump mapping of the skin: the normal is tilted by the slopes of the height along u and v.
     bx, by, bz = nx, ny, nz
     if what == 0 and slopes.shape[0] > 1:
         sx = min(slopes.shape[1] - 1, max(0, int(a * slopes.shape[1])))
@@ -109,10 +111,9 @@ def surface(
             e2x, e2y, e2z = points[k, 0] - points[i, 0], points[k, 1] - points[i, 1], points[k, 2] - points[i, 2]
             u1, v1 = uv[j, 0] - uv[i, 0], uv[j, 1] - uv[i, 1]
             u2, v2 = uv[k, 0] - uv[i, 0], uv[k, 1] - uv[i, 1]
-            # Gradients of u and v on the face: cross products of the edges with the normal, over the doubled area.
+            # Gradients of u and v on the face: cross products of edges and normal, divided by the squared double area.
             gx, gy, gz = e1y * e2z - e1z * e2y, e1z * e2x - e1x * e2z, e1x * e2y - e1y * e2x
             area = ONE / max(np.float32(EPS), gx * gx + gy * gy + gz * gz)
-            # grad of barycentric v is (n x e2) flipped, of w is (e1 x n) flipped; f = u1 * bary_j + u2 * bary_k
             jx, jy, jz = e2y * gz - e2z * gy, e2z * gx - e2x * gz, e2x * gy - e2y * gx
             kx, ky, kz = gy * e1z - gz * e1y, gz * e1x - gx * e1z, gx * e1y - gy * e1x
             f, g = (du * u1 + dv * v1) * area, (du * u2 + dv * v2) * area
@@ -135,8 +136,8 @@ def surface(
         matrix[2, 0] * qx + matrix[2, 1] * qy + matrix[2, 2] * qz + matrix[2, 3] - np.float32(0.05),
         radius,
     )
-    seen = np.float32(0.06) + np.float32(0.94) * seen  # what the lamp's light does by way of near surfaces
-    # Depth inside the mouth: little light comes past the lips.
+    seen = np.float32(0.06) + np.float32(0.94) * seen  # light of the lamp from nearby surfaces
+    # Inside the mouth, light decreases with the distance from the lips.
     buried = ONE
     if what == 2 or what == 3 or inside > np.float32(0.02):
         behind = (mouth[0, 0] - px) * mouth[1, 0] + (mouth[0, 1] - py) * mouth[1, 1] + (mouth[0, 2] - pz) * mouth[1, 2]
@@ -177,7 +178,7 @@ def surface(
     ar = lamp[3, 0] + (lamp[2, 0] - lamp[3, 0]) * upward
     ag = lamp[3, 1] + (lamp[2, 1] - lamp[3, 1]) * upward
     ab = lamp[3, 2] + (lamp[2, 2] - lamp[3, 2]) * upward
-    # Light between near surfaces takes on their colour: red goes on where blue has been swallowed.
+    # Light that is reflected between nearby surfaces takes on their colour.
     occlusion = open_ * open_ * (THREE - TWO * open_) * half + open_ * half
     shade = ONE - occlusion
     kr = ONE - shade * (ONE - np.float32(0.3) * min(ONE, red))
@@ -200,7 +201,7 @@ def surface(
     cg = green * (lamp[1, 1] * dg * sg + ag * kg + lamp[5, 1] * rim)
     cb = blue * (lamp[1, 2] * db * sb + ab * kb + lamp[5, 2] * rim)
     if metal > 0 and what != 2 and what != 3:
-        # A statue: coloured reflections of lamp and surroundings over a dimmed body.
+        # A statue: coloured reflections of lamp and surroundings over a dimmed diffuse colour.
         body = ONE - metal
         spread = np.float32(12) + gloss * np.float32(60)
         behind = max(ZERO, rx * lamp[4, 0] + ry * lamp[4, 1] + rz * lamp[4, 2])
@@ -227,7 +228,7 @@ def surface(
         cg += lit * lamp[1, 1] * (np.float32(0.16) * one + np.float32(0.9) * two * green)
         cb += lit * lamp[1, 2] * (np.float32(0.16) * one + np.float32(0.9) * two * blue)
     elif what == 1:
-        # A wet eye: the lamp's disc in the cornea, and the surroundings at a grazing look.
+        # A wet eye: the reflection of the lamp in the cornea, and of the surroundings at grazing angles.
         disc = (rx * lamp[7, 0] + ry * lamp[7, 1] + rz * lamp[7, 2] - lamp[6, 0]) / ((ONE - lamp[6, 0]) * half)
         disc = min(ONE, max(ZERO, disc)) * (half + half * seen) * gloss * np.float32(1.6)
         glaze = (np.float32(0.03) + np.float32(0.35) * fresnel) * occlusion

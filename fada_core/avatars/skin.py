@@ -1,4 +1,4 @@
-"""Skin painted from pigments: melanin and blood, pores, folds, stubble and make-up, as maps over the UV square."""
+"""Skin textures from melanin and blood, with pores, folds, stubble and make-up, as maps in texture coordinates."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ from .noise import scattered, smooth_noise
 from .scalp import CENTRE, Line, capsule
 from .surface import Surface, ramp, spot, surface
 
-# Skin between hardly any and very much melanin, sRGB: our choice after published swatches of skin colours.
+# Skin colours in sRGB from very little to very much melanin: our choice after published swatches.
 TONES = (
     (241, 212, 198),
     (232, 192, 170),
@@ -23,12 +23,12 @@ TONES = (
     (90, 58, 43),
     (60, 39, 31),
 )
-BLOOD = np.array([0.04, 0.62, 0.52], np.float32)  # how strongly blood takes red, green and blue
+BLOOD = np.array([0.04, 0.62, 0.52], np.float32)  # absorption of red, green and blue by blood
 
 
 @dataclass(frozen=True)
 class SkinTraits:
-    """What is drawn once of somebody's skin. All 0..1 unless said otherwise."""
+    """The skin of a person. Values are 0..1 unless a comment says otherwise."""
 
     melanin: float
     redness: float  # blood in nose, cheeks, ears and chin
@@ -36,27 +36,27 @@ class SkinTraits:
     blotches: float
     roughness: float  # pores and unevenness
     freckles: float
-    moles: int
-    pimples: int
+    moles: int  # how many
+    pimples: int  # how many
     dark_circles: float
     wrinkles: float
-    oil: float  # how much it shines
-    lip_color: float  # 0 pale .. 1 full of blood
+    oil: float  # shine
+    lip_color: float  # 0 pale .. 1 red
     lip_melanin: float  # added to that of the skin
-    stubble: float  # of the shaved or short beard
-    scalp: float  # of shaved or short hair, and the scalp between hair
-    brows: float  # shade below the brows' hair
+    stubble: float  # shade of a shaved or short beard
+    scalp: float  # shade of hair on the scalp
+    brows: float  # shade below the hair of the brows
     hair_color: tuple[float, float, float]  # linear RGB, of scalp and brows
-    beard_color: tuple[float, float, float]
-    recession: float  # of the hairline, and
-    thinning: float  # of the crown, as in `scalp.Line`
+    beard_color: tuple[float, float, float]  # linear RGB
+    recession: float  # as in `scalp.Line`
+    thinning: float  # as in `scalp.Line`
     makeup: MakeUp
 
 
 @dataclass(frozen=True)
 class SkinMaps:
-    """`albedo` (s, s, 3) uint8 sRGB; `height` (s, s) millimetres; `gloss` (s, s) 0..1; `creases` (s, s, 3) millimetres
-    to be added to the height, weighted by smile, raised brows and frown 0..1."""
+    """Texture maps of skin: `albedo` (s, s, 3) uint8 sRGB; `height` (s, s) in millimetres; `gloss` (s, s) 0..1;
+    `creases` (s, s, 3) in millimetres, added to the height with weights 0..1 of smile, raised brows and frown."""
 
     albedo: np.ndarray
     height: np.ndarray
@@ -67,12 +67,14 @@ class SkinMaps:
 def sample_skin_traits(
     rng: np.random.Generator, age: float, sex: float, ancestry: np.ndarray, pool: str
 ) -> SkinTraits:
-    """Skin for `age` 0..1 (5 .. 85 years), `sex` 0..1 (female .. male), `ancestry` (3,) African, Asian, European.
+    """Random skin for `age` 0..1 (5 .. 85 years), `sex` 0..1 (female .. male), `ancestry` (3,): African, Asian and
+    European shares.
 
-    The moderate pool has more of everything that stands out. There is no hair on it yet: see `with_hair`."""
+    In the moderate pool, freckles, moles, pimples and blotches are stronger. `with_hair` adds the shades of hair.
+    """
     african, asian, european = np.asarray(ancestry, float) / np.sum(ancestry)
     rich = 1.4 if pool == "moderate" else 1.0
-    # Each ancestry has its own wide range; the Asian and European ones take in all between Morocco and Indonesia.
+    # Each ancestry has a wide range; together the Asian and European ones extend from Morocco to Indonesia.
     melanin = african * rng.beta(4, 1.7) + asian * (0.12 + 0.6 * rng.beta(1.5, 2.6))
     melanin += european * (0.02 + 0.62 * rng.beta(1.1, 2.6))
     fair = float(ramp(0.5, 0.1, np.float32(melanin)))
@@ -105,7 +107,7 @@ def sample_skin_traits(
 
 
 def with_hair(traits: SkinTraits, hair: HairTraits, sex: float, rng: np.random.Generator) -> SkinTraits:
-    """The same skin below somebody's hair: scalp, brows and beard, or the shadow of a shaved one."""
+    """Add the shades of a person's hair to skin: scalp, and stubble of a grown or shaved beard. `sex` 0..1."""
     grown = bool(hair.face.beard)
     shaved = float(rng.beta(1, 1.8)) if sex > 0.5 else 0.0
     gray = 0.35
@@ -123,13 +125,13 @@ def with_hair(traits: SkinTraits, hair: HairTraits, sex: float, rng: np.random.G
 
 
 def polished(traits: SkinTraits) -> SkinTraits:
-    """The skin of a computer's figure: even, with hardly a pore or a mark."""
+    """Even skin with few pores and marks, for the styles of computer graphics."""
     even = {"blotches": 0.1, "roughness": 0.05, "freckles": 0.0, "moles": 0, "pimples": 0, "dark_circles": 0.0}
     return replace(traits, **even, wrinkles=0.3 * traits.wrinkles, redness=0.5 * traits.redness)
 
 
 def _tone(melanin: np.ndarray) -> np.ndarray:
-    """Linear colour (n, 3) of skin with so much melanin (n,)."""
+    """Linear colour (n, 3) of skin by its melanin (n,) 0..1."""
     anchors = np.log(to_linear(np.array(TONES) / 255))
     at = (0, 0.13, 0.26, 0.39, 0.52, 0.65, 0.82, 1)
     grid = np.linspace(0, 1, 512)
@@ -138,14 +140,14 @@ def _tone(melanin: np.ndarray) -> np.ndarray:
 
 
 def _scalp(canvas: Surface, traits: SkinTraits, rng: np.random.Generator) -> np.ndarray:
-    """Where hair grows on the head (n,), 0..1: within the hair's own line."""
+    """Density of hair on the head (n,) 0..1."""
     azimuth, slope, _, _ = capsule(canvas.points, CENTRE, np.ones(3, np.float32))
     line = Line(traits.recession, traits.thinning, rng.uniform(0, 2 * np.pi, 4))
     return (line.density(azimuth, slope) * (1 - canvas.ears)).astype(np.float32)
 
 
 def _beard(canvas: Surface, noise: np.ndarray) -> np.ndarray:
-    """Where a beard grows (n,), 0..1."""
+    """Density of a full beard (n,) 0..1."""
     y, z = canvas.points[:, 1], canvas.points[:, 2]
     top = np.interp(canvas.side, (0, 0.17, 0.26, 0.36, 0.5, 0.62, 0.7), (6.83, 6.83, 6.77, 6.66, 6.68, 6.86, 7.02))
     low = ramp(5.9, 6.12, y + 0.1 * noise)
@@ -155,7 +157,7 @@ def _beard(canvas: Surface, noise: np.ndarray) -> np.ndarray:
 
 
 def _marks(canvas: Surface, count: int, radius: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
-    """`count` small round marks somewhere on face and neck, (n,) 0..1; radii in decimetres."""
+    """`count` small round marks at random places of face and neck, (n,) 0..1; range of `radius` in decimetres."""
     out = np.zeros(len(canvas.points), np.float32)
     front = np.flatnonzero((canvas.points[:, 2] > 0.5) & (canvas.points[:, 1] > 5.6) & (canvas.mouth < 0.1))
     for _ in range(count):
@@ -166,7 +168,7 @@ def _marks(canvas: Surface, count: int, radius: tuple[float, float], rng: np.ran
 
 
 def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 512) -> SkinMaps:
-    """The skin of one person; `age` 0..1."""
+    """Paint the skin of a person; `age` 0..1 (5 .. 85 years), `size`: side of the maps in pixels."""
     canvas = surface(size)
     points, y, z = canvas.points, canvas.points[:, 1], canvas.points[:, 2]
     coarse, middle = smooth_noise(points, 2.2, rng, 2), smooth_noise(points, 8, rng, 2)
@@ -180,10 +182,10 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
     below_eye = spot(canvas, 0.29, 7.155, 1.35, (0.13, 0.055, 0.16)) + 0.6 * spot(canvas, 0.19, 7.22, 1.36, 0.06)
     sockets = spot(canvas, 0.3, 7.3, 1.36, (0.2, 0.13, 0.2))
     around_mouth = spot(canvas, 0, 6.6, 1.5, (0.42, 0.24, 0.4))
-    hollow = ramp(0.17, 0.15, np.hypot(np.hypot(canvas.side - 0.308, y - 7.284), z - 1.245))  # inside of the lids
+    hollow = ramp(0.17, 0.15, np.hypot(np.hypot(canvas.side - 0.308, y - 7.284), z - 1.245))  # inner edge of the lids
     lips = canvas.lips * (1 - canvas.mouth)
 
-    # Melanin
+    # Melanin.
     rough = 0.6 + 0.8 * traits.roughness
     uneven = 0.6 + 0.7 * traits.blotches
     pigment = traits.melanin + uneven * (0.014 * coarse + 0.018 * middle) + rough * (0.022 * fine + 0.02 * grain)
@@ -202,14 +204,14 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
     moles = _marks(canvas, traits.moles, (0.006, 0.017), rng)
     pigment += moles * (0.3 + 0.15 * (1 - traits.melanin))
 
-    # Blood
+    # Blood.
     flush = 0.62 * nose + 0.6 * cheeks * (1 + 0.8 * patches) + 0.28 * chin + 0.55 * canvas.ears
     blood = 0.12 + traits.redness * flush
     blood += traits.blotches * (0.3 * patches + 0.22 * middle) + 0.1 * fine * rough + 0.16 * sockets
     blood += 0.22 * traits.dark_circles * below_eye + 0.7 * hollow
     pimples = _marks(canvas, traits.pimples, (0.009, 0.02), rng)
     blood += 0.9 * pimples * (1 - lips)
-    if traits.wrinkles > 0.4 and traits.redness > 0.4:  # small vessels that show on older cheeks and noses
+    if traits.wrinkles > 0.4 and traits.redness > 0.4:  # visible small vessels on cheeks and nose
         vessels = ramp(0.1, 0.0, np.abs(smooth_noise(points, 26, rng, 2)))
         blood += 0.5 * (traits.wrinkles - 0.3) * vessels * (cheeks + nose)
     color = _tone(pigment) * np.exp(-blood[:, None] * BLOOD * (1 - 0.45 * traits.melanin))
@@ -217,7 +219,7 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
     color *= np.exp(warm[:, None] * np.array([0.0, 0.005, -0.11], np.float32))
     color *= 1 - (0.1 * traits.dark_circles * below_eye)[:, None] * np.array([1.1, 1.0, 0.6], np.float32)
 
-    # Lips: thin skin over blood, lined from top to bottom, with a soft and slightly paler rim.
+    # Lips: red, with vertical lines and a soft, slightly paler rim.
     lines = smooth_noise(points * [1, 0.16, 0.3] + 0.004 * middle[:, None], 46, rng, 2)
     lip_pigment = traits.melanin + traits.lip_melanin * (0.5 + 0.6 * traits.melanin)
     upper = ramp(6.58, 6.66, y)
@@ -227,7 +229,7 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
     color *= 1 + (0.08 * (1 - edge) * ramp(0.02, 0.2, lips))[:, None]
     color += (lip - color) * edge[:, None]
 
-    # Stubble, scalp and the skin below the brows
+    # Stubble, scalp and the skin below the brows.
     beard, scalp = _beard(canvas, patches), _scalp(canvas, traits, rng)
     brow = np.interp(canvas.side, (0.1, 0.2, 0.36, 0.5), (7.4, 7.42, 7.445, 7.39))
     brows = np.exp(-(((y - brow) / 0.035) ** 2)) * ramp(0.08, 0.14, canvas.side) * ramp(0.52, 0.44, canvas.side)
@@ -245,11 +247,11 @@ def paint(traits: SkinTraits, age: float, rng: np.random.Generator, size: int = 
         shade = (1 - 0.6 * amount[:, None]) * under_skin + 0.6 * amount[:, None] * hair
         color += (np.minimum(shade, color) - color) * cover
 
-    # Folds collect a little shade and blood.
+    # Folds are slightly darker and redder.
     color *= np.exp(0.35 * np.minimum(static, 0))[:, None] ** np.array([0.7, 1.1, 1.1], np.float32)
     color, shine = apply_makeup(traits.makeup, canvas, color, edge, beard, rng)
 
-    # Inside of the mouth: wet and red, dark towards the throat.
+    # Inside of the mouth: wet and red, darker towards the throat.
     depth = ramp(0.5, 1.4, z)
     wet = np.array([0.36, 0.085, 0.08], np.float32) * (0.12 + 0.88 * depth * (1 + 0.2 * middle))[:, None]
     inside = ramp(0.2, 0.8, canvas.mouth)[:, None]
