@@ -213,7 +213,7 @@ def test_without_a_whole_state_nothing_is_begun_anew(tmp_path: Path) -> None:
     run(Regression(), SETTINGS, tmp_path)
     for _, path in saved_states(tmp_path):
         path.write_bytes(b"")
-    with pytest.raises(FadaError, match=r"No state in .* is whole \(state-00000012.safetensors: .*delete them"):
+    with pytest.raises(FadaError, match=r"All states in .* are damaged \(state-00000012.safetensors: .*delete them"):
         run(Regression(), SETTINGS, tmp_path)
     assert len(saved_states(tmp_path)) == 2
 

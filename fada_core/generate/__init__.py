@@ -1,1 +1,1 @@
-"""The command that makes videos: its options, one video, a list of jobs."""
+"""The command that makes videos: options, a single video, lists of jobs."""

@@ -1,4 +1,4 @@
-"""Command: a portrait and a recording become a talking video; or a list of such jobs, shared by several processes.
+"""Command: make a talking video from a portrait and a recording, or many from a list that several processes share.
 
 python -m fada_core.generate --image portrait.png --audio speech.wav --out talking.mp4
 accelerate launch -m fada_core.generate --jobs jobs.jsonl
@@ -34,7 +34,7 @@ def _make(config: GenerateConfig | JobsConfig) -> int:
         stream.flush()
 
     where = "their files" if isinstance(config, JobsConfig) else str(config.out)
-    with Stop(f"stopped; the clips finished until then, if any, are in {where}") as stop:
+    with Stop(f"stopped; the clips that were finished, if any, are in {where}") as stop:
         if isinstance(config, JobsConfig):
             return DONE if _do_jobs(config, tell, stop.check) else FAILED
         tell(generate(config, stop.check))
@@ -42,7 +42,7 @@ def _make(config: GenerateConfig | JobsConfig) -> int:
 
 
 def _do_jobs(config: JobsConfig, tell: Callable[[Report], None], check: Callable[[], None]) -> bool:
-    """This process's share of a list; returns whether all of it succeeded."""
+    """Do this process's share of a list; returns whether all of its jobs succeeded."""
     folder = config.jobs.parent
     jobs = read_jobs(config.jobs, JOB, ("image", "audio", "out"))
     shared = {f.name: getattr(config, f.name) for f in fields(Settings)}

@@ -1,4 +1,4 @@
-"""A list of jobs, one JSON object a line: shared by processes, one result line for each, gone on with after a stop."""
+"""Lists of jobs, one JSON object per line: shared among processes, resumable, with one result line per job."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ log = logging.getLogger("fada.jobs")
 
 @dataclass(frozen=True)
 class Job:
-    """A line of the list: what it says, or why it says nothing that could be made."""
+    """A line of the list; `problem` says why it cannot be made, if it cannot."""
 
     line: int
     values: Mapping[str, Any]
     problem: str | None = None
 
     def result(self, settings: Mapping[str, Any], **outcome: Any) -> dict[str, Any]:
-        """The line of the results."""
+        """The line of this job in the file of results."""
         said = {"job": self.values, "settings": settings} if self.values else {}
         return {"line": self.line} | said | outcome
 
 
 def read_jobs(path: Path, accepted: Mapping[str, Kind], required: tuple[str, ...]) -> list[Job]:
-    """The jobs of a file; a line that is none has a problem in place of values.
+    """The jobs of a file; for a line that is not a job, the result has a `problem` and no values.
+
+    Args:
+        accepted: entries that a job may have.
+        required: entries that a job must have.
 
     Raises:
         FadaError: the file cannot be read, or has no jobs.
@@ -46,16 +50,16 @@ def read_jobs(path: Path, accepted: Mapping[str, Kind], required: tuple[str, ...
                 raise value
             check(value, accepted, required, only=True)
         except RecordError as error:
-            jobs.append(Job(line, {}, f"Line {line} of '{path.name}' is no job: {error}; correct it."))
+            jobs.append(Job(line, {}, f"Line {line} of '{path.name}' is not a job: {error}; correct it."))
         else:
             jobs.append(Job(line, value))
     if not jobs:
-        raise FadaError(f"The list of jobs '{path}' is empty; write one JSON object a line.")
+        raise FadaError(f"The list of jobs '{path}' is empty; write one JSON object per line.")
     return _distinct(jobs, path)
 
 
 def _distinct(jobs: list[Job], path: Path) -> list[Job]:
-    """The jobs, with a problem for each whose results would replace another's, or what another one reads."""
+    """The jobs, with a problem for each whose output would overwrite another job's output or any job's input."""
 
     def place(name: str) -> str:
         return os.path.normcase(os.path.realpath(path.parent / name))
@@ -72,14 +76,14 @@ def _distinct(jobs: list[Job], path: Path) -> list[Job]:
                 if target in taken:
                     problem = f"Line {taken[target]} has the same {name}, '{job.values[name]}'; give each its own."
                 elif target in read:
-                    problem = f"'{job.values[name]}' is what a job reads, and would be overwritten; give another name."
+                    problem = f"'{job.values[name]}' is an input of a job and would be overwritten; give another name."
                 taken.setdefault(target, job.line)
         checked.append(Job(job.line, job.values, problem))
     return checked
 
 
 def results_path(jobs: Path) -> Path:
-    """Where the results of a list are: NAME.results.jsonl beside it."""
+    """The file of results of a list: NAME.results.jsonl in the same folder."""
     return jobs.with_suffix(".results.jsonl")
 
 
@@ -90,17 +94,21 @@ def run_jobs(
     work: Callable[[], Callable[[Mapping[str, Any]], dict[str, Any]]],
     tell: Callable[[dict[str, Any]], None],
 ) -> bool:
-    """Do this process's share of the jobs that are not done yet; returns whether all of it succeeded.
+    """Do this process's share of the jobs that are not done yet; returns whether all of them succeeded.
 
-    Done is what has a report in the results for the same settings, and whose `out` is there as a whole. A job that
-    fails, however it does, is written down with its error, and the next one is begun. A job that was stopped has no
-    result, and is begun anew.
+    A job is done if the results have a report for it with the same settings, and its `out` exists and is complete. If a
+    job fails for any reason, its error is added to the results, and the next job starts. A job that was interrupted has
+    no result, and starts again from the beginning.
 
     Args:
         path: of the list; results and `out` are relative to its folder.
-        settings: plain JSON, the same for all jobs: what makes the videos other ones.
-        work: prepares once, if there is anything to do, and returns what makes a job into its report.
-        tell: called with each report, once it is written down.
+        settings: JSON values, the same for all jobs, that affect the videos.
+        work: called once, if there is anything to do; loads the model and returns the function that does a job and
+            returns its report.
+        tell: called with each report after it has been written.
+
+    Raises:
+        FadaError: the model cannot be loaded, or the results cannot be written.
     """
     results = results_path(path)
     finished = _finished(results, path.parent)
@@ -118,14 +126,14 @@ def run_jobs(
             outcome = {"report": make(job.values)}
         except FadaError as error:
             if make is None and not job.problem:
-                raise  # the model, without which there is no job
+                raise  # loading the model failed, so no job can be done
             outcome = {"error": str(error)}
             log.error("%s: %s", job.values.get("out", f"line {job.line}"), error)
-        except Exception as error:  # one job must not end the others, whatever is wrong with it
+        except Exception as error:  # an unexpected error in one job must not stop the others
             if make is None:
                 raise
             log.exception("%s failed", job.values["out"])
-            outcome = {"error": f"It failed in a way that was not foreseen ({type(error).__name__}: {error})."}
+            outcome = {"error": f"An unexpected error occurred ({type(error).__name__}: {error})."}
         _append(results, job.result(settings, **outcome))
         if "report" in outcome:
             tell(outcome["report"])
@@ -134,7 +142,8 @@ def run_jobs(
 
 
 def _append(results: Path, line: Mapping[str, Any]) -> None:
-    """One write to the end of the file: lines of several processes do not mix, and a torn one swallows no other."""
+    """Append a line in a single write, so that lines of several processes do not mix; if the last line is incomplete,
+    start a new one."""
     try:
         with results.open("ab+") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
@@ -152,7 +161,7 @@ def _finished(results: Path, folder: Path) -> set[str]:
         for line in file:
             try:
                 result = parse_json(line)
-            except RecordError:  # cut off by a crash
+            except RecordError:  # incomplete, after a crash
                 continue
             job = result.get("job") if isinstance(result, dict) else None
             if isinstance(job, dict) and "report" in result and _is_whole(folder, job.get("out")):

@@ -1,4 +1,4 @@
-"""What the command takes: settings for every video, one video's, a list's."""
+"""Options of the command: settings for all videos, for a single video, and for a list of jobs."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from ..face.region import MARGIN
 from ..records import FLAG, choice, number, several, text
 from ..settings import Compute, SamplingOptions
 
-STDIO = "-"  #: as a path: the standard input or output
+STDIO = "-"  #: a path that stands for the standard input or output
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(SamplingOptions):
-    """How videos are made."""
+    """Settings that apply to all videos of a run."""
 
     compute: Compute = "auto"
     model: str = "tiny"
     """A shipped model's name, or the path of a checkpoint."""
     seed: int = 0
-    """The same seed on the same machine gives the same video."""
+    """Seed of the noise; the same seed on the same machine gives the same video."""
     fps: float | None = None
-    """Frames per second (default: the model's, the only rate that it can make)."""
+    """Frames per second (default, and only possible value: the model's frame rate)."""
     start: float = 0.0
-    """Where in the recording to begin, in seconds."""
+    """Start within the recording, in seconds."""
     duration: float | None = None
-    """How much of the recording to use, in seconds (default: all)."""
+    """Length of the recording to use, in seconds (default: to its end)."""
     device: str | None = None
-    """cpu, cuda, mps ... (default: the accelerator, if there is one)."""
+    """cpu, cuda, mps ... (default: the accelerator if there is one, else cpu)."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Precision of the networks (default: what suits the device)."""
+    """Precision of the networks (default: bfloat16 on CUDA devices that support it, else float32)."""
     offload: bool = False
-    """Keep what does not run in every step in host memory: slower, with less of the device's memory."""
+    """Keep the networks that do not run in every step in host memory: slower, but takes less device memory."""
     face_box: tuple[int, int, int, int] | None = None
-    """The face in the portrait: left, top, right, bottom in pixels of the upright picture (default: looked for)."""
+    """The face in the portrait: left, top, right, bottom in pixels of the upright picture (default: detected)."""
     face_model: Path | None = None
-    """A face detector of others, face_landmarker.task or YuNet .onnx (default: the project's own; where that finds no
-    face, the middle of the picture is used, with a warning)."""
+    """Another face detector, face_landmarker.task or YuNet .onnx (default: the built-in one; if it finds no face, the
+    middle of the picture is used, with a warning)."""
     margin: float = MARGIN
-    """Room around the face on each side, as a part of its longer side; models of drawn faces want 0.62."""
+    """Margin around the face on each side, as a fraction of its longer side; use 0.62 for models of drawn faces."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
     square: bool = False
-    """The plain square around the face that the model makes. Else it goes back into the whole picture, whose own detail
-    stays where nothing moved; the video has the picture's size, up to two megapixels, which play everywhere, and a
-    folder of frames has all of it."""
+    """Write only the square around the face that the model generates. By default it is pasted into the whole picture,
+    which keeps its detail where nothing moves. The video then has the picture's size, but at most two megapixels, which
+    all players support; a folder of frames has the full size."""
     json: bool = False
-    """Print one line of JSON for each video and nothing else to stdout."""
+    """Print one line of JSON per video to stdout, and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,13 @@ class GenerateConfig(Settings):
     image: Path
     """The portrait: head and shoulders, facing the camera."""
     audio: Path
-    """The recording: any file with sound; -: speech as it arrives on the standard input, such a file or raw samples (16
-    bit, mono, 16 kHz)."""
+    """The recording: any file with sound. -: speech that arrives on the standard input, as such a file or as raw
+    samples (16 bit, mono, 16 kHz)."""
     out: Path
-    """The video: .mp4, .webm or .gif; without a suffix, a folder of PNG frames and audio.wav; -: mp4 to the standard
-    output, for a player that shows it as it comes."""
+    """The video: .mp4, .webm or .gif; without a suffix, a folder of PNG frames and audio.wav. -: mp4 to the standard
+    output, for a player that shows it while it arrives."""
     sheet: Path | None = None
-    """Also write a picture of the portrait and of frames from the whole video."""
+    """Also write a contact sheet: one picture of the portrait and of frames from the whole video."""
 
 
 PATHS = ("image", "audio", "out", "sheet")  #: settings of a job that are paths
@@ -81,26 +81,27 @@ JOB = {
     "face_box": several(number(), 4, 4),
     "square": FLAG,
 }
-"""What a job of a list may say of itself; the rest is the same for all, so that the model is loaded once."""
+"""Entries that a job of a list may have; all other settings are the same for all jobs, so the model is loaded once."""
 
 
 HOW_IT_IS_MADE = ("json", "device", "compute", "offload", "batch_branches")
-"""Settings with which the same video comes out."""
+"""Settings that do not affect the video."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobsConfig(Settings):
-    """Make many talking videos. Start again to go on: what is done, as the results say, is not done again.
+    """Make many talking videos. To resume, start again: jobs that are done according to the results are skipped.
 
-    Under `accelerate launch` the processes share the list, each on a GPU of its own.
+    Under `accelerate launch` the processes share the list, each with its own GPU.
     """
 
     jobs: Path
-    """A file with one JSON object a line: image, audio, out, and any of sheet, mode, steps, ref_cfg, audio_cfg, seed,
-    start, duration, face_box, square. Paths are relative to it. Results go to NAME.results.jsonl beside it."""
+    """A file with one JSON object per line: image, audio, out, and any of sheet, mode, steps, ref_cfg, audio_cfg, seed,
+    start, duration, face_box, square. Paths are relative to the file's folder; results are written there to
+    NAME.results.jsonl."""
 
 
 def plain(settings: Settings) -> dict[str, Any]:
-    """The settings that make a video another one, as JSON has them."""
+    """The settings that affect the video, as JSON values."""
     shared = {f.name: getattr(settings, f.name) for f in fields(Settings) if f.name not in HOW_IT_IS_MADE}
     return json.loads(json.dumps(shared, default=str))

@@ -1,4 +1,4 @@
-"""The contact sheet: a picture of frames from the whole video, collected while it is made."""
+"""The contact sheet: one picture of frames from the whole video, collected while the video is made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ SHEETS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Sheet:
-    """The portrait's square and frames evenly spaced over the video, in one picture; holds only those frames."""
+    """Collects the portrait's square and frames evenly spaced over the video for one picture.
+
+    Args:
+        portrait: (1, 3, size, size) in -1..1.
+        frames: number of frames of the video.
+    """
 
     def __init__(self, portrait: Tensor, frames: int) -> None:
         count = min(frames, SHEET_COLUMNS * SHEET_ROWS - 1)
@@ -25,7 +30,7 @@ class Sheet:
         self._tiles = [to_uint8(portrait)[0].numpy()]
 
     def add(self, frames: Tensor) -> None:
-        """Take note of the next frames, (n, size, size, 3) uint8."""
+        """Add the next frames of the video, (n, size, size, 3) uint8; those for the sheet are kept."""
         self._tiles += [frame.numpy().copy() for i, frame in enumerate(frames, self._seen) if i in self._wanted]
         self._seen += len(frames)
 

@@ -1,4 +1,4 @@
-"""One video: portrait and recording are read, the clips sampled, decoded and written, and what it took is reported."""
+"""Makes one video: reads portrait and recording; samples, decodes and writes the clips; and reports the effort."""
 
 from __future__ import annotations
 
@@ -42,32 +42,33 @@ log = logging.getLogger("fada.generate")
 
 @dataclass(frozen=True)
 class Report:
-    """What `generate` did."""
+    """Output and effort of `generate`."""
 
     out: str
     frames: int
     fps: float
     width: int
     height: int
-    nfe_per_clip: float  #: forward passes of the denoising UNet for one clip, per conditional branch
+    nfe_per_clip: float  #: forward passes of the denoising UNet for one clip, counted per branch
     clips: int
     seconds: float  #: from the encoding of portrait and speech to the finished file, without loading the model
-    realtime_factor: float  #: seconds of work for one second of video; below 1 is faster than real time
-    peak_memory_mb: float  #: MiB: of the device's memory on CUDA, else of the whole process
+    realtime_factor: float  #: seconds of work per second of video; below 1 is faster than real time
+    peak_memory_mb: float  #: in MiB: of device memory on CUDA, otherwise of the process
     seed: int
 
 
 def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pipe: Pipeline | None = None) -> Report:
-    """Make the video, clip by clip, in memory that does not grow with its length; progress goes to stderr.
+    """Make the video clip by clip, in memory that does not grow with its length; progress goes to stderr.
 
-    However it ends, the frames finished until then are in a playable file.
+    If this is interrupted or fails, the frames that were finished are in a playable file.
 
     Args:
-        check: called after every denoising step; whatever it raises ends the work.
-        pipe: to work with, in place of one that is loaded as `config` says.
+        check: called after each denoising step (for live speech, after each clip); an exception that it raises ends
+            the work.
+        pipe: the pipeline to use; default: the one that `config` describes.
 
     Raises:
-        FadaError: any of the user's mistakes that portrait, recording, checkpoint, options and output can hold.
+        FadaError: something is wrong with portrait, recording, checkpoint, options or output, or memory ran out.
     """
     kind = _check_outputs(config)
     portrait = load_image(config.image)
@@ -75,15 +76,19 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
     pipe = pipe or open_pipeline(config)
     size, fps = pipe.config.size, pipe.config.fps
     region = _region(config, portrait)
-    if region.source != ASSUMED:  # of an assumed one, a warning tells
+    if region.source != ASSUMED:  # otherwise there was a warning
         face = ", ".join(f"{edge:.0f}" for edge in region.face)
         where = region.left, region.top, region.side
-        log.info("The face (%s) is at %s; the square at %d, %d of %d pixels moves.", region.source, face, *where)
+        log.info("Face (%s) at %s; the animated square is at %d, %d, %d pixels wide.", region.source, face, *where)
     paste, (width, height) = None, (size, size)
     if not config.square:
         width, height = playable_size(region.width, region.height, kind)
         if width < region.width:
-            log.info("The video has %dx%d pixels, which play everywhere; a folder of frames has all.", width, height)
+            log.info(
+                "The video is reduced to %dx%d pixels, which play everywhere; a folder of frames has the full size.",
+                width,
+                height,
+            )
         still = pipe.reconstruct(portrait, region)
         paste = PasteBack(*shrunk(portrait, region, width, height), still=still)
     frames = 0 if recording is None else math.ceil(len(recording.samples) * fps / SAMPLE_RATE)
@@ -106,11 +111,11 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
 
     def write(frames: Tensor) -> None:
         sheet.add(frames if paste is None else to_uint8(frames))
-        # A pasted frame may be many times larger: one at a time.
+        # A pasted frame may be many times larger than the square: paste and write one at a time.
         for part in [frames] if paste is None else map(paste, frames.split(1)):
             writer.write(part)
 
-    # Both ways to sample check their arguments at once, before the writer replaces a file.
+    # `stream` and `sample` check their arguments in the call itself, before the writer replaces a file.
     with ExitStack() as stack:
         behind = BackgroundCalls()
         finish = to_bytes if paste is None else Tensor.float
@@ -134,7 +139,7 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
             videos = decode_ahead(decode, latents, pipe.device, finish, pipe.networks.dtype)
         stack.enter_context(writer)
         stack.enter_context(behind)
-        # On a CPU a thread that pastes would take turns with the networks', see `BackgroundCalls`.
+        # On a CPU, pasting in a background thread would slow down the networks, see `BackgroundCalls`.
         beside = paste is None or pipe.device.type != "cpu"
         for frames in videos:
             if beside:
@@ -162,7 +167,7 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
 def _live(
     parts: Iterator[LiveFrames], hear: Callable[[Tensor], None], check: Callable[[], None] | None
 ) -> Iterator[Tensor]:
-    """The frames, after the sound that belongs to them was passed on."""
+    """Yield the frames of each part after passing on its audio."""
     for part in parts:
         hear(part.samples)
         yield part.frames
@@ -171,17 +176,17 @@ def _live(
 
 
 def open_pipeline(settings: Settings) -> Pipeline:
-    """The model that the settings ask for, where and how precisely they say."""
+    """Load the model with the device, precision and offloading of the settings."""
     return load(
         settings.model, settings.device, settings.dtype and getattr(torch, settings.dtype), offload=settings.offload
     )
 
 
 def _region(config: GenerateConfig, portrait: Tensor) -> FaceRegion:
-    """Where the face is, by what the user gave or has."""
+    """The region of the face: from the box or the detector that the user gave, or by the built-in detector."""
     if config.face_box is not None:
         if config.face_model is not None:
-            raise FadaError("--face-box says where the face is, --face-model looks for it; give one of the two.")
+            raise FadaError("--face-box gives the face's place, --face-model detects it; use only one of the two.")
         return find_face(portrait, box=config.face_box, margin=config.margin)
     detector = load_detector(config.face_model) if config.face_model else load_finder()
     required = config.face_model is not None
@@ -189,11 +194,15 @@ def _region(config: GenerateConfig, portrait: Tensor) -> FaceRegion:
 
 
 def _check_outputs(config: GenerateConfig) -> Format:
-    """The video's format, if nothing would only come to light after the work, or be lost by it."""
+    """Check the output options before any work is done, and return the video's format.
+
+    Raises:
+        FadaError: an output cannot be written, would overwrite an input, or does not go with the other options.
+    """
     if str(config.audio) == STDIO:
         if config.sheet or config.start or config.duration or config.fps:
             raise FadaError(
-                "Speech from the standard input has no end yet: leave out --sheet, --start, --duration, --fps."
+                "Speech from the standard input has no known length: leave out --sheet, --start, --duration, --fps."
             )
         if sys.stdin is None:
             raise FadaError("The standard input is closed; give a file, or pipe speech into the command.")
@@ -203,7 +212,7 @@ def _check_outputs(config: GenerateConfig) -> Format:
     kind = format_of(config.out)
     if config.sheet:
         if config.sheet.suffix.lower() not in SHEETS:
-            raise FadaError(f"'{config.sheet.suffix}' is no format of --sheet; use {', '.join(SHEETS)}.")
+            raise FadaError(f"'{config.sheet.suffix}' is not a format of --sheet; use {', '.join(SHEETS)}.")
         check_place(config.sheet)
     if str(config.out) != STDIO:
         check_place(config.out, folder=kind == "png")
@@ -211,6 +220,6 @@ def _check_outputs(config: GenerateConfig) -> Format:
 
 
 def _progress(frames: int) -> tqdm:
-    # Steps count as parts of a clip's frames, so that the bar also moves while a slow clip is denoised.
+    # Each step counts as a fraction of a clip's frames, so that the bar also moves while a slow clip is denoised.
     form = "{percentage:3.0f}%|{bar}| {n:.0f}/{total} frames, {rate_noinv_fmt}, {remaining} left"
     return tqdm(total=frames, unit=" frames", bar_format=form, file=sys.stderr)

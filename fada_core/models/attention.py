@@ -1,7 +1,7 @@
-"""Attention layers and the two spatial transformers: one over portrait and identity, one over audio.
+"""Attention layers, and the transformers for the portrait (with identity) and for audio.
 
-Tokens are (n, h*w, c); from channels_last images they are a view. Keys and values are arguments everywhere, because
-most of them (portrait, identity, audio) stay the same over all denoising steps of a clip.
+Tokens are (n, h*w, c), which for channels_last images is a view. Keys and values are always arguments, because most of
+them (of portrait, identity and audio) are constant over the denoising steps of a clip.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .resnet import zeroed
 
 KeysValues = tuple[Tensor, Tensor]  #: (n, length, inner) each
 Folded = tuple[Tensor, Tensor]  #: (n, heads * length, dim) each, see `ContextAttention`
-AUDIO_REGIONS = ("full", "face", "lip")  #: Hallo's hierarchical audio attention, in its order
+AUDIO_REGIONS = ("full", "face", "lip")  #: of Hallo's hierarchical audio attention, in its order
 
 
 def to_tokens(hidden: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def to_image(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with diffusers' parameter names: no bias but in the output layer."""
+    """Multi-head attention with diffusers' parameter names; only the output layer has a bias."""
 
     def __init__(
         self, dim: int, heads: int, context_dim: int | None = None, *, operations: Any = nn, **factory: Any
@@ -52,10 +52,10 @@ class Attention(nn.Module):
         return self.to_k(context), self.to_v(context)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Softmax attention of projected queries (n, l, dim); the result has not passed the output layer."""
+        """Softmax attention of projected queries (n, l, dim) -> (n, l, dim), without the output layer."""
         queries, keys, values = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
         if queries.requires_grad and queries.dtype == torch.bfloat16 and queries.device.type == "cpu":
-            # torch's fused backward is some 10x slower in bfloat16 on a CPU than these three operations (torch 2.13).
+            # On a CPU in bfloat16, torch's fused backward pass is some 10x slower than these operations (torch 2.13).
             weights = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
             return (weights.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)
         return F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
@@ -66,29 +66,29 @@ class Attention(nn.Module):
 
 
 def folded_weights(tokens: Tensor, inward: Tensor, heads: int) -> Tensor:
-    """Attention weights of tokens, (n, l, dim), to a folded context, (n, heads * length, dim): (n, heads, length, l).
+    """Attention weights (n, heads, length, l) of tokens (n, l, dim) to a folded context (n, heads * length, dim).
 
-    The tokens are the last axis, so that the softmax runs over whole rows of memory: on a CPU several times as fast as
-    a softmax over the few scores of each token.
+    The tokens are the last axis, so that the softmax works on whole rows of memory: on a CPU this is several times as
+    fast as a softmax over the few scores of each token.
     """
     return (inward @ tokens.transpose(1, 2)).unflatten(1, (heads, -1)).softmax(dim=2)
 
 
 class ContextAttention(Attention):
-    """Attention to a few tokens that stay the same over many steps: all four projections are folded into them once.
+    """Attention to a few tokens that are constant over many steps; all four projections are folded into them once.
 
         softmax(x W_q (c W_k)^T / sqrt(d)) c W_v W_o + b  =  softmax(x A^T) B
 
-    A and B have a row for each token in each head. A step then has two narrow products in place of two wide ones: a
-    tenth of the arithmetic for Hallo's 4 identity tokens at 320 channels. B includes the bias, as the weights of each
-    head sum to 1.
+    A and B have one row per token and head. A step then takes two narrow matrix products instead of two wide ones: for
+    Hallo's 4 identity tokens at 320 channels, a tenth of the arithmetic. B includes the bias, because the weights of
+    each head sum to 1.
     """
 
     def fold(self, context: Tensor) -> Folded:
         """(n, length, context_dim) -> A and B, (n, heads * length, dim) each"""
         keys, values = self.keys_values(context)
         dim = keys.shape[-1]
-        # Layers are called, not their weights read: these may be on another device, or have adapters.
+        # Call the layers instead of reading their weights, which may be on another device or have adapters.
         queries = self.to_q(torch.eye(dim, device=context.device, dtype=context.dtype))
         queries, heads_keys = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in (queries, keys))
         inward = heads_keys @ queries.transpose(-1, -2) * (dim // self.heads) ** -0.5  # (n, heads, length, dim)
@@ -99,13 +99,13 @@ class ContextAttention(Attention):
         return inward.flatten(1, 2), outward
 
     def forward(self, tokens: Tensor, folded: Folded) -> Tensor:
-        """(n, l, dim) tokens, the context from `fold` -> (n, l, dim)"""
+        """(n, l, dim) tokens and the context from `fold` -> (n, l, dim)"""
         inward, outward = folded
         return folded_weights(tokens, inward, self.heads).flatten(1, 2).transpose(1, 2) @ outward
 
 
 class GEGLU(KernelModule):
-    """Linear layer whose second half gates the first (Shazeer 2002.05202)."""
+    """Linear layer, the second half of whose output gates the first (Shazeer 2002.05202)."""
 
     def __init__(self, dim: int, inner: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class GEGLU(KernelModule):
 
 
 class FeedForward(nn.Module):
-    """GEGLU and a linear layer; `net.1` is diffusers' place for dropout."""
+    """GEGLU and a linear layer; `net.1` is dropout in diffusers, kept for the parameter names."""
 
     def __init__(self, dim: int, mult: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class FeedForward(nn.Module):
 
 
 class CFGControlLayer(nn.Module):
-    """Cross-attention to the mixed CFG tokens on a residual path; starts at zero (see cfg.py)."""
+    """Cross-attention to the mixed CFG tokens with a residual connection; its output starts at zero (see cfg.py)."""
 
     def __init__(self, dim: int, heads: int, token_dim: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -140,25 +140,28 @@ class CFGControlLayer(nn.Module):
         zeroed(self.attn.to_out[0])
 
     def forward(self, tokens: Tensor, control: Folded) -> Tensor:
-        """tokens (n, hw, c); control tokens (batch rows), each shared by n / batch consecutive rows -> (n, hw, c)"""
+        """tokens (n, hw, c); control: batch rows, each shared by n / batch consecutive rows of tokens -> (n, hw, c)"""
         queries = self.norm(tokens).unflatten(0, (control[0].shape[0], -1)).flatten(1, 2)
         return tokens + self.attn(queries, control).view_as(tokens)
 
 
 @dataclass(frozen=True)
 class SpatialContext:
-    """What a spatial transformer attends to besides its own tokens, constant over the steps of a clip."""
+    """What a spatial transformer attends to besides its own tokens; constant over the steps of a clip."""
 
-    image: Folded | None = None  #: identity tokens, each row shared by consecutive images; EchoMimic: audio tokens
-    reference: KeysValues | None = None  #: of the portrait, (batch - unreferenced, frames or 1, hw, c) each
-    unreferenced: int = 0  #: so many images, the first ones, do not attend to the portrait
-    control: Folded | None = None  #: the mixed CFG tokens, batch rows
+    image: Folded | None = None  #: identity tokens (EchoMimic: audio tokens); consecutive images share a row
+    reference: KeysValues | None = None
+    """Of the portrait, (referenced batch rows, frames or 1, hw, c) each; 1: the same for all frames."""
+    unreferenced: int = 0  #: number of images, the first ones, that do not attend to the portrait
+    control: Folded | None = None  #: the mixed CFG tokens; one row per batch row
 
 
 class SpatialBlock(nn.Module):
-    """Self-attention that may also look at the portrait, a student's CFG control, identity tokens, feed-forward.
+    """Self-attention (to the portrait too), CFG control (students), cross-attention to identity tokens, feed-forward.
 
-    `conditioned`: of the denoising UNet, whose attention to tokens may be to the audio's, and which has the control.
+    Args:
+        conditioned: the block belongs to the denoising UNet. Only there is there CFG control, and the cross-attention
+            may be to audio tokens instead (`audio_attention_scale`).
     """
 
     def __init__(
@@ -182,7 +185,7 @@ class SpatialBlock(nn.Module):
         self.ff = FeedForward(dim, unet.ff_mult, operations=operations, **factory)
 
     def forward(self, tokens: Tensor, normed: Tensor, context: SpatialContext) -> Tensor:
-        """tokens (n, hw, c) and `normed`, their norm1 -> (n, hw, c)"""
+        """tokens (n, hw, c) and `normed`, their `norm1` -> (n, hw, c)"""
         tokens = tokens + self._self_attention(normed, context.reference, context.unreferenced)
         if self.control is not None:
             tokens = self.control(tokens, context.control)
@@ -211,7 +214,8 @@ class SpatialBlock(nn.Module):
 class SpatialTransformer(KernelModule):
     """Group norm, linear layer, one `SpatialBlock`, linear layer, residual.
 
-    In two halves, because the normed tokens between them are the reference UNet's features.
+    It runs in two halves, `begin` and `finish`, because the normed tokens between them are the reference UNet's
+    features.
     """
 
     def __init__(
@@ -226,42 +230,42 @@ class SpatialTransformer(KernelModule):
         self.proj_out = zeroed(operations.Linear(channels, channels, **factory))
 
     def begin(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, c, h, w) -> tokens (n, hw, c) and the same after the block's first norm"""
+        """(n, c, h, w) -> tokens (n, hw, c), before and after the block's first norm"""
         tokens = self.proj_in(to_tokens(self.kernels.group_norm(self.norm, hidden)))
         return tokens, self.transformer_blocks[0].norm1(tokens)
 
     def finish(self, hidden: Tensor, tokens: Tensor, normed: Tensor, context: SpatialContext) -> Tensor:
-        """The other half, given the results of `begin` -> (n, c, h, w)"""
+        """The second half; `tokens` and `normed` are the results of `begin(hidden)` -> (n, c, h, w)"""
         tokens = self.transformer_blocks[0](tokens, normed, context)
         return hidden + to_image(self.proj_out(tokens), *hidden.shape[-2:])
 
     def fold_image(self, image_tokens: Tensor) -> Folded:
-        """(n, T, image_token_dim) identity or audio tokens, the attention's strength included"""
+        """Fold identity or audio tokens, (n, T, token dim); `audio_attention_scale` is included"""
         block = self.transformer_blocks[0]
         inward, outward = block.attn2.fold(image_tokens)
         return inward, outward * block.attn2_scale
 
     def reference_keys_values(self, rows: Tensor) -> KeysValues:
-        """The reference UNet's features of the portrait, (n, hw, c) -> keys and values, same shape"""
+        """The reference UNet's features of the portrait, (n, hw, c) -> keys and values of the same shape"""
         return self.transformer_blocks[0].attn1.keys_values(rows)
 
     def fold_control(self, control_tokens: Tensor) -> Folded:
-        """(batch, T, control_dim) mixed CFG tokens"""
+        """Fold mixed CFG tokens, (batch, T, control dim)"""
         return self.transformer_blocks[0].control.attn.fold(control_tokens)
 
 
 @dataclass(frozen=True)
 class FoldedAudio:
-    """The audio tokens multiplied with the projections of a layer's audio attentions, from `AudioBlock.fold`."""
+    """Audio tokens folded into the projections of a layer's audio attentions, see `AudioBlock.fold`."""
 
-    inward: Tensor  #: as in `ContextAttention`, one region after the other, (rows, regions * heads * T, dim)
-    outward: Tensor  #: shaped alike
+    inward: Tensor  #: A of `ContextAttention`, regions concatenated, (rows, regions * heads * T, dim)
+    outward: Tensor  #: B likewise, of the same shape
     silence: Tensor  #: each region's output for rows without audio, (regions, dim)
     bias: Tensor  #: the sum of the regions' biases, (dim,)
 
 
 class AudioBlock(nn.Module):
-    """Optional self-attention, then parallel audio attentions (one a region, masked), feed-forward."""
+    """Optional self-attention, one masked audio attention per region (in parallel), feed-forward."""
 
     def __init__(self, config: UNetConfig, dim: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -280,7 +284,7 @@ class AudioBlock(nn.Module):
         self.ff = FeedForward(dim, config.ff_mult, operations=operations, **factory)
 
     def fold(self, audio_tokens: Tensor, weights: Sequence[float]) -> FoldedAudio:
-        """(rows, T, audio_token_dim) and the strength of each region; `zero_conv_*` and strength are multiplied in."""
+        """Fold audio tokens, (rows, T, audio_token_dim); `zero_conv_*` and the strength of each region are included."""
         inward, outward, silence, biases = [], [], [], []
         for index, (region, weight) in enumerate(zip(self.regions, weights, strict=False)):
             attention, zero_conv = self.get_submodule(f"attn2_{index}"), self.get_submodule(f"zero_conv_{region}")
@@ -289,13 +293,20 @@ class AudioBlock(nn.Module):
             bias = zero_conv(nothing)
             inward.append(into)
             outward.append(weight * (zero_conv(out) - bias))
-            silence.append(weight * (zero_conv(attention.to_out[0](nothing)) - bias))  # attention to zeros is zero
+            # Tokens of zeros have values of zero, whatever the attention weights are.
+            silence.append(weight * (zero_conv(attention.to_out[0](nothing)) - bias))
             biases.append(weight * bias)
         return FoldedAudio(torch.cat(inward, 1), torch.cat(outward, 1), torch.cat(silence), torch.cat(biases).sum(0))
 
     def forward(self, tokens: Tensor, audio: FoldedAudio, masks: Tensor | None) -> Tensor:
         """
-        tokens (n, h*w, c); audio: of the last of the n rows, the others are without; masks: (1 or n, h*w, regions).
+        Args:
+            tokens: (n, h*w, c).
+            audio: of the last rows of `tokens`; if it has fewer than n rows, the first rows are silent.
+            masks: (1 or n, h*w, regions) in 0..1; None: each region is the whole picture.
+
+        Returns:
+            (n, h*w, c)
         """
         if self.attn1 is not None:
             normed = self.norm1(tokens)
@@ -331,11 +342,11 @@ class AudioTransformer(KernelModule):
         self.proj_out = operations.Linear(inner, channels, **factory)
 
     def fold(self, audio_tokens: Tensor, weights: Sequence[float]) -> FoldedAudio:
-        """(rows, T, audio_token_dim) and the strength of each region"""
+        """Fold audio tokens, (rows, T, audio_token_dim), with the strength of each region"""
         return self.transformer_blocks[0].fold(audio_tokens, weights)
 
     def forward(self, hidden: Tensor, audio: FoldedAudio, masks: Tensor | None) -> Tensor:
-        """hidden (n, c, h, w) -> same shape; the rest as in `AudioBlock.forward`"""
+        """hidden (n, c, h, w) -> (n, c, h, w); audio and masks as in `AudioBlock.forward`"""
         tokens = self.proj_in(to_tokens(self.kernels.group_norm(self.norm, hidden)))
         tokens = self.transformer_blocks[0](tokens, audio, masks)
         return hidden + to_image(self.proj_out(tokens), *hidden.shape[-2:])

@@ -1,4 +1,4 @@
-"""Multi-CFG conditioning of the student: guidance scales become input of one pass instead of weights of three passes.
+"""Multi-CFG conditioning of the student: guidance scales are an input of one pass, not weights of three passes.
 
 After FADA's overview figure (arXiv 2412.16915): three learned token sets, base, ref and audio, are mixed by the same
 rule as the teacher's three predictions,
@@ -6,9 +6,10 @@ rule as the teacher's three predictions,
     tau = tau_base + ref_cfg (tau_ref - tau_base) + audio_cfg (tau_audio - tau_ref),
 
 and enter every transformer block through a CFG control layer. The figure does not say what that layer is; here it is a
-small cross-attention. Its output starts at zero, so that an untrained student is its teacher.
+small cross-attention (`attention.CFGControlLayer`). Its output starts at zero, so that a student starts as a copy of
+the teacher's audio branch.
 
-Scales of (0, 0) give tau_base, (1, 0) tau_ref and (1, 1) tau_audio: those of the branches in `sampling.guidance`.
+Scales of (0, 0) give tau_base, (1, 0) tau_ref and (1, 1) tau_audio, as for the branches in `sampling.guidance`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .resnet import timestep_features, zeroed
 
 
 class CFGTokens(nn.Module):
-    """The three token sets base, ref and audio. An Embedding holds them, so that all layers come from `operations`."""
+    """The three token sets base, ref and audio. They are an Embedding, which can be created through `operations`."""
 
     def __init__(self, config: ModelConfig, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -39,9 +40,9 @@ class CFGTokens(nn.Module):
 
 
 class ScaleEmbedding(nn.Module):
-    """The alternative to tokens: both scales, embedded like timesteps, are added to the time embedding.
+    """The alternative to tokens (an ablation): both scales, embedded like timesteps, are added to the time embedding.
 
-    Flux and guidance distillation (Meng et al. 2210.03142) give a network one scale in this way.
+    Flux and guidance distillation (Meng et al. 2210.03142) condition a network on one scale in this way.
     """
 
     def __init__(self, config: ModelConfig, *, operations: Any = nn, **factory: Any) -> None:
@@ -54,6 +55,6 @@ class ScaleEmbedding(nn.Module):
 
     def forward(self, scales: Tensor) -> Tensor:
         """scales (batch, 2) -> (batch, time_dim)"""
-        # Scales live in 0..20; the sine table is made for 0..1000.
+        # Scales are in 0..20; the frequencies are those for timesteps in 0..1000.
         features = timestep_features(50.0 * scales.float().flatten(), self.dim).unflatten(0, (-1, 2)).flatten(1)
         return self.linear_2(self.act(self.linear_1(features.to(self.linear_1.weight.dtype))))

@@ -1,4 +1,4 @@
-"""Small networks for the portrait: the face-box convolutions and the identity tokens."""
+"""Small networks for the portrait: face locator and identity tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .resnet import zeroed
 
 
 class FaceLocator(nn.Module):
-    """Face-box picture, 0..1, (n, 1, size, size) or (n, image channels, size, size) -> feature
+    """Encodes an image of the face's box, (n, 1 or face_channels[0], size, size) in 0..1, as features
     (n, block_out_channels[0], size/8, size/8).
 
-    The feature is added to the denoising UNet after its first convolution (Hallo, arXiv 2406.08801).
+    The features are added after the first convolution of the denoising UNet (Hallo, arXiv 2406.08801).
     """
 
     def __init__(self, config: ModelConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
@@ -37,7 +37,7 @@ class FaceLocator(nn.Module):
 
 
 class ImageProjection(nn.Module):
-    """Face embedding (n, identity_dim), not normalised -> identity tokens (n, image_tokens, image_token_dim)."""
+    """Face embedding (n, identity_dim), not normalised to unit length -> tokens (n, image_tokens, image_token_dim)."""
 
     def __init__(self, config: ModelConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()

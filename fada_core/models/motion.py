@@ -1,6 +1,6 @@
-"""Motion modules: attention along time at every place of a feature map (AnimateDiff v2, Guo et al. 2307.04725).
+"""Motion modules: attention along time at each position of a feature map (AnimateDiff v2, Guo et al. 2307.04725).
 
-Their sequence is the motion frames (the end of the clip before, as the reference UNet sees it), then the clip.
+The sequence consists of the motion frames (as features of the reference UNet), followed by the clip's frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .resnet import zeroed
 
 
 class PositionalEncoding(nn.Module):
-    """Adds the sine table of Vaswani et al. (1706.03762) to (n, length, dim); the table is stored with the weights."""
+    """Adds the sine table of Vaswani et al. (1706.03762) to (n, length, dim); the table is part of the checkpoint."""
 
     def __init__(self, dim: int, max_frames: int, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class TemporalAttention(Attention):
         self.pos_encoder = PositionalEncoding(dim, config.motion_max_frames, **factory)
 
     def forward_last(self, x: Tensor, skip: int) -> Tensor:
-        """Self-attention of (n, length, dim) with output from position `skip` on: (n, length - skip, dim)"""
+        """Self-attention of (n, length, dim), with output only from position `skip` on: (n, length - skip, dim)"""
         x = self.pos_encoder(x)
-        # All queries are projected, in one matrix product; slices of the sequences would make as many small ones.
+        # Projecting all queries is one matrix product; projecting a slice of each sequence would be many small ones.
         attended = self.attend(self.to_q(x)[:, skip:], *self.keys_values(x))
         return self.to_out[0](attended)
 
@@ -59,14 +59,14 @@ class TemporalBlock(nn.Module):
         self.ff_norm = operations.LayerNorm(dim, **factory)
 
     def forward(self, x: Tensor, skip: int) -> Tensor:
-        """(n, skip + frames, dim) -> (n, frames, dim): the first positions are attended to, but get no output."""
+        """(n, skip + frames, dim) -> (n, frames, dim): the first `skip` positions are attended to, without output."""
         x = x + self.attention_blocks[0].forward_last(self.norms[0](x), 0)
         x = x[:, skip:] + self.attention_blocks[1].forward_last(self.norms[1](x), skip)
         return x + self.ff(self.ff_norm(x))
 
 
 class TemporalTransformer(KernelModule):
-    """Group norm (each frame by itself), linear layer, one `TemporalBlock`, linear layer, residual."""
+    """Group norm (of each frame separately), linear layer, one `TemporalBlock`, linear layer, residual."""
 
     def __init__(self, config: UNetConfig, channels: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class TemporalTransformer(KernelModule):
         return tokens.unflatten(0, (-1, frames)).transpose(1, 2)
 
     def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:
-        """hidden (batch*frames, c, h, w); motion: the motion frames' tokens, from `begin` -> as hidden"""
+        """hidden (batch*frames, c, h, w); motion: tokens of the motion frames, from `begin` -> shape of hidden"""
         tokens = self.begin(hidden, frames)
         skip = 0
         if motion is not None:
@@ -94,14 +94,14 @@ class TemporalTransformer(KernelModule):
 
 
 class MotionModule(nn.Module):
-    """AnimateDiff's wrapper around its transformer; kept for the parameter names."""
+    """AnimateDiff's wrapper around its transformer, kept for the parameter names."""
 
     def __init__(self, config: UNetConfig, channels: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.temporal_transformer = TemporalTransformer(config, channels, operations=operations, **factory)
 
     def prepare(self, rows: Tensor, frames: int) -> Tensor:
-        """Motion frames of the reference UNet, (batch*frames, hw, c) -> tokens (batch, hw, frames, c)"""
+        """Reference features of motion frames, (batch*frames, hw, c) -> tokens (batch, hw, frames, c)"""
         return self.temporal_transformer.begin(to_image(rows, rows.shape[1], 1), frames)
 
     def forward(self, hidden: Tensor, frames: int, motion: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""All networks of one model: from the inputs of clips to their conditioning, and from noisy latents to a prediction."""
+"""All networks of one model, with two computations: inputs -> conditioning, noisy latents -> prediction."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .vae import build_vae
 
 @dataclass(frozen=True)
 class ClipConditioning:
-    """All that the denoising steps of a batch of clips share, made by `Networks.condition`."""
+    """Everything that the denoising steps of a batch of clips share, from `Networks.condition`."""
 
     unet: Conditioning
     portrait: Tensor  #: latents, (batch, c, h, w) float32, in the UNet's order of rows
-    rows: Tensor | None  #: the caller's row of each of the UNet's rows; None: the same order
+    rows: Tensor | None  #: for each row of the UNet, the caller's row; None: the order is the same
     back: Tensor | None  #: the inverse of `rows`
 
 
@@ -35,8 +35,8 @@ class Networks(nn.Module):
 
     Args:
         config: the model.
-        operations: where layer classes are taken from, `torch.nn` or a namespace like it.
-        device, dtype: of every parameter; the audio encoder stays in float32 (it runs once a job).
+        operations: namespace of the layer classes, like `torch.nn`.
+        device, dtype: of all parameters except the audio encoder's, which are float32.
 
     Raises:
         FadaError: the config's entries contradict each other.
@@ -69,8 +69,8 @@ class Networks(nn.Module):
         """Identity tokens, (batch, image_tokens, image_token_dim), or None for models without.
 
         Args:
-            identity: face embeddings, (batch, identity_dim); None: not known, an embedding of zeros.
-            drop: (batch,) bool, rows whose identity is hidden, likewise by an embedding of zeros.
+            identity: face embeddings, (batch, identity_dim); None: unknown, replaced by zeros.
+            drop: (batch,) bool, rows whose identity is hidden, also by an embedding of zeros.
         """
         if self.imageproj is None:
             return None
@@ -81,17 +81,16 @@ class Networks(nn.Module):
     def reference_features(
         self, portrait: Tensor | ReferenceFeatures, motion: Tensor, tokens: Tensor | None
     ) -> ReferenceFeatures:
-        """Reference UNet's features of portraits and motion frames; rows: each portrait followed by its motion frames.
+        """Features of the reference UNet, with batch * (1 + motion_frames) rows: each portrait and its motion frames.
 
         Args:
-            portrait: latents, (batch, c, h, w), or this method's features of them (from an earlier clip, with no
-                motion frames).
+            portrait: latents, (batch, c, h, w), or their features from an earlier call without motion frames.
             motion: latents of the frames before the clip, (batch, motion_frames, c, h, w).
             tokens: from `image_tokens`.
         """
         batch, frames = motion.shape[:2]
         if self.config.hallo_compat and isinstance(portrait, Tensor):
-            # The published code repeats the token batch instead of each row's tokens: row r gets tokens r % batch.
+            # The published code repeats the batch of tokens instead of each row's tokens: row r gets tokens r % batch.
             latents = torch.cat([portrait[:, None], motion], 1).flatten(0, 1)
             repeated = None if tokens is None else tokens.repeat(1 + frames, 1, 1)
             return self.reference_unet(latents.to(self.dtype), repeated)
@@ -106,10 +105,10 @@ class Networks(nn.Module):
         }
 
     def condition(self, inputs: ClipInputs, features: ReferenceFeatures | None = None) -> ClipConditioning:
-        """All conditions of a batch of clips, constant over their denoising steps; differentiable.
+        """Compute everything that is constant over the denoising steps of a batch of clips; differentiable.
 
         Args:
-            features: from `reference_features`, for the same rows, where they are known already.
+            features: from `reference_features`, for the same rows; computed here if None.
 
         Raises:
             FadaError: an input that the model needs is missing.
@@ -119,7 +118,7 @@ class Networks(nn.Module):
             inputs.portrait.new_zeros(batch, dtype=torch.bool) if drop is None else drop
             for drop in (inputs.drop_reference, inputs.drop_audio)
         )
-        # The UNet skips work for its first rows: those without reference come first, silent ones before others.
+        # The UNet skips work for its first rows: sort rows without reference first, and silent ones first among them.
         dropped = torch.stack([no_reference, no_audio], 1).tolist()
         order = sorted(range(batch), key=lambda row: (not dropped[row][0], not dropped[row][1]))
         dropped = [dropped[row] for row in order]
@@ -153,7 +152,7 @@ class Networks(nn.Module):
             masks=None if masks is None else [[_per_frame(mask, audio) for mask in level] for level in masks],
             region_weights=inputs.region_weights,
             unreferenced_rows=sum(reference for reference, _ in dropped),
-            # In training every weight takes part in every step, as gradients shared by processes need it.
+            # In training, all weights have to take part in each step, because processes synchronise all gradients.
             silent_rows=0 if torch.is_grad_enabled() else [*(silent for _, silent in dropped), False].index(False),
             hallo_compat=self.config.hallo_compat,
         )
@@ -163,12 +162,12 @@ class Networks(nn.Module):
     def predict(
         self, latents: Tensor, timesteps: Tensor, alpha: Tensor, sigma: Tensor, conditioning: ClipConditioning
     ) -> Tensor:
-        """v or noise (the config's `prediction`), (batch, frames, c, h, w) float32, residual preconditioning included.
+        """v or noise (the config's `prediction`), (batch, frames, c, h, w) float32, after residual preconditioning.
 
         Args:
             latents: x_t, (batch, frames, c, h, w) float32.
             timesteps: (batch,) int64.
-            alpha, sigma: the schedule's amplitudes at `timesteps`, (batch,) float32, or scalars for all rows.
+            alpha, sigma: the schedule's amplitudes at `timesteps`, (batch,) float32 or scalars.
             conditioning: from `condition`, for the same rows.
         """
         rows, portrait, std = conditioning.rows, conditioning.portrait, self.config.residual_std
@@ -187,6 +186,6 @@ class Networks(nn.Module):
 
 
 def _per_frame(mask: Tensor, audio: Tensor) -> Tensor:
-    """A mask of each batch row, (batch, hw, 1), as one of each frame; other masks are left as they are."""
+    """Repeat a mask with one row per batch row, (batch, hw, 1), for all frames; leave other masks as they are."""
     batch, frames = audio.shape[:2]
     return mask.repeat_interleave(frames, 0) if len(mask) == batch > 1 else mask

@@ -1,4 +1,4 @@
-"""Residual preconditioning: input and output of the network are differences to the portrait's latents.
+"""Residual preconditioning: the network sees and predicts differences to the portrait's latents.
 
 With x_0 = ref + r and sd(r) = s, y = x_t - alpha ref = alpha r + sigma noise has variance alpha^2 s^2 + sigma^2. As in
 EDM (Karras et al. 2206.00364, section 5), c_in brings the network's input to unit variance, and c_skip and c_out are
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Coefficients(NamedTuple):
-    """Each (batch,) float32."""
+    """The preconditioning coefficients, (batch,) float32 each."""
 
     c_in: Tensor
     c_skip: Tensor
@@ -26,7 +26,7 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(alpha: Tensor, sigma: Tensor, residual_std: float, has_reference: Tensor) -> Coefficients:
-    """Coefficients for every batch row.
+    """Coefficients of each batch row.
 
     Args:
         alpha, sigma: signal and noise amplitudes, (batch,) or scalars.

@@ -1,6 +1,7 @@
-"""The reference UNet, which reads portrait and motion frames, and the skeleton it shares with the denoising UNet.
+"""The reference UNet, which encodes portrait and motion frames, and the skeleton that both UNets share.
 
-Structure and parameter names are Stable Diffusion 1.5's (diffusers' UNet2DConditionModel), at any number of levels.
+Structure and parameter names are those of Stable Diffusion 1.5 (diffusers' UNet2DConditionModel), with any number of
+levels.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class UNetBlock(nn.Module):
     `motion_modules.j`; then down- or upsampling.
 
     Args:
-        name: in the UNet, such as "down_blocks.0".
-        level: of its resolution, 0 is the finest.
+        name: of the block in the UNet, such as "down_blocks.0".
+        level: of the resolution; 0 is the finest.
         resnets: (channels in, channels out) of each layer.
-        audio_widths: inner width of each layer's audio module; one for each layer with attention.
+        audio_widths: inner width of each layer's audio module; empty for blocks without attention.
     """
 
     def __init__(
@@ -62,16 +63,18 @@ class UNetBlock(nn.Module):
 Layer = Callable[[UNetBlock, int, Tensor], Tensor]
 """Computes layer j of a block."""
 Resample = Callable[[nn.Module, Tensor], Tensor]
-"""Applies a block's `Downsample` or `Upsample`."""
+"""Calls a block's `Downsample` or `Upsample`."""
 
 
 class UNetSkeleton(nn.Module):
-    """conv_in, time embedding and blocks of a UNet; `conditioned` adds what only the denoising UNet has.
+    """conv_in, time embedding and blocks of a UNet.
 
-    The way up ends at `last_level` (0 is the finest).
+    In Hallo's weights, the inner width of an audio module is the input width of its layer (in up blocks: the width of
+    the next finer level), not the width of the module's own input.
 
-    The inner width of audio modules follows the block's input width in Hallo's weights (for the way up: the width of
-    the next level), not the width of the features they see.
+    Args:
+        last_level: level of the last up block; 0 is the finest.
+        conditioned: whether to add the modules that only the denoising UNet has.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class UNetSkeleton(nn.Module):
         def make_block(name: str, level: int, resnets: list[tuple[int, int]], audio_widths: list[int]) -> UNetBlock:
             return UNetBlock(config, name, level, resnets, audio_widths, conditioned=conditioned, **made)
 
-        self.down_blocks: Any = nn.ModuleList()  # of `UNetBlock`s, which the type cannot say
+        self.down_blocks: Any = nn.ModuleList()  # of `UNetBlock`s; ModuleList has no type parameter
         for level, width in enumerate(widths):
             inputs = [widths[max(level - 1, 0)]] + [width] * (layers - 1)
             audio_widths = inputs if unet.attention_levels[level] else []
@@ -117,12 +120,12 @@ class UNetSkeleton(nn.Module):
             self.up_blocks.append(block)
 
     def attention_blocks(self) -> dict[str, tuple[UNetBlock, int]]:
-        """The attentions' names, "down_blocks.0.attentions.1" and so on, in the order of computation -> block, j."""
+        """Name of each attention ("down_blocks.0.attentions.1"), in order of computation -> (block, index in it)."""
         blocks = (*self.down_blocks, self.mid_block, *self.up_blocks)
         return {block.attention_name(j): (block, j) for block in blocks for j in range(len(block.attentions))}
 
     def run_blocks(self, hidden: Tensor, layer: Layer, resample: Resample = lambda module, x: module(x)) -> Tensor:
-        """The blocks' output for the output of conv_in: down, middle, and up with skip connections."""
+        """Run down, middle and up blocks, with skip connections, on the output of conv_in."""
         skips = [hidden]
         for block in self.down_blocks:
             for j in range(len(block.resnets)):
@@ -146,10 +149,10 @@ class UNetSkeleton(nn.Module):
 
 
 class ReferenceUNet(UNetSkeleton):
-    """Features of clean pictures for the denoising UNet: the input of every self-attention.
+    """Computes features of clean pictures for the denoising UNet: the normed input of each self-attention.
 
-    It ends at the last of these. The weights after it in the same block are part of Hallo's checkpoint, but never run,
-    and take no gradient.
+    It ends at the last self-attention. The weights after it in the same block are part of Hallo's checkpoint, but are
+    never used and take no gradient.
     """
 
     def __init__(
@@ -177,8 +180,12 @@ class ReferenceUNet(UNetSkeleton):
 
     def forward(self, latents: Tensor, image_tokens: Tensor | None = None) -> ReferenceFeatures:
         """
-        latents (n, c, h, w), clean; image_tokens (n, T, d), None where the preset has none -> norm1's output
-        (n, h*w, c) of every attention, by the attention's name. Stops after the last one.
+        Args:
+            latents: clean, (n, c, h, w).
+            image_tokens: identity tokens, (n, T, image_token_dim); None for models without.
+
+        Returns:
+            The output of each attention's `norm1`, (n, h*w, c), by the attention's name.
         """
         time = self.time(torch.zeros(len(latents), device=latents.device), latents.dtype)
         features: ReferenceFeatures = {}

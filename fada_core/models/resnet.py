@@ -1,4 +1,4 @@
-"""The convolutional half of a Stable Diffusion UNet: residual blocks, resampling and the time embedding."""
+"""The convolutional layers of a Stable Diffusion UNet: residual blocks, resampling and time embedding."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .kernels import KernelModule
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """The layer with all parameters set to zero: the last of a residual branch, which then starts as the identity."""
+    """Set all parameters of a layer to zero; a residual block with such a last layer starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def timestep_features(timesteps: Tensor, dim: int) -> Tensor:
-    """(n,) timesteps 0..999 -> (n, dim) float32: cosines, then sines, of `dim // 2` frequencies 1 .. 1/10000."""
+    """(n,) timesteps 0..999 -> (n, dim) float32: cosines, then sines, with `dim // 2` frequencies from 1 to 1/10000."""
     half = dim // 2
     exponents = torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
     angles = timesteps.float()[:, None] * torch.exp(-math.log(10000.0) * exponents)
@@ -40,9 +40,9 @@ class TimestepEmbedding(nn.Module):
 
 
 class ResnetBlock(KernelModule):
-    """Two 3x3 convolutions with a time shift between them, plus the (projected) input.
+    """Two 3x3 convolutions with a shift by the time embedding between them, plus the (projected) input.
 
-    hidden (n, c_in, h, w), temb (n, time_dim), unused where that is 0 -> (n, c_out, h, w)
+    hidden (n, c_in, h, w), temb (n, time_dim), ignored if time_dim is 0 -> (n, c_out, h, w)
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """(n, c, h, w) -> (n, c, 2h, 2w): nearest neighbour, then a convolution."""
+    """(n, c, h, w) -> (n, c, 2h, 2w): nearest-neighbour interpolation, then a convolution."""
 
     def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()

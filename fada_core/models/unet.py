@@ -1,6 +1,6 @@
 """The denoising UNet: Stable Diffusion 1.5's with reference attention, audio attention and motion modules.
 
-Structurally equal to Hallo's (arXiv 2406.08801), whose weights it loads. `prepare` computes once a clip all that its
+It has the structure of Hallo's (arXiv 2406.08801), whose weights it loads. `prepare` computes, once per clip, what the
 denoising steps share; `forward` is one step.
 """
 
@@ -26,33 +26,33 @@ from .resnet import zeroed
 
 @dataclass(frozen=True)
 class LayerConditioning:
-    """What one layer's attention, audio module and motion module share over the steps of a clip."""
+    """Inputs of one layer's attention, audio module and motion module that are constant over the steps of a clip."""
 
     spatial: SpatialContext
-    audio: FoldedAudio | None  #: (batch - silent rows)*frames rows
-    motion: Tensor | None  #: the motion frames' tokens in the motion module, (batch, hw, motion_frames, c)
+    audio: FoldedAudio | None  #: (batch - silent_rows) * frames rows
+    motion: Tensor | None  #: tokens of the motion frames for the motion module, (batch, hw, motion_frames, c)
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """All conditions of one clip, made by `DenoisingUNet.prepare`."""
+    """All inputs that are constant over the steps of a clip, from `DenoisingUNet.prepare`."""
 
     batch: int
     frames: int
-    unreferenced_rows: int  #: so many batch rows, the first ones, do not see the portrait
+    unreferenced_rows: int  #: number of batch rows, the first ones, that do not see the portrait
     layers: dict[str, LayerConditioning]  #: by the name of the layer's attention
-    time_shift: Tensor | None  #: added to the time embedding, (batch*frames, time_dim): audio, scales
+    time_shift: Tensor | None  #: added to the time embedding, from audio or scales, (batch*frames, time_dim)
     face: Tensor | None  #: added after conv_in, (batch, c, h, w)
-    reference_latents: Tensor | None  #: of the portrait, the rest of conv_in's input, (batch, c, h, w)
+    reference_latents: Tensor | None  #: the portrait, concatenated to the input of conv_in, (batch, c, h, w)
     masks: Sequence[Tensor] | None  #: masks[level]: (1 or batch*frames, hw, regions)
 
 
 class DenoisingUNet(UNetSkeleton, KernelModule):
-    """Predicts noise or velocity, by its training, for all frames of whole clips.
+    """Predicts noise or velocity, depending on its training, for all frames of clips.
 
-    Each layer is a residual block, spatial attention, an audio module and a motion module. Levels without attention
-    have residual blocks and, with `motion_everywhere`, motion modules. Without audio modules (EchoMimic) the spatial
-    attention attends to the audio tokens in place of identity tokens.
+    A layer consists of a residual block, spatial attention, an audio module and a motion module. At levels without
+    attention there are only residual blocks and, with `motion_everywhere`, motion modules. In EchoMimic there are no
+    audio modules; the spatial attention attends to audio tokens instead of identity tokens.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
             **factory,
         )
         self.concat_reference = unet.concat_reference
-        self.gradient_checkpointing = False  #: recompute a layer's activations for its gradient, to save memory
+        self.gradient_checkpointing = False  #: recompute activations in the backward pass, to save memory
         self.audio_in_attention = unet.audio_attention_scale > 0
         self.audio_time_embedding = None
         if unet.audio_time_embedding:
@@ -106,27 +106,27 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
         silent_rows: int = 0,
         hallo_compat: bool = False,
     ) -> Conditioning:
-        """Project every condition of a clip to where the network uses it; differentiable.
+        """Project the inputs of a clip for each layer that uses them; differentiable.
 
         Args:
             audio_tokens: (batch, frames, T, audio_token_dim); zeros for rows without audio.
-            reference: the reference UNet's features, each (batch * (1 + motion_frames), hw, c): a row's portrait, then
-                its motion frames, which unreferenced rows use, too. None: no motion frames, all rows unreferenced.
-            image_tokens: identity tokens, (batch, T, image_token_dim), where the preset has them.
-            face_latents: the face locator's feature, (batch, c, h, w); zeros for rows without it.
-            reference_latents: latents of the portrait, (batch, c, h, w), zeros for unreferenced rows, for presets that
-                show them to conv_in.
+            reference: the reference UNet's features, each (batch * (1 + motion_frames), hw, c): the portrait of a row,
+                then its motion frames, which unreferenced rows use too. None: no motion frames, all rows unreferenced.
+            image_tokens: identity tokens, (batch, T, image_token_dim), for presets that have them.
+            face_latents: the face locator's features, (batch, c, h, w); zeros for unreferenced rows.
+            reference_latents: latents of the portrait, (batch, c, h, w), zeros for unreferenced rows, for presets with
+                `concat_reference`.
             scales: guidance scales, ref_cfg and audio_cfg of each row, (batch, 2), for students.
-            masks: masks[level][region], each (1 or batch * frames, hw, 1), 0..1, of the audio attention's regions
-                (full, face, lip). None: every region is the whole picture.
+            masks: masks[level][region], each (1 or batch * frames, hw, 1) in 0..1, of the audio attention's regions
+                (full, face, lip). None: each region is the whole picture.
             region_weights: strength of each region's audio attention.
-            unreferenced_rows: so many batch rows, the first ones, do not attend to the portrait.
-            silent_rows: so many batch rows, the first ones, whose audio tokens are zeros: audio modules leave them out.
-            hallo_compat: assign portraits by frame number modulo batch, as Hallo's published code does: under guidance,
+            unreferenced_rows: number of batch rows, the first ones, that do not attend to the portrait.
+            silent_rows: number of batch rows, the first ones, whose audio tokens are zeros; audio modules skip them.
+            hallo_compat: assign portraits by frame number modulo batch, as Hallo's published code does: with guidance,
                 even frames of the conditional row see the unconditional row's portrait.
 
         Raises:
-            FadaError: a condition that the preset needs is missing, or its rows do not fit the batch.
+            FadaError: an input that the preset needs is missing, or its rows do not fit the batch.
         """
         batch, frames = audio_tokens.shape[:2]
         if reference is None:
@@ -138,7 +138,7 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
         if self.concat_reference and reference_latents is None:
             raise FadaError("This model reads the portrait's latents; pass reference_latents, or zeros.")
 
-        # The published code repeats a (batch, ...) bank over the frames' axis; row r then meets portrait r % batch.
+        # The published code repeats features of shape (batch, ...) along frames, so that row r gets portrait r % batch.
         portrait_rows = torch.arange(unreferenced_rows, batch)[:, None]  # one for all frames of a batch row
         if hallo_compat:
             portrait_rows = torch.arange(unreferenced_rows * frames, batch * frames).unflatten(0, (-1, frames)) % batch
@@ -185,10 +185,10 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
         )
 
     def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """One step: latents (batch*frames, c, h, w), timesteps (batch,) 0..999 -> prediction, shaped as the latents.
+        """One step: latents (batch*frames, c, h, w), timesteps (batch,) 0..999 -> prediction, shaped like latents.
 
         Raises:
-            ValueError: the latents' rows are not those that the conditioning was prepared for.
+            ValueError: the number of rows is not that of the conditioning.
         """
         batch, frames = conditioning.batch, conditioning.frames
         if len(latents) != batch * frames or len(timesteps) != batch:
@@ -212,7 +212,7 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
         return output[:, :-1] * output[:, -1:].sigmoid() if self.gated_output else output
 
     def _layer(self, block: UNetBlock, j: int, hidden: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-        """Residual block and, where the layer has them, attention, audio module and motion module."""
+        """Residual block and, if the layer has them, attention, audio module and motion module."""
         hidden = block.resnets[j](hidden, time)
         layer = None
         if j < len(block.attentions):

@@ -1,7 +1,7 @@
-"""Autoencoders: Stable Diffusion's, its small stand-in TAESD, or the project's own.
+"""Autoencoders: Stable Diffusion's, the small TAESD for the same latents, and the project's own.
 
-All kinds take pictures `(n, 3, h, w)` in -1..1 and give latents `(n, c, h/d, w/d)` of about unit variance; `encode` is
-deterministic (the posterior's mean, as Hallo takes at inference), `decode` clamps to -1..1.
+All of them encode pictures `(n, 3, h, w)` in -1..1 as latents `(n, c, h/d, w/d)` of about unit variance. `encode` is
+deterministic (the posterior's mean, as in Hallo's inference); `decode` clamps to -1..1.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import diffusers  # its parts are imported at their first use, which takes seconds
+import diffusers  # imports its parts lazily: `from diffusers import ...` would take seconds here
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from .resnet import ResnetBlock
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions on a residual path; no norm layers, so that flat areas keep their exact colours."""
+    """Two 3x3 convolutions with a residual connection; without norm layers, so that flat areas keep exact colours."""
 
     def __init__(self, width: int, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
@@ -32,11 +32,11 @@ class ResBlock(nn.Module):
 
 
 class Autoencoder(KernelModule):
-    """The interface of all kinds, whose docstrings give shapes."""
+    """The interface of all autoencoders; the subclasses' docstrings give shapes."""
 
     map_channels: int
-    """Channels, at most, of the decoder's maps of the picture's size; for the estimate of the memory that it needs."""
-    tiles = False  #: whether it has `decode_tiled`
+    """Channels of the decoder's largest feature map, converted to the picture's size; for the memory estimate."""
+    tiles = False  #: whether `decode_tiled` is implemented
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures to scaled latents."""
@@ -47,25 +47,28 @@ class Autoencoder(KernelModule):
         raise NotImplementedError
 
     def decode_tiled(self, latents: Tensor) -> Tensor:
-        """As `decode`, with less memory; only where `tiles`."""
+        """As `decode`, with less memory; only if `tiles`."""
         raise NotImplementedError
 
     def preview(self, latents: Tensor) -> Tensor:
-        """Approximate pictures of unfinished latents, as `decode` gives them, within milliseconds."""
+        """Approximate pictures of unfinished latents, shaped as in `decode`, within milliseconds."""
         return self.decode(latents)
 
     def picture_bytes(self, size: int, dtype: torch.dtype) -> int:
-        """An upper estimate of the memory that the activations of one picture take, `size` pixels on each side."""
-        return 4 * size**2 * self.map_channels * dtype.itemsize  # some four maps are alive at once
+        """Upper estimate of the memory for decoding one picture of `size` by `size` pixels, in bytes."""
+        return 4 * size**2 * self.map_channels * dtype.itemsize  # some four maps exist at the same time
 
 
 class TinyVAE(Autoencoder):
     """Small convolutional autoencoder without norm layers.
 
-    The encoder begins with a pixel-unshuffle to a quarter of `downscale`, halves the resolution once, and gives latents
-    whose cells have half of `downscale`; these are unshuffled once more, so that the UNet sees a grid of a quarter of
-    the cells with four times the channels. The decoder begins at `decoder_cell` pixels a cell, doubles the resolution
-    before every further width, and leaves the rest to pixel-shuffle.
+    The encoder starts with a pixel-unshuffle by `downscale / 4` and halves the resolution once. Its latents have cells
+    of `downscale / 2` pixels; another pixel-unshuffle by 2 gives the UNet a quarter of the cells with four times the
+    channels. The decoder starts with cells of `decoder_cell` pixels, doubles the resolution before each further width,
+    and ends with a pixel-shuffle to the picture's resolution.
+
+    Raises:
+        ValueError: the config's entries contradict each other.
     """
 
     map_channels = 16
@@ -103,7 +106,7 @@ class TinyVAE(Autoencoder):
             layers += [conv(before, 4 * after), nn.PixelShuffle(2), *blocks(after, count)]
         last = self.cell // 2 ** len(others)
         self.decoder = nn.Sequential(*layers, conv(config.decoder_widths[-1], 3 * last**2), nn.PixelShuffle(last))
-        # Statistics of the training latents, set once after training, see `pretrain.vae`.
+        # Statistics of latents, set after training by `pretrain.vae`.
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels, device=device))
         self.register_buffer("latent_std", torch.ones(config.latent_channels, device=device))
 
@@ -113,7 +116,7 @@ class TinyVAE(Autoencoder):
         return mean, log_variance.clamp(-20, 2)
 
     def reconstruct(self, fine_latents: Tensor) -> Tensor:
-        """Pictures of unscaled latents as `moments` gives them, unclamped; for training."""
+        """Pictures, not clamped, of unscaled latents as from `moments`; for training."""
         return self.decoder(F.pixel_unshuffle(fine_latents, self.cell // self.fine_cell))
 
     def encode(self, images: Tensor) -> Tensor:
@@ -134,7 +137,7 @@ _SD15_RGB = (
     (-0.158, 0.189, 0.264),
     (-0.184, -0.271, -0.473),
 )
-"""Stable Diffusion 1.x latents (rows, scaled by 0.18215) to RGB in -1..1; the linear fit that user interfaces share."""
+"""Linear map from Stable Diffusion 1.x latents (rows; scaled by 0.18215) to RGB in -1..1, as user interfaces use it."""
 
 
 class StableDiffusionVAE(Autoencoder):
@@ -146,7 +149,7 @@ class StableDiffusionVAE(Autoencoder):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.scale, self.shift = config.scaling_factor, config.shift_factor
-        kind: Any = diffusers.AutoencoderKL  # without types, as the next
+        kind: Any = diffusers.AutoencoderKL  # diffusers has no type annotations for it
         self.kl = kind(
             in_channels=3,
             out_channels=3,
@@ -160,11 +163,11 @@ class StableDiffusionVAE(Autoencoder):
         )
         encoder, decoder = self.kl.encoder, self.kl.decoder
         for block in (*encoder.down_blocks, encoder.mid_block, *decoder.up_blocks, decoder.mid_block):
-            # Equal to diffusers' own, with kernels that can be exchanged.
+            # Equal to diffusers' blocks, but with replaceable kernels.
             block.resnets = nn.ModuleList(
                 [ResnetBlock(each.in_channels, each.out_channels, 0, 32, eps=1e-6) for each in block.resnets]
             )
-        # Half of diffusers' own: 512 px, the size of the public models, would be a single tile.
+        # Half of diffusers' default, which is 512 px: a picture of the public models would be a single tile.
         self.kl.tile_sample_min_size, self.kl.tile_latent_min_size = 256, 32
 
     def encode(self, images: Tensor) -> Tensor:
@@ -181,20 +184,20 @@ class StableDiffusionVAE(Autoencoder):
         return decoder.conv_out(hidden).clamp(-1, 1)
 
     def decode_tiled(self, latents: Tensor) -> Tensor:
-        """As `decode`, in tiles of 256 px that overlap by a quarter and are blended: a fraction of its memory.
+        """As `decode`, in blended tiles of 256 px that overlap by a quarter, with a fraction of the memory.
 
-        The norms see one tile at a time, so colours differ a little from `decode`'s.
+        The norms are computed for each tile, so colours differ slightly from those of `decode`.
         """
         return self.kl.tiled_decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
 
     def preview(self, latents: Tensor) -> Tensor:
-        """A linear map of the latents, enlarged."""
+        """A linear map of the latents to RGB, enlarged to the picture's size."""
         pictures = torch.einsum("nchw,cr->nrhw", latents.float(), torch.tensor(_SD15_RGB, device=latents.device))
         return F.interpolate(pictures.clamp(-1, 1), scale_factor=8.0, mode="nearest")
 
 
 class TAESD(Autoencoder):
-    """diffusers' AutoencoderTiny: Stable Diffusion's scaled latents, at a hundredth of the cost and less detail."""
+    """diffusers' AutoencoderTiny: Stable Diffusion's scaled latents at a hundredth of the cost, with less detail."""
 
     map_channels = 64
 
@@ -222,7 +225,7 @@ def build_vae(
     return kind(config).to(device=device, dtype=dtype)
 
 
-_FIRST_RELEASE = (  # names in Stable Diffusion's own files, then in diffusers; levels of the decoder count downwards
+_FIRST_RELEASE = (  # names in Stable Diffusion's own files -> in diffusers; the former count decoder levels backwards
     (r"(en|de)coder\.(down|up)\.(\d)\.block\.(\d)", r"\1coder.\2_blocks.\3.resnets.\4"),
     (r"(down|up)\.(\d)\.(down|up)sample\.conv", r"\1_blocks.\2.\3samplers.0.conv"),
     (r"mid\.block_1", "mid_block.resnets.0"),
@@ -231,7 +234,7 @@ _FIRST_RELEASE = (  # names in Stable Diffusion's own files, then in diffusers; 
     (r"norm_out\.", "conv_norm_out."),
     (r"nin_shortcut", "conv_shortcut"),
 )
-_ATTENTION = (  # names of both first releases, then of today's diffusers
+_ATTENTION = (  # names in Stable Diffusion's own files and in early diffusers -> in current diffusers
     (r"attentions\.0\.norm\.", "attentions.0.group_norm."),
     (r"attentions\.0\.(q|query)\.", "attentions.0.to_q."),
     (r"attentions\.0\.(k|key)\.", "attentions.0.to_k."),
@@ -241,10 +244,10 @@ _ATTENTION = (  # names of both first releases, then of today's diffusers
 
 
 def vae_weights(config: VAEConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a published autoencoder under the names of `build_vae`'s module.
+    """Rename the tensors of a published autoencoder to those of the module from `build_vae`.
 
-    Takes files of diffusers, old and new, Stable Diffusion's single file, also as part of a whole checkpoint, and
-    TAESD's two files (with `taesd_encoder.` and `taesd_decoder.` before the names).
+    Supported are files of current and early diffusers, Stable Diffusion's own file (also as part of a complete
+    checkpoint), and TAESD's two files (with the prefixes `taesd_encoder.` and `taesd_decoder.`).
     """
     if config.kind == "taesd":
         return {f"taesd.{_taesd_name(name)}": value for name, value in tensors.items()}
@@ -253,7 +256,7 @@ def vae_weights(config: VAEConfig, tensors: dict[str, Tensor]) -> dict[str, Tens
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     renamed = {}
     for name, value in tensors.items():
-        if name.startswith(("loss.", "model_ema.")):  # of its training
+        if name.startswith(("loss.", "model_ema.")):  # only used in its training
             continue
         first_release = re.search(r"\.(down|up|mid)\.", name) or re.search(r"coder\.norm_out\.", name)
         if first_release:
@@ -271,6 +274,6 @@ def _taesd_name(name: str) -> str:
     found = re.fullmatch(r"taesd_(en|de)coder\.(\d{1,4})\.(.*)", name)
     if found is None:
         return name
-    # The decoder's own file counts the clamp before its layers.
+    # In TAESD's decoder file, index 0 is a clamp.
     index = int(found[2]) - (found[1] == "de")
     return f"{found[1]}coder.layers.{index}.{found[3]}"

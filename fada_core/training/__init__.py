@@ -1,4 +1,4 @@
-"""What every training shares: the loop, its state on disk, and the signals that end it cleanly."""
+"""The training loop for all stages, with its state on disk, log, sharding and previews."""
 
 from .loop import LoopConfig, Task, train
 

@@ -1,4 +1,4 @@
-"""The folder of a training: one training at a time, and only with the settings that it was begun with."""
+"""The folder of a training: locked by one training at a time, and resumed only with the same settings."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ..records import shown
 
 log = logging.getLogger("fada.training")
 
-#: Settings that a training may go on with changed; what is learned, and from what, does not follow from them, but for
-#: `steps` and `explosion`, which may be decided on late, and `clips` and `precision`, which may be the machine's.
+#: Settings that may differ when a training is resumed. Most do not affect what is learned; `steps` and `explosion` may
+#: be decided late, and `clips` and `precision` may depend on the machine.
 MAY_CHANGE = frozenset(
     {"steps", "explosion", "save_every", "keep_states", "preview_every", "log_every", "clips", "precision"}
 )
 
 
 def agreed(value: Any, accelerator: Accelerator) -> Any:
-    """The main process' value, on every process; each has to call it."""
+    """The main process's value, on all processes; all of them have to call this."""
     return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
 
 
 @contextmanager
 def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """`only_worker` for a training of several processes: the main one holds the lock, an error comes on each alike."""
+    """`only_worker` for a training of several processes: the main one takes the lock, all of them raise its error."""
     with ExitStack() as stack:
         problem = None
         if accelerator.is_main_process:
@@ -46,10 +46,12 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
 
 
 def check_settings(began: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Compare the settings of a training on disk with those it is to go on with; both as JSON, nested or not.
+    """Compare the settings of a saved training with those to resume it with; both are JSON objects, possibly nested.
+
+    Differences in `MAY_CHANGE` are logged.
 
     Raises:
-        FadaError: one that has to stay is another. Those that may change are logged.
+        FadaError: another setting differs.
     """
     before, after = _flat(began), _flat(now)
     for name in sorted(before.keys() & after.keys()):
@@ -57,7 +59,7 @@ def check_settings(began: Mapping[str, Any], now: Mapping[str, Any], folder: Pat
         if old == new:
             continue
         if name in MAY_CHANGE:
-            log.info("%s is %s now; the training in %s was begun with %s", name, shown(new), folder, shown(old))
+            log.info("%s is now %s; the training in %s was begun with %s", name, shown(new), folder, shown(old))
         else:
             raise FadaError(
                 f"The training in '{folder}' was begun with {name} {shown(old)}, and {shown(new)} is given now; give "

@@ -1,4 +1,4 @@
-"""What a training writes down: means of its loss terms every few steps, as CSV and, where installed, tensorboard."""
+"""The log of a training: means of its loss terms over intervals, as CSV and, if installed, for tensorboard."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ log = logging.getLogger("fada.training")
 
 
 class TrainingLog:
-    """`log.csv` in `folder`, one row every few steps, means over these steps and over all processes.
+    """Context manager that writes `log.csv` in `folder`: one row per interval, with means over its steps and over all
+    processes.
 
-    A resumed training goes on after step `first`: rows of steps that were lost, or that were written in part, are
-    removed. A log of other columns, or one that cannot be read, is put aside, and a new one is begun.
+    When a training is resumed after step `first`, incomplete rows and rows of later steps are removed. A log that is
+    damaged or has other columns is renamed, and a new one is started.
     """
 
     def __init__(self, folder: Path, first: int, accelerator: Accelerator) -> None:
@@ -45,10 +46,14 @@ class TrainingLog:
             self.writer.close()
 
     def add(self, step: int, rate: float, terms: dict[str, Tensor], write: bool) -> None:
-        """Add a step's scalar terms; `write` ends the interval (on every process alike).
+        """Add the scalar loss terms of a step. All processes have to call this with the same `write`.
+
+        Args:
+            rate: learning rate.
+            write: end the interval and write its row.
 
         Raises:
-            FadaError: the disk is full, or the folder cannot be written to.
+            FadaError: the disk is full, or the folder cannot be written.
         """
         for name, value in terms.items():
             value = value.detach().float()
@@ -67,7 +72,7 @@ class TrainingLog:
                     csv.writer(file).writerow(f"{v:.9g}" if isinstance(v, float) else v for v in row.values())
             except OSError as error:
                 raise FadaError(
-                    f"'{self.path}' cannot be written ({error.strerror}); make room, and start again to go on from "
+                    f"'{self.path}' cannot be written ({error.strerror}); make room, and start again to resume from "
                     "the last state."
                 ) from error
             if self.writer is not None:
@@ -76,7 +81,7 @@ class TrainingLog:
         self.sums, self.count = {}, 0
 
     def _begin(self, columns: list[str]) -> None:
-        """Leave a file with these columns and only whole rows of the steps up to `first`."""
+        """Make a file with these columns; of an existing one, keep the complete rows of steps up to `first`."""
         rows: list[list[str]] = []
         if self.path.exists():
             header, *found = self.path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
@@ -85,7 +90,7 @@ class TrainingLog:
             elif header or found:
                 aside = self.path.with_name(f"log-until-{self.first:08d}.csv")
                 self.path.replace(aside)
-                log.warning("%s has other columns or is damaged; it is %s now", self.path, aside.name)
+                log.warning("%s has other columns or is damaged; renamed to %s", self.path, aside.name)
         with whole_file(self.path) as partial:
             partial.write_text("".join(",".join(row) + "\n" for row in [columns, *rows]), encoding="utf-8")
         self.begun = True

@@ -1,4 +1,4 @@
-"""One readable training loop on accelerate: exact resume, EMA, previews, time limit, clean stop on SIGTERM."""
+"""The training loop, on accelerate: exact resume, EMA, previews, time limit, clean stop on SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -24,8 +23,8 @@ from .log import TrainingLog
 from .sharding import fill, hollow_copy, prepare, shards, whole
 from .state import load_state, newest_whole, save_state
 
-EXPLOSION_AFTER = 50  #: steps before the running mean of the loss says anything
-MAX_SEED = 10**8  #: so that every sample's seed fits 64 bits, see `sample_generators`
+EXPLOSION_AFTER = 50  #: steps after which the running mean of the loss is reliable
+MAX_SEED = 10**8  #: keeps the seeds of all samples within 64 bits, see `sample_generators`
 _RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, 10**8),
     "learning_rate": (0, 10),
@@ -46,25 +45,25 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass
 class LoopConfig:
-    """Settings of one training stage; `folder.MAY_CHANGE` says which may be others on resume.
+    """Settings of one training stage; those in `folder.MAY_CHANGE` may differ on resume.
 
     Raises:
-        FadaError: one is out of its range.
+        FadaError: a setting is out of range.
     """
 
     steps: int = 10_000
-    """Optimiser steps in all; may be changed on resume (the end of the learning-rate schedule moves along)."""
+    """Total number of optimiser steps; may be changed on resume, which moves the end of the learning-rate schedule."""
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     decay_share: float = 0.4
-    """The last part of the steps, over which the learning rate falls to zero on a half cosine."""
+    """Fraction of the steps, at the end, over which the learning rate falls to zero along a half cosine."""
     weight_decay: float = 0.01
     beta2: float = 0.99
     max_grad_norm: float = 3.0
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit keeps the moments in 8 bits; needs the package bitsandbytes and a CUDA device."""
+    """adamw8bit stores the moments in 8 bits; it needs the package bitsandbytes and a CUDA device."""
     explosion: float = 50.0
-    """Stop when a loss is this many times its running mean (0: never)."""
+    """Stop if the loss exceeds its running mean by this factor (0: never)."""
     ema_decay: float = 0.998
     save_every: int = 200
     keep_states: int = 2
@@ -80,31 +79,31 @@ class LoopConfig:
 
 
 class Task(Protocol):
-    """What a stage brings to the loop."""
+    """A training stage, as the loop needs it."""
 
     module: nn.Module
-    batch: int  #: samples a step and process
+    batch: int  #: samples per step and process
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The optimiser's groups: `params`, and what differs from the settings: `scale` of the learning rate,
+        """Groups for the optimiser: `params`, and optionally `scale` (a factor of the learning rate) and
         `weight_decay`."""
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
-        """Scalar terms of one step's batch, drawn from one generator a sample; the one called `loss` is minimised, all
-        are logged."""
+        """Scalar loss terms of a batch, with one generator per sample for all random draws. All terms are logged, and
+        the one called `loss` is minimised."""
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on besides the loop's settings and the batch, as JSON can hold it."""
+        """Everything that the result depends on besides the loop's settings and the batch size, as JSON values."""
 
     def describe(self) -> str:
-        """Which samples the latest batch had, for the message of a training that went wrong."""
+        """The samples of the latest batch, for the error message of a failed training."""
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write pictures of the present state (`self.module` is whole and holds the EMA weights meanwhile)."""
+        """Write pictures of the current state. `self.module` then has the EMA weights and is not sharded."""
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
-    """Linear warm-up, constant, half cosine to zero over the last `decay_share` of the steps."""
+    """The learning rate of a step: linear warm-up, constant, half cosine to zero over the last `decay_share`."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     decay_steps = max(1.0, config.steps * config.decay_share)
     left = min(1.0, (config.steps - step) / decay_steps)
@@ -112,16 +111,16 @@ def learning_rate(config: LoopConfig, step: int) -> float:
 
 
 def sample_generators(seed: int, step: int, first: int, count: int) -> list[torch.Generator]:
-    """One generator for everything random about each of the samples `first` .. `first + count - 1` of a step.
+    """One generator for each of the samples `first` .. `first + count - 1` of a step.
 
-    Counted over all processes, so that a batch is the same however many processes share it.
+    Samples are counted over all processes, so that a batch does not depend on the number of processes that share it.
     """
     start = (seed * 1_000_003 + step) * 65_537
     return [torch.Generator().manual_seed(start + first + i) for i in range(count)]
 
 
 class _StopRequest:
-    """Turns SIGTERM into a flag that the loop reads between steps, so that a spot machine's notice loses nothing."""
+    """Turns SIGTERM into a flag that the loop checks between steps, so that the state can be saved before the end."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -138,14 +137,18 @@ class _StopRequest:
 
 
 def train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerator, deadline: float) -> bool:
-    """Train until `config.steps` or `time.monotonic()` passes `deadline`; resumes from the newest state in `folder`.
+    """Train for `config.steps`, resuming from the newest state in `folder`; returns whether all steps are done.
 
-    Leaves the EMA weights in `task.module`; sharded by FSDP2, it is another object afterwards, on the CPU and with
-    weights on the main process alone. Returns whether all steps are done.
+    Afterwards `task.module` has the EMA weights. With FSDP2 it is then another object, on the CPU, with weights on the
+    main process only.
+
+    Args:
+        deadline: value of `time.monotonic()` at which to save the state and stop.
 
     Raises:
-        FadaError: a loss is not finite or explodes (with the step, its samples and the last good state); another
-            training works in `folder`, or began there with other settings, or left no whole state; the disk is full.
+        FadaError: the loss or gradient is not finite or the loss explodes (the message names the step, its samples and
+            the last saved state); another training is running in `folder`, or the one there has other settings or no
+            undamaged state; the disk is full.
     """
     with locked(folder, accelerator):
         return _train(task, config, folder, accelerator, deadline)
@@ -178,12 +181,8 @@ def _train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerato
 
     with _StopRequest() as stop, TrainingLog(folder, first, accelerator) as log:
         while step < config.steps:
-            # One process decides for all: their clocks differ, and a lone leaver would hang the others.
-            if accelerator.num_processes > 1:
-                ending = broadcast_object_list([stop.requested or time.monotonic() > deadline])[0]
-            else:
-                ending = stop.requested or time.monotonic() > deadline
-            if ending:
+            # The main process decides for all: if one process ended alone, the others would wait for it forever.
+            if agreed(stop.requested or time.monotonic() > deadline, accelerator):
                 break
             rate = learning_rate(config, step)
             for group in optimizer.param_groups:
@@ -196,11 +195,11 @@ def _train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerato
             loss = float(losses["loss"].detach())
             exploded = config.explosion and step - first > EXPLOSION_AFTER and loss > config.explosion * usual
             if exploded or not torch.isfinite(norm):
-                what = f"has a loss of {loss:.3g}, usual is {usual:.3g}," if exploded else "is not finite"
-                last = f"step {saved} is saved" if saved else "nothing was saved yet"
+                what = f"a loss of {loss:.3g}, usually {usual:.3g}," if exploded else "values that are not finite"
+                last = f"step {saved} is saved" if saved else "nothing is saved yet"
                 raise FadaError(
-                    f"The training in {folder.name} {what} at step {step} ({last}; {task.describe()}); look at these "
-                    "samples, or begin anew with a lower learning rate."
+                    f"The training in {folder.name} has {what} at step {step} ({last}; {task.describe()}); check these "
+                    "samples, or start again with a lower learning rate."
                 )
             usual = loss if step == first else 0.95 * usual + 0.05 * loss
             optimizer.step()
@@ -228,7 +227,7 @@ def _train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerato
 
 
 def _state_to_go_on_from(folder: Path, settings: dict[str, Any], accelerator: Accelerator) -> Path | None:
-    """The newest whole state in `folder`, if there is one, on every process; the main one looks and decides for all."""
+    """The newest undamaged state in `folder`, or None; the main process decides for all."""
     state, problem = None, None
     if accelerator.is_main_process:
         try:
@@ -251,7 +250,7 @@ def _preview(task: Task, folder: Path, step: int) -> None:
     except OSError as error:
         raise FadaError(
             f"The preview of step {step} cannot be written to '{folder}' ({error.strerror}); make room, and start "
-            "again to go on from the last state."
+            "again to resume from the last state."
         ) from error
 
 
@@ -259,7 +258,10 @@ def _preview(task: Task, folder: Path, step: int) -> None:
 def _averaged(
     task: Task, ema: EMAModel, parameters: list[Tensor], hollow: nn.Module | None, accelerator: Accelerator
 ) -> Iterator[None]:
-    """Within, `task.module` has the EMA weights and is whole, on the main process. Sharded, all have to take part."""
+    """Within the block, `task.module` on the main process has the EMA weights and is not sharded.
+
+    With sharded parameters, all processes have to call this.
+    """
     trained = task.module
     ema.store(shards(parameters))
     ema.copy_to(shards(parameters))

@@ -1,4 +1,4 @@
-"""What a model can do by now, on avatars that no training sees: a contact sheet and a short clip."""
+"""Previews during a training: videos of avatars that are not in the training data, and a contact sheet of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from ..sampling.denoise import Denoiser, prepare_subject
 from ..settings import SamplingSettings
 
 AVATARS = 2
-CLIPS = 3  #: chained, so that drift shows
+CLIPS = 3  #: chained clips, so that drift becomes visible
 
 
 def preview_avatars(networks: Networks, folder: Path, step: int, ways: list[SamplingSettings]) -> None:
-    """Write `preview-STEP.png` (for each avatar the truth, below it one row for each way of sampling) and
-    `preview-STEP.mp4` (the same side by side, with sound)."""
+    """Write `preview-STEP.png` and `preview-STEP.mp4`.
+
+    The picture has, for each avatar, one row of the true frames and one for each of `ways` to sample; the video shows
+    the same side by side, with sound.
+    """
     config = networks.config
     denoiser = Denoiser(networks)
     videos, sound = [], []

@@ -1,7 +1,8 @@
-"""What the loop does for parameters that are sharded over the processes (FSDP2); whole ones pass through unchanged.
+"""Functions of the training loop for parameters that are sharded over processes (FSDP2); others pass unchanged.
 
-Sharded parameters are DTensors; a process holds a slice of each, of its gradient, its moments and its average. States
-on disk are whole tensors under either layout, so that a run goes on with any number of processes, sharded or not.
+Sharded parameters are DTensors: each process holds a slice of each parameter, of its gradient, moments and average.
+States on disk always consist of full tensors, so that a training can be resumed with any number of processes, sharded
+or not.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from ..models.motion import TemporalBlock
 from ..models.resnet import Downsample, ResnetBlock, Upsample
 from ..models.vae import TAESD, StableDiffusionVAE, TinyVAE
 
-#: Class names of the modules that are sharded as one: gathered for a forward or backward pass and let go again. FSDP2
-#: sees `forward` alone, so these are the blocks of which the networks call nothing else; the rest (attention
-#: projections, a fifth of SD 1.5's student) is gathered from the forward to the end of the backward pass.
+#: Class names of modules that are sharded as a unit: gathered for a forward or backward pass and then freed. FSDP2
+#: only gathers for `forward`, so these are blocks of which no other method is called. All other parameters (attention
+#: projections, a fifth of SD 1.5's student) stay gathered from the forward to the end of the backward pass.
 UNITS = {kind.__name__ for kind in (ResnetBlock, FeedForward, TemporalBlock, Downsample, Upsample)}
-#: Frozen parts that no training runs: as units of their own they are never gathered at all.
+#: Frozen modules that no training runs; as separate units they are never gathered.
 FROZEN = {kind.__name__ for kind in (TinyVAE, StableDiffusionVAE, TAESD, Wav2Vec2Encoder, WhisperEncoder)}
 
 
 def hollow_copy(module: nn.Module) -> nn.Module:
-    """A copy without memory for its weights (on the meta device), to be filled by `fill`; FSDP2 can not be undone."""
+    """A copy with weights on the meta device, to be filled by `fill`. It is needed because FSDP2 cannot be undone."""
     memo: dict[int, Any] = {}
     for value in module.state_dict(keep_vars=True).values():
         empty = torch.empty_like(value, device="meta")
@@ -45,9 +46,8 @@ def hollow_copy(module: nn.Module) -> nn.Module:
 
 
 def fill(hollow: nn.Module, module: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """A copy of `hollow` with `module`'s weights, whole and on the CPU, on the main process; without weights elsewhere.
-
-    Every process has to call it.
+    """A copy of `hollow` with the full weights of `module`, on the CPU; on other processes than the main one, without
+    weights. All processes have to call this.
     """
     weights = gather(module.state_dict(), accelerator)
     filled = copy.deepcopy(hollow)
@@ -59,10 +59,10 @@ def fill(hollow: nn.Module, module: nn.Module, accelerator: Accelerator) -> nn.M
 def prepare(
     accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """accelerate's `prepare`, told what to shard; the optimiser's parameters are others afterwards.
+    """accelerate's `prepare`, with settings for sharding; it replaces the optimiser's parameters.
 
     Raises:
-        FadaError: a way of sharding that the loop does not support.
+        FadaError: the loop does not support this kind of sharding.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
         if not accelerator.is_fsdp2:
@@ -75,31 +75,34 @@ def prepare(
         plugin.auto_wrap_policy = transformer_auto_wrap_policy
         names = {type(part).__name__ for part in module.modules()}
         plugin.transformer_cls_names_to_wrap = sorted(names & (UNITS | FROZEN))
-        # accelerate's default takes inputs, gradients' sums and the prediction to half precision, too.
+        # accelerate's default would also cast inputs, outputs and sums of gradients to half precision.
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
         plugin.mixed_precision_policy = MixedPrecisionPolicy(
             param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-        # Every process has the weights already; and accelerate 1.15 fails here on modules with buffers.
+        # All processes have the weights already, and accelerate 1.15 fails here on modules with buffers.
         plugin.cpu_ram_efficient_loading = False
-        module.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other
-        # Of linear layers that end a unit; the networks change no output in place.
+        module.to(memory_format=torch.contiguous_format)  # FSDP2 supports no other
+        # The warning is about units that end in a linear layer; it is harmless, as no output is changed in place.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     return accelerator.prepare(module, optimizer)
 
 
 def shards(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """What this process holds of each; shares its memory."""
+    """This process's slice of each parameter, sharing its memory."""
     return [value.to_local() if isinstance(value, DTensor) else value for value in parameters]
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor, on every process; every process has to call it."""
+    """The full tensor, on all processes; all of them have to call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather(tensors: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
-    """The whole tensors on the main process' CPU, gathered one after the other; nothing on the other processes."""
+    """The full tensors, gathered one at a time, on the CPU of the main process; an empty dict on the others.
+
+    All processes have to call this.
+    """
     found = {}
     for name, value in tensors.items():
         value = whole(value.detach())
@@ -109,7 +112,7 @@ def gather(tensors: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Te
 
 
 def as_sharded(shard: Tensor, parameter: Tensor) -> Tensor:
-    """A process' shard as part of a tensor that is sharded as `parameter`."""
+    """This process's slice as part of a tensor that is sharded like `parameter`."""
     if not isinstance(parameter, DTensor):
         return shard
     mesh, placements = parameter.device_mesh, parameter.placements
@@ -117,7 +120,7 @@ def as_sharded(shard: Tensor, parameter: Tensor) -> Tensor:
 
 
 def shard_as(value: Tensor, target: Tensor) -> Tensor:
-    """A whole tensor, the same on every process, in the target's layout, memory format and device."""
+    """A copy of a full tensor (the same on all processes) with the sharding, memory format and device of `target`."""
     if isinstance(target, DTensor):
         value = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
     return torch.empty_like(target).copy_(value)

@@ -1,10 +1,10 @@
-"""The state of a training on disk: one safetensors file per save, whole or not there, with the newest few kept.
+"""The state of a training on disk: one safetensors file per save, written atomically; the newest few are kept.
 
-The file holds whole tensors, so that a run of one process, of several, and of sharded parameters resume one another.
-Its metadata holds the step, the settings of the training, and a checksum over everything: a state that a full disk, a
-power cut or a copy has damaged is noticed, and the one before it is gone back to.
+The file holds full tensors, so that a training can be resumed with another number of processes, sharded or not. Its
+metadata holds the step, the settings of the training, and a checksum over everything: if a full disk, a power cut or
+copying has damaged a state, this is detected, and the training resumes from the previous one.
 
-Random draws need no state: every step seeds its own generator from (seed, step, process), see `loop.py`.
+Random draws need no state: generators are seeded from (seed, step, sample), see `loop.sample_generators`.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from .sharding import as_sharded, gather, shard_as, shards
 log = logging.getLogger("fada.training")
 
 _PATTERN = re.compile(r"state-(\d{8})\.safetensors")
-_DAMAGED = ".damaged"  #: what the name of a state gets that is not whole; removed when a new one is written
+_DAMAGED = ".damaged"  #: suffix of damaged states; these are deleted when the next state is written
 
 
 def saved_states(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file) of every state in `folder`, oldest first."""
+    """(step, file) of each state in `folder`, oldest first."""
     found = ((_PATTERN.fullmatch(path.name), path) for path in folder.glob("state-*.safetensors"))
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest state that is whole, and the settings of its training; None where there is no state at all.
+    """The newest undamaged state and the settings of its training; None if there are no states.
 
-    Newer ones that are damaged are put aside and logged.
+    Newer, damaged states are renamed, which is logged.
 
     Raises:
-        FadaError: there are states, and none is whole; one cannot be read, or is of an older version.
+        FadaError: all states are damaged, or one cannot be read or was written by an older version.
     """
     damaged: list[tuple[Path, str]] = []
     for step, path in reversed(saved_states(folder)):
@@ -62,8 +62,8 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     if damaged:
         path, reason = damaged[0]
         raise FadaError(
-            f"No state in '{folder}' is whole ({path.name}: {reason}); delete them to begin anew, or choose another "
-            "--out."
+            f"All states in '{folder}' are damaged ({path.name}: {reason}); delete them to start again, or choose "
+            "another --out."
         )
     return None
 
@@ -78,12 +78,12 @@ def save_state(
     keep: int,
     accelerator: Accelerator,
 ) -> None:
-    """Write model, optimiser and EMA after `step` steps; a kill at any moment leaves the older files whole.
+    """Write model, optimiser and EMA after `step` steps, atomically, and delete all but the newest `keep` states.
 
-    Every process has to call it; the main one writes.
+    All processes have to call this; the main one writes.
 
     Raises:
-        FadaError: the disk is full, or the folder cannot be written to.
+        FadaError: the disk is full, or the folder cannot be written.
     """
     parameters = _parameters(optimizer)
     tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in module.state_dict().items()}
@@ -111,7 +111,11 @@ def save_state(
 
 @torch.no_grad()
 def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMAModel) -> int:
-    """Restore a whole state, in place, on every process; returns the number of steps done."""
+    """Restore an undamaged state in place, on all processes; returns the number of steps done.
+
+    Raises:
+        FadaError: the state belongs to other networks.
+    """
     parameters = _parameters(optimizer)
     own = {f"model.{name}": value for name, value in module.state_dict().items()}
     with safe_open(path, "pt") as file:
@@ -127,7 +131,7 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, 
                 _, index, key = name.split(".", 2)
                 value, parameter = file.get_tensor(name), parameters[int(index)]
                 if value.shape == parameter.shape:
-                    # The fused optimiser walks through memory: moments need their parameter's layout (channels_last).
+                    # The fused optimiser ignores strides: moments need the parameter's memory format (channels_last).
                     value = shard_as(value, parameter)
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -139,13 +143,13 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, 
 
 
 class _DamagedError(Exception):
-    """Why a state is not whole."""
+    """A state is damaged; the text says in what way."""
 
 
 def _metadata(path: Path, step: int) -> dict[str, str]:
-    """A state's metadata, after every byte of it was read and compared with its checksum."""
+    """A state's metadata, after checking its checksum, for which the whole file is read."""
     try:
-        with path.open("rb"):  # of what safetensors says, nobody could tell this from damage
+        with path.open("rb"):  # safetensors raises the same error for files that cannot be read and damaged ones
             pass
     except OSError as error:
         raise FadaError(f"'{path}' cannot be read ({error.strerror}); correct that, or move the file away.") from error
@@ -167,7 +171,7 @@ def _metadata(path: Path, step: int) -> dict[str, str]:
 
 
 def _checksum(metadata: Mapping[str, str], names: Iterable[str], tensor: Callable[[str], Tensor]) -> str:
-    """Of metadata, names, types, shapes and bytes, as eight hex digits (CRC-32)."""
+    """CRC-32 over metadata and the names, types, shapes and bytes of tensors, as eight hex digits."""
     crc = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(names):
         value = tensor(name)

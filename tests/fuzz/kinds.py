@@ -287,7 +287,7 @@ class Jobs:
         results = [
             json.loads(line) for line in (folder / "jobs.results.jsonl").read_bytes().split(b"\n") if _is_result(line)
         ]
-        assert results and not any("not foreseen" in str(result.get("error")) for result in results)
+        assert results and not any("unexpected error" in str(result.get("error")) for result in results)
         return [result.get("error", "made") for result in results]
 
 

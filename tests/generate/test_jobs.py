@@ -72,7 +72,7 @@ def test_jobs_are_done_once_and_failures_written_down(
         ('{"image": "a", "audio": "b", "out": "c", "face_box": ["10", 1, 2, 3]}', "face_box is"),
         ('{"image": "a", "audio": "b", "out": "c", "mode": "xyz"}', "mode is"),
         ('{"image": "a", "audio": "b", "out": ""}', "out is"),
-        ('{"image": "a", "audio": "b", "out": "c.mp4", "sheet": "x.psd"}', "'.psd' is no format"),
+        ('{"image": "a", "audio": "b", "out": "c.mp4", "sheet": "x.psd"}', "'.psd' is not a format"),
         ('{"image": "a.png", "audio": "a\\u0000b", "out": "c.mp4"}', "character"),
         ('{"image": "%s", "audio": "b", "out": "c.mp4"}' % ("a" * 300), "There is no file"),
     ],
@@ -165,7 +165,7 @@ def test_results_never_replace_each_other_or_what_is_read(make: Make, shared: di
     assert status == 1
     assert ["report" in result for result in results] == [True, False, False, True, False, False, False]
     assert "Line 1 has the same out" in results[1]["error"]
-    assert "'speech.wav' is what a job reads" in results[4]["error"]
+    assert "'speech.wav' is an input of a job" in results[4]["error"]
 
 
 def test_folders_of_a_killed_list_are_made_again(

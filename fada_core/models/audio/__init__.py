@@ -1,4 +1,4 @@
-"""Speech for the networks: encoders of a waveform, and the projection of their features to audio tokens."""
+"""Audio encoders, which compute features of a waveform, and the projection of these features to audio tokens."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ AudioEncoder = MelEncoder | Wav2Vec2Encoder | WhisperEncoder
 
 
 def build_audio_encoder(config: AudioEncoderConfig) -> AudioEncoder:
-    """The encoder that `config.kind` names; each has `encode(waveform, frames, fps)`."""
+    """The encoder that `config.kind` names, with fresh weights; each has `encode(waveform, frames, fps)`."""
     return {"mel": MelEncoder, "wav2vec2": Wav2Vec2Encoder, "whisper": WhisperEncoder}[config.kind](config)
 
 
 def audio_encoder_weights(config: AudioEncoderConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a published file, from transformers or elsewhere, under the names of the encoder's `model`."""
+    """Rename the tensors of a published file, from transformers or elsewhere, to those of the encoder's `model`."""
     return (whisper_weights if config.kind == "whisper" else wav2vec2_weights)(tensors)

@@ -1,4 +1,4 @@
-"""Log-mel spectra as audio features of video frames, without weights."""
+"""Log-mel spectra as audio features of video frames; needs no weights."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from torch import Tensor, nn
 from ...config import AudioEncoderConfig
 from ...errors import FadaError
 
-SAMPLE_RATE = 16000  #: that all encoders take
-MEL_HOP = 160  #: samples between two columns: 100 columns a second
-MEL_WINDOW = 400
-MEL_COLUMNS = 4  #: columns of one video frame, which lasts 40 ms at 25 fps
-_FLOOR = 1e-5  # log of it is silence
+SAMPLE_RATE = 16000  #: of the audio for all encoders, Hz
+MEL_HOP = 160  #: samples between two columns: 100 columns per second
+MEL_WINDOW = 400  #: samples of a column
+MEL_COLUMNS = 4  #: columns of one video frame: 40 ms, the duration of a frame at 25 fps
+_FLOOR = 1e-5  #: lower limit of amplitudes before the logarithm; silence has this value
 
 
 @cache
 def mel_filters(bands: int) -> Tensor:
-    """(bands, 201): from the amplitudes of a spectrum over MEL_WINDOW samples to Slaney's mel bands."""
+    """Slaney's mel filters, (bands, 201), for the spectrum of MEL_WINDOW samples."""
     return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=MEL_WINDOW, n_mels=bands))
 
 
 class MelEncoder(nn.Module):
     """Four log-mel columns around the middle of each video frame, scaled by fixed constants to about -2..1.
 
-    Nothing depends on the rest of the recording, so speech that arrives piece by piece, or is silent, looks the same
-    as in a long recording. It has neither weights nor buffers: casting the networks to half precision leaves it exact.
+    The features do not depend on the rest of the recording, so speech that arrives live has the same features as in a
+    complete recording. The encoder has neither weights nor buffers: casting the networks to half precision does not
+    change it.
     """
 
-    context_seconds = 0.0  #: of speech before a frame that its features depend on
+    context_seconds = 0.0  #: seconds of earlier speech that the features of a frame depend on
 
     def __init__(self, config: AudioEncoderConfig) -> None:
         super().__init__()
@@ -48,12 +49,12 @@ class MelEncoder(nn.Module):
         """Features of `frames` video frames, (frames, 1, mels * 4) float32 on the CPU, column by column.
 
         Column j covers the 400 samples around (j + 0.5) / 100 s. Frame i gets the four consecutive columns whose middle
-        is nearest to its own, (i + 0.5) / fps; at 25 fps these are exactly columns 4i .. 4i + 3. Before the start and
-        after the end there is silence. Memory is bounded by `config.window_seconds`.
+        is nearest to the frame's middle, (i + 0.5) / fps; at 25 fps these are columns 4i .. 4i + 3. Before the start
+        and after the end of the audio there is silence. Memory is bounded by `config.window_seconds`.
 
         Args:
             waveform: (samples,) float32, mono, 16 kHz.
-            frames: at least 1; may reach past the end of the audio.
+            frames: at least 1; may extend beyond the end of the audio.
             fps: video frames per second.
         """
         block = max(1, int(self.config.window_seconds * fps))

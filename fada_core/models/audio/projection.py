@@ -1,4 +1,4 @@
-"""From audio features around each frame to the audio tokens that the denoising UNet attends to."""
+"""Projects the audio features around each frame to the audio tokens that the denoising UNet attends to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ...config import ModelConfig
 
 
 def window_features(features: Tensor, window: int) -> Tensor:
-    """(frames, layers, dim) -> (frames, window, layers, dim): each frame with its neighbours, clamped at the ends.
+    """(frames, layers, dim) -> (frames, window, layers, dim): the features of each frame and its neighbours.
 
-    `window` is odd; frame i sees i - window // 2 .. i + window // 2.
+    Frame i gets frames i - window // 2 .. i + window // 2 (`window` is odd); at the ends, the first or last frame is
+    repeated.
     """
     frames = features.shape[0]
     offsets = torch.arange(window, device=features.device) - window // 2
@@ -23,9 +24,14 @@ def window_features(features: Tensor, window: int) -> Tensor:
 
 
 def clip_windows(features: Tensor, start: int, frames: int, window: int) -> Tensor:
-    """Windows of the frames of one clip, (1, frames, window, layers, dim), from the whole audio's (n, layers, dim).
+    """Windows for the frames of one clip, (1, frames, window, layers, dim), from the features of the whole recording.
 
-    Neighbours may lie outside the clip; beyond the ends of the audio its first or last row is repeated.
+    Windows extend beyond the clip; beyond the ends of the recording its first or last row is repeated.
+
+    Args:
+        features: of the whole recording, (n, layers, dim).
+        start, frames: first frame and length of the clip.
+        window: frames per window, odd.
     """
     reach = window // 2
     rows = torch.arange(start - reach, start + frames + reach, device=features.device).clamp(0, len(features) - 1)
@@ -33,7 +39,7 @@ def clip_windows(features: Tensor, start: int, frames: int, window: int) -> Tens
 
 
 class AudioProjection(nn.Module):
-    """(batch, frames, window, layers, dim) -> (batch, frames, audio_tokens, audio_token_dim)"""
+    """Three linear layers: (batch, frames, window, layers, dim) -> (batch, frames, audio_tokens, audio_token_dim)"""
 
     def __init__(self, config: ModelConfig, *, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()

@@ -7,31 +7,31 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import transformers  # its parts are imported at their first use, which takes seconds
+import transformers  # imports its parts lazily: `from transformers import ...` would take seconds here
 from torch import Tensor, nn
 
 from ...config import AudioEncoderConfig
 from ...errors import FadaError
 from .mel import SAMPLE_RATE
 
-_PAD_FRAMES = 16  # Hallo pads the audio with zeros to whole clips of 16 frames
-_BLOCK_SAMPLES = 10 * SAMPLE_RATE  # wav2vec2's first convolution widens every sample to 410 bytes; blocks bound that
+_PAD_FRAMES = 16  #: Hallo pads the audio with zeros to whole clips of 16 frames
+_BLOCK_SAMPLES = 10 * SAMPLE_RATE  #: the first convolution takes 410 bytes per sample; blocks limit the memory for it
 
 
 class Wav2Vec2Encoder(nn.Module):
     """Hidden states of all layers of wav2vec 2.0 at the video's rate, computed as in Hallo (arXiv 2406.08801).
 
-    The whole recording is normalised to zero mean and unit variance, the convolutions' features are interpolated
-    linearly to one row per video frame, and only then go through the transformer. Recordings of up to
-    `config.window_seconds` take one pass, as there; in longer ones each window's rows see `config.context_seconds` on
-    either side, while everything before the transformer is still computed over the whole recording, block by block.
+    The whole recording is normalised to zero mean and unit variance. The features of the convolutions are interpolated
+    linearly to one row per video frame before they enter the transformer. Recordings of up to `config.window_seconds`
+    pass the transformer as a whole, as in Hallo; longer ones pass it in windows with `config.context_seconds` of
+    context on each side. The steps before the transformer always cover the whole recording, block by block.
 
     Args:
         config: depth, width and windows.
         wav2vec2: shape of the network; default: wav2vec2-base, with `config.layers` and `config.dim`.
 
     Raises:
-        FadaError: another architecture than wav2vec2-base's, or a depth or width that contradicts `config`.
+        FadaError: the architecture is not that of wav2vec2-base, or its depth or width contradicts `config`.
     """
 
     def __init__(self, config: AudioEncoderConfig, wav2vec2: transformers.Wav2Vec2Config | None = None) -> None:
@@ -51,7 +51,7 @@ class Wav2Vec2Encoder(nn.Module):
                 f"needs {config.layers} of {config.dim}; use the one that it was trained with."
             )
         self.config, self.context_seconds = config, config.context_seconds
-        # Masking is for its own training; without it there is no embedding of masked rows among the weights.
+        # Masking is only used in its own training; without it, the weights have no embedding of masked rows.
         unmasked = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
         self.model = transformers.Wav2Vec2Model(
             transformers.Wav2Vec2Config.from_dict({**wav2vec2.to_dict(), **unmasked})
@@ -59,19 +59,19 @@ class Wav2Vec2Encoder(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Wav2Vec2Encoder:
-        """Stays in evaluation mode: dropout and dropped layers would make the features of a frozen encoder random."""
+        """Stay in evaluation mode: dropout would make the features of this frozen encoder random."""
         return super().train(False)
 
     @torch.no_grad()
     def encode(self, waveform: Tensor, frames: int, fps: float) -> Tensor:
-        """Features of `frames` video frames, (frames, layers, dim) float32 on the CPU: 0.9 MB a second
-        of audio at wav2vec2-base's size. The device's memory hardly grows with the recording.
+        """Features of `frames` video frames, (frames, layers, dim) float32 on the CPU.
 
-        Silence is appended up to a multiple of 16 frames, as in Hallo; ask for that many frames to have them too.
+        For wav2vec2-base these are 0.9 MB per second of audio; device memory hardly grows with the recording. As in
+        Hallo, silence is appended up to a multiple of 16 frames; `frames` may include them.
 
         Args:
             waveform: (samples,) float32, mono, 16 kHz, at least one sample.
-            frames: at least 1; may reach past the end of the audio.
+            frames: at least 1; may extend beyond the end of the audio.
             fps: video frames per second.
         """
         audio_frames = math.ceil(len(waveform) * fps / SAMPLE_RATE)
@@ -90,10 +90,10 @@ class Wav2Vec2Encoder(nn.Module):
         return torch.cat(parts)
 
     def _extract(self, samples: Tensor) -> Tensor:
-        """The convolutions' features, (1, dim, positions) on the CPU, block by block with the values of a single pass.
+        """Features of the convolutions, (1, dim, positions) on the CPU: block by block, but equal to a single pass.
 
-        Convolutions look no further than their kernels, but the first one is followed by a normalisation over all of
-        time; its statistics are collected first. (With those of a block, a pause would be amplified to speech.)
+        The first convolution is followed by a normalisation over the whole recording, so its statistics are computed
+        first. (Statistics of each block would amplify pauses to the level of speech.)
         """
         first: Any
         first, *others = self.model.feature_extractor.conv_layers
@@ -130,7 +130,7 @@ class Wav2Vec2Encoder(nn.Module):
         return torch.cat(features, -1)
 
     def _transform(self, features: Tensor) -> Tensor:
-        """(1, rows, width of the convolutions) -> outputs of all layers, (rows, layers, dim)."""
+        """(1, rows, channels of the convolutions) -> outputs of all layers, (rows, layers, dim)."""
         encoder = self.model.encoder
         hidden = self.model.feature_projection(features)[0]
         hidden = encoder.layer_norm(hidden + encoder.pos_conv_embed(hidden))
@@ -143,8 +143,8 @@ class Wav2Vec2Encoder(nn.Module):
 
 
 def _normalised(waveform: Tensor) -> Tensor:
-    """Zero mean and unit variance, as transformers' Wav2Vec2FeatureExtractor has it (epsilon 1e-7)."""
-    # Sums in double precision, block by block: an hour has 6e7 samples, and a second copy of it in doubles is 460 MB.
+    """Normalise to zero mean and unit variance, like transformers' Wav2Vec2FeatureExtractor (epsilon 1e-7)."""
+    # Sums are in double precision and by blocks, as a copy in double precision takes 460 MB per hour of audio.
     blocks = waveform.split(SAMPLE_RATE * 60)
     mean = sum(float(block.double().sum()) for block in blocks) / len(waveform)
     variance = sum(float((block.double() - mean).square().sum()) for block in blocks) / len(waveform)
@@ -152,11 +152,10 @@ def _normalised(waveform: Tensor) -> Tensor:
 
 
 def wav2vec2_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a transformers file under the names of `Wav2Vec2Encoder.model`.
+    """Rename the weights of a transformers file to those of `Wav2Vec2Encoder.model`.
 
-    Takes off the prefix that a model with a head adds, leaves out the head, quantiser and the training's mask
-    embedding, and renames the positional convolution's weight norm, which files from before torch 2 hold as
-    `weight_g`, `weight_v`.
+    Removes the prefix of models with a head; drops the head, the quantiser and the mask embedding; and renames the
+    weight norm of the positional convolution, `weight_g` and `weight_v` in files from before torch 2.
     """
     renamed = {}
     for name, value in tensors.items():

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-import transformers  # its parts are imported at their first use, which takes seconds
+import transformers  # imports its parts lazily: `from transformers import ...` would take seconds here
 from torch import Tensor, nn
 
 from ...config import AudioEncoderConfig
 from ...errors import FadaError
 from .mel import MEL_HOP, MEL_WINDOW, mel_filters
 
-_SEGMENT = 3000  # columns that Whisper sees at once, 30 s
-_RATE = 50.0  # rows of a hidden state a second; each is two columns
-_BEFORE, _AROUND = 4, 10  # rows before a frame's own, and in all
+_SEGMENT = 3000  #: columns of Whisper's input, 30 s
+_RATE = 50.0  #: rows of a hidden state per second, for two columns each
+_BEFORE, _AROUND = 4, 10  #: rows of a video frame: before the current one, and in total
 
 
 class WhisperEncoder(nn.Module):
     """All hidden states of Whisper (Radford et al. 2212.04356), ten rows of 20 ms around each video frame.
 
-    Computed as EchoMimic (arXiv 2407.08136) does: the recording is cut every 30 s, the rest of the last piece is filled
+    Computed as in EchoMimic (arXiv 2407.08136): the recording is split into pieces of 30 s, the last piece is padded
     with zeros in the log-mel domain, and the states are taken before the encoder's final norm.
 
     Args:
         config: `dim` is Whisper's width, `layers` ten times its number of hidden states (its layers and their input).
-        whisper: shape of the network; default: Whisper's own, tiny for a width of 384.
+        whisper: shape of the network; default: from `config` (whisper-tiny for a width of 384 and 4 layers).
 
     Raises:
-        FadaError: a depth or width that contradicts `config`.
+        FadaError: depth or width of the network contradicts `config`.
     """
 
     def __init__(self, config: AudioEncoderConfig, whisper: transformers.WhisperConfig | None = None) -> None:
@@ -55,20 +55,20 @@ class WhisperEncoder(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> WhisperEncoder:
-        """Stays in evaluation mode: a frozen encoder's features must not be random."""
+        """Stay in evaluation mode: dropout would make the features of this frozen encoder random."""
         return super().train(False)
 
     @torch.no_grad()
     def encode(self, waveform: Tensor, frames: int, fps: float) -> Tensor:
-        """Features of `frames` video frames, (frames, 10 * states, dim) float32 on the CPU: 1.8 MB a second of audio at
-        whisper-tiny's size. The device's memory hardly grows with the recording.
+        """Features of `frames` video frames, (frames, 10 * states, dim) float32 on the CPU.
 
-        Frame i gets the rows from 4 before to 5 after int(i * 50 / fps), the recording's first or last where they
-        reach beyond it; each row's states follow each other.
+        For whisper-tiny these are 1.8 MB per second of audio; device memory hardly grows with the recording. Frame i
+        gets the rows from 4 before to 5 after int(i * 50 / fps); beyond the ends of the recording, its first or last
+        row is repeated. The states of a row are consecutive.
 
         Args:
             waveform: (samples,) float32, mono, 16 kHz, at least one sample.
-            frames: at least 1; may reach past the end of the audio.
+            frames: at least 1; may extend beyond the end of the audio.
             fps: video frames per second.
         """
         mel = _log_mel(waveform, self.model.config.num_mel_bins)
@@ -85,7 +85,7 @@ class WhisperEncoder(nn.Module):
 
 
 def _log_mel(waveform: Tensor, bands: int) -> Tensor:
-    """Whisper's scaled log-mel spectrum of the whole recording, (bands, columns), made in pieces of 30 s."""
+    """Whisper's scaled log-mel spectrum of the whole recording, (bands, columns), computed in pieces of 30 s."""
     margin = MEL_WINDOW // 2
     mode = "reflect" if len(waveform) > margin else "constant"
     padded = F.pad(waveform.float()[None], (margin, margin), mode=mode)[0]
@@ -101,7 +101,7 @@ def _log_mel(waveform: Tensor, bands: int) -> Tensor:
     return (mel.clamp(min=mel.max() - 8) + 4) / 4
 
 
-_OPENAI = {  # names in the files of the first release -> names in transformers
+_OPENAI = {  # names in OpenAI's files -> names in transformers
     "positional_embedding": "embed_positions.weight",
     "blocks.": "layers.",
     "attn.query.": "self_attn.q_proj.",
@@ -116,9 +116,9 @@ _OPENAI = {  # names in the files of the first release -> names in transformers
 
 
 def whisper_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a file from transformers or OpenAI under the names of `WhisperEncoder.model`.
+    """Rename the weights of a file from transformers or OpenAI to those of `WhisperEncoder.model`.
 
-    Leaves out the decoder and the encoder's final norm.
+    Drops the decoder and the encoder's final norm.
     """
     renamed = {}
     for name, value in tensors.items():
