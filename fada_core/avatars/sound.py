@@ -1,7 +1,7 @@
-"""What a recording does to speech: room, microphone, codec, level, background; and sound in which nobody speaks.
+"""Effects of recording on speech: room, microphone, codec, level and background noise; and sound without speech.
 
-All on waveforms (samples,) float32 at 16 kHz. Defects are ours, drawn over the range of everyday footage: decays and
-distances of ISO 3382's ordinary rooms, telephone's G.711, the spectra of noise by name.
+All functions take and return waveforms (samples,) float32 at 16 kHz. The ranges of the effects are our choice, after
+everyday footage: decay times of ordinary rooms (ISO 3382), the telephone codec G.711, noise of named spectra.
 """
 
 import io
@@ -15,24 +15,24 @@ from .phones import SAMPLE_RATE
 
 Pool = Literal["high", "moderate"]
 SPEECHLESS = ("silence", "white noise", "pink noise", "brown noise", "hum", "music", "applause")
-NOISES = {"white noise": 0.0, "pink noise": 0.5, "brown noise": 1.0}  # amplitude falls with this power of frequency
+NOISES = {"white noise": 0.0, "pink noise": 0.5, "brown noise": 1.0}  # amplitude ~ 1 / frequency ** value
 
 
 def _level(waveform: np.ndarray) -> float:
-    """Root mean square of the louder half of 20 ms frames, so that pauses do not count."""
+    """Root mean square of the louder half of all 20 ms frames, which leaves out pauses."""
     frames = waveform[: len(waveform) // 320 * 320].reshape(-1, 320)
     power = np.sort((frames.astype(np.float64) ** 2).mean(1)) if len(frames) else np.zeros(1)
     return float(np.sqrt(power[len(power) // 2 :].mean()))
 
 
 def mix(waveform: np.ndarray, background: np.ndarray, ratio_db: float) -> np.ndarray:
-    """`background` under `waveform` at `ratio_db` of signal to noise, measured where there is speech."""
+    """Add `background` to `waveform` at a signal-to-noise ratio of `ratio_db`, measured where there is speech."""
     level = _level(waveform) or 0.05
     return waveform + background * np.float32(level / (_level(background) + 1e-9) * 10 ** (-ratio_db / 20))
 
 
 def noise(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) of about unit level: white, pink or brown noise, mains hum, applause, silence or music."""
+    """Sound (n,) of one of SPEECHLESS, at a level of the order of 1."""
     if kind == "silence":
         return np.zeros(n, np.float32)
     if kind == "music":
@@ -44,7 +44,7 @@ def noise(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
             rng.uniform(0, 1) / k * np.sin(2 * np.pi * (base * k * times + rng.random())) for k in range(1, 9)
         ).astype(np.float32)
     white = rng.normal(size=n).astype(np.float32)
-    if kind == "applause":  # claps without number: noise in short bursts
+    if kind == "applause":  # noise in many short bursts
         bursts = np.zeros(n)
         bursts[rng.integers(0, max(n, 1), int(n / SAMPLE_RATE * 60))] = rng.uniform(0.3, 1)
         return (white * lfilter([1], [1, -0.995], bursts)).astype(np.float32)
@@ -55,7 +55,7 @@ def noise(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def music(n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) of plucked and held chords in one key with a beat: enough to be no speech."""
+    """Music (n,): plucked or held chords in one key, with a beat."""
     out = np.zeros(n, np.float32)
     beat = SAMPLE_RATE * 60 / float(rng.uniform(70, 140))
     scale = np.array([0, 2, 4, 5, 7, 9, 11] if rng.random() < 0.6 else [0, 2, 3, 5, 7, 8, 10])
@@ -79,15 +79,15 @@ def music(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def room(rng: np.random.Generator, decay_s: float, direct_db: float) -> np.ndarray:
-    """An impulse response whose direct sound comes first, so that it delays nothing.
+    """An impulse response (n,) of a room, without delay: the direct sound is its first sample.
 
-    `decay_s` is the time to fall by 60 dB, `direct_db` the direct sound over all reflections. Some discrete early
-    reflections, then noise that decays, faster at high frequencies.
+    `decay_s`: time to decay by 60 dB; `direct_db`: level of the direct sound relative to all reflections. A few
+    discrete early reflections are followed by noise that decays faster at high frequencies.
     """
     n = int(min(max(decay_s, 0.05), 1.2) * SAMPLE_RATE)
     times = np.arange(n) / SAMPLE_RATE
     tail = np.zeros(n)
-    for low, high, share in ((None, 1000, 1.15), (1000, 3500, 1.0), (3500, None, 0.65)):  # soft things take the treble
+    for low, high, share in ((None, 1000, 1.15), (1000, 3500, 1.0), (3500, None, 0.65)):  # treble is absorbed faster
         band = [f for f in (low, high) if f]
         kind = "bandpass" if len(band) == 2 else "lowpass" if high else "highpass"
         sos = butterworth(2, band if len(band) == 2 else band[0], kind, fs=SAMPLE_RATE, output="sos")
@@ -103,7 +103,7 @@ def room(rng: np.random.Generator, decay_s: float, direct_db: float) -> np.ndarr
 
 
 def microphone(waveform: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Coloured as by a microphone: less bass, a tilt of the spectrum, and two resonances, all by `strength` 0..1."""
+    """Colour the sound like a microphone: less bass, a spectral tilt and two resonances, scaled by `strength` 0..1."""
     out = sosfilt(
         butterworth(2, float(rng.uniform(40, 60 + 160 * strength)), "highpass", fs=SAMPLE_RATE, output="sos"), waveform
     )
@@ -118,7 +118,7 @@ def microphone(waveform: np.ndarray, rng: np.random.Generator, strength: float) 
 
 
 def telephone(waveform: np.ndarray) -> np.ndarray:
-    """Through 8 kHz, 300 to 3400 Hz, and the 8 bits of mu-law (ITU-T G.711)."""
+    """Telephone sound: 8 kHz, 300 to 3400 Hz, 8 bit mu-law (ITU-T G.711)."""
     narrow = resample_poly(waveform, 1, 2)
     narrow = sosfilt(butterworth(4, [300, 3400], "bandpass", fs=8000, output="sos"), narrow).clip(-1, 1)
     packed = np.round(np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256) * 127) / 127
@@ -129,7 +129,7 @@ def telephone(waveform: np.ndarray) -> np.ndarray:
 
 
 def compressed(waveform: np.ndarray, bit_rate: int) -> np.ndarray:
-    """Through MP3 at `bit_rate` bits a second (16000 or more), in step with the original."""
+    """Compress as MP3 at `bit_rate` bits per second (16000 or more); the result is in sync with the original."""
     import av
 
     file = io.BytesIO()
@@ -147,7 +147,7 @@ def compressed(waveform: np.ndarray, bit_rate: int) -> np.ndarray:
     with av.open(file) as container:
         decoded = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
     heard = decoded.astype(np.float32) / (32768 if decoded.dtype == np.int16 else 1)
-    # Encoder and decoder delay by some thousand samples, which differ by library: found by correlation.
+    # Encoder and decoder delay the sound by some thousand samples, differently in each library: find it by correlation.
     span = min(len(heard), len(samples) + 4096)
     match = fftconvolve(heard[:span], waveform[::-1])[len(waveform) - 1 :]
     shift = int(np.argmax(match[:4096])) if len(match) else 0
@@ -158,13 +158,13 @@ def compressed(waveform: np.ndarray, bit_rate: int) -> np.ndarray:
 
 
 def delay(waveform: np.ndarray, samples: int) -> np.ndarray:
-    """The waveform `samples` later (negative: earlier), of the same length, with silence let in."""
+    """Delay the waveform by `samples` (negative: advance it), keeping its length; the gap is silent."""
     late = np.pad(waveform, (max(0, samples), max(0, -samples)))
     return late[max(0, -samples) :][: len(waveform)]
 
 
 def speechless(seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """Sound that moves no mouth, (samples,) at a peak of 0.02 to 0.7, and its kind of `SPEECHLESS`."""
+    """Sound without speech (samples,), with a peak of 0.02 to 0.7 unless it is silent, and its kind in SPEECHLESS."""
     kind = SPEECHLESS[rng.integers(len(SPEECHLESS))]
     sound = noise(kind, round(seconds * SAMPLE_RATE), rng)
     peak = 0.02 * 35 ** float(rng.random())
@@ -174,10 +174,11 @@ def speechless(seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, st
 def record(
     waveform: np.ndarray, pool: Pool, rng: np.random.Generator, others: list[np.ndarray] | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """`waveform` as somebody would have recorded it, of the same length and in step, and what was done, with strengths.
+    """Simulate a recording of `waveform`; returns the sound, of the same length and in sync, and a list of the effects.
 
-    high: an ordinary room and microphone, 25 to 60 dB of signal to noise. moderate: also far rooms, loud noise, music,
-    voices of `others` (a babble), a telephone or a low bit rate, clipping.
+    high: an ordinary room and microphone, a signal-to-noise ratio of 25 to 60 dB, sometimes quiet music or MP3.
+    moderate: also reverberant rooms, loud noise and music, the voices of `others` as babble, clipping, a telephone or
+    MP3 of a low bit rate.
     """
     moderate = pool == "moderate"
     out, done = waveform.astype(np.float32), []

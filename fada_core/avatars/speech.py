@@ -1,4 +1,4 @@
-"""Speech with the time of every phoneme: voices of all engines behind one `synthesize`, and longer talks."""
+"""Speech with the time of every phoneme: `synthesize` for the voices of all engines, `talk` for several sentences."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,17 +14,17 @@ from .texts import LANGUAGES, sentence
 __all__ = ["SAMPLE_RATE", "Phoneme", "Speech", "Voice", "fitted", "sample_voice", "synthesize", "talk"]
 
 Engine = Literal["espeak", "hibari", "flite"]
-#: Languages by how often they are spoken, and accents of espeak-ng's English.
-ENGLISH_SHARE = 0.6
+ENGLISH_SHARE = 0.6  #: share of voices that speak English where espeak-ng may be drawn
+#: espeak-ng's accents of English.
 ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029")
 
 
 @dataclass(frozen=True)
 class Voice:
-    """Somebody's voice. `name` within its engine: en-us+f3 (espeak), slt (flite), heart (hibari).
+    """A voice. `name`: its name in the engine, such as en-us+f3 (espeak), slt (flite), heart (hibari).
 
-    Multiples of the engine's own: `rate` of speaking, `pitch`, `liveliness` (range of the pitch), and `spectrum`, which
-    moves the formants: above 1 for a smaller head.
+    `rate` of speaking, `pitch`, `spectrum` (formants; above 1 for a smaller head) and `liveliness` (range of the pitch)
+    are multiples of the engine's own.
     """
 
     engine: Engine
@@ -38,7 +38,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Speech:
-    """A recording: `waveform` (samples,) float32 mono 16 kHz, its phonemes in order, the words and the voice's name."""
+    """Speech: `waveform` (samples,) float32 mono 16 kHz, its phonemes in order, its words and the name of the voice."""
 
     waveform: np.ndarray
     phonemes: list[Phoneme]
@@ -47,7 +47,7 @@ class Speech:
 
 
 def synthesize(text: str, voice: Voice | str = "en-us", seed: int = 0) -> Speech:
-    """Speak `text`; a string stands for espeak-ng's voice of that name. `seed`: hibari's breath noise.
+    """Speak `text`. `voice`: a `Voice`, or the name of a voice of espeak-ng; `seed`: for the noise in hibari's sound.
 
     Raises `FadaError` where the engine is missing or does not know the voice.
     """
@@ -56,7 +56,7 @@ def synthesize(text: str, voice: Voice | str = "en-us", seed: int = 0) -> Speech
     if voice.engine == "hibari":
         audio, phonemes = hibari.speak(text, voice.rate, voice.pitch, voice.spectrum, voice.liveliness, seed)
         return Speech(audio, phonemes, text, "hibari:heart")
-    # Played faster, a recording has higher formants, and a pitch and a rate that it had less of before.
+    # Playing the sound faster raises its formants, but also pitch and rate, which are lowered beforehand.
     engine = {"espeak": espeak, "flite": flite}[voice.engine]
     audio, phonemes = engine.speak(
         text, voice.name, voice.rate / voice.spectrum, voice.pitch / voice.spectrum, voice.liveliness
@@ -68,9 +68,10 @@ def synthesize(text: str, voice: Voice | str = "en-us", seed: int = 0) -> Speech
 
 
 def sample_voice(rng: np.random.Generator, age: float, sex: float, engines: tuple[Engine, ...] | None = None) -> Voice:
-    """A voice that fits `age` (0: 5 years .. 1: 85 years) and `sex` (0 female .. 1 male).
+    """A random voice for `age` (0: 5 years .. 1: 85 years) and `sex` (0 female .. 1 male).
 
-    `engines` may be drawn from (None: all that are installed); flite and hibari speak English only.
+    `engines`: those to choose from (None: espeak, and the others where they are installed); flite and hibari speak only
+    English. Raises `FadaError` where `engines` has none of the three.
     """
     male = sex > 0.5
     child = age < 0.12
@@ -78,7 +79,7 @@ def sample_voice(rng: np.random.Generator, age: float, sex: float, engines: tupl
     if engines is None:
         usable = [e for e in usable if e == "espeak" or {"flite": flite, "hibari": hibari}[e].available()]
     if not usable:
-        raise FadaError("No engine is left to draw a voice of: name espeak, flite or hibari.")
+        raise FadaError("There is no engine to draw a voice from: name espeak, flite or hibari.")
     old = float(np.clip((age - 0.65) / 0.35, 0, 1))
     rate = float(rng.uniform(0.8, 1.25)) * (1 - 0.12 * old)
     liveliness = float(rng.uniform(0.6, 1.5))
@@ -89,7 +90,7 @@ def sample_voice(rng: np.random.Generator, age: float, sex: float, engines: tupl
         language = "en"
     else:
         language = str(rng.choice([k for k in LANGUAGES if k != "en"]))
-    if chosen == "hibari":  # one woman; ranges that stayed intelligible
+    if chosen == "hibari":  # a female voice, varied in ranges that stay intelligible
         pitch, spectrum = (
             (rng.uniform(0.52, 0.66), rng.uniform(0.82, 0.89))
             if male
@@ -113,7 +114,7 @@ def sample_voice(rng: np.random.Generator, age: float, sex: float, engines: tupl
 
 
 def fitted(speech: Speech, samples: int) -> Speech:
-    """The speech cut or padded with silence to `samples`; a phoneme that is cut ends with the sound."""
+    """Cut speech or pad it with silence to `samples`; phonemes are cut, too."""
     waveform = np.zeros(samples, np.float32)
     waveform[: len(speech.waveform)] = speech.waveform[:samples]
     seconds = samples / SAMPLE_RATE
@@ -122,7 +123,7 @@ def fitted(speech: Speech, samples: int) -> Speech:
 
 
 def talk(seconds: float, voice: Voice, rng: np.random.Generator) -> Speech:
-    """Sentences of the voice's language with pauses between them, exactly `seconds` long, at a peak of 0.9."""
+    """Random sentences in the voice's language with pauses, exactly `seconds` long, with a peak of 0.9."""
     waveform = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
     phonemes: list[Phoneme] = []
     said: list[str] = []

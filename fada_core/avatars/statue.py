@@ -1,4 +1,4 @@
-"""Statues: a person of marble, stone or bronze, as one material for the shader and a skin painted for it."""
+"""Statues: materials of marble, stone and bronze with their skin textures."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .mesh import Overrides
 from .noise import scattered, smooth_noise
 from .surface import ramp, surface
 
-# sRGB of each kind: our choice after well-known quarries and patinas.
+# Colours in sRGB: our choice.
 _COLORS = {
     "marble": ((226, 222, 214), (214, 208, 200), (222, 206, 188), (206, 206, 204)),
     "stone": ((176, 164, 144), (150, 146, 140), (188, 160, 122), (128, 124, 118), (196, 190, 178), (172, 132, 104)),
@@ -16,16 +16,17 @@ _COLORS = {
 
 
 def material(name: str, rng: np.random.Generator, size: int = 512) -> Overrides:
-    """The stuff of a statue, `name` one of `styles.STATUES`, with its skin (size, size, 3).
+    """A random material of a statue, `name` one of `styles.STATUES`, with a skin texture of `size` pixels a side.
 
-    Marble has veins, stone a grain, spots and weather stains, bronze a green patina where water runs."""
+    Marble has veins, stone has grain, pits and weather stains, and bronze has green patina in streaks.
+    """
     canvas = surface(size)
     points = canvas.points
     options = _COLORS[name]
     body = to_linear(np.array(options[rng.integers(len(options))]) / 255) * rng.uniform(0.85, 1.1)
     color = body * np.ones((len(points), 1), np.float32)
     coarse, fine = smooth_noise(points, 1.4, rng, 3), smooth_noise(points, 14, rng, 3)
-    # Dirt stays in hollows that rain does not reach: below brows and chin, in ears and nostrils, at the mouth.
+    # Dirt stays where rain does not reach: below brows and chin, in the ears, between the lips.
     sheltered = np.exp(-(((canvas.points[:, 1] - 7.36) / 0.1) ** 2)) * ramp(0.6, 0.3, canvas.side)
     sheltered += 0.8 * ramp(6.15, 5.95, points[:, 1]) + 0.8 * canvas.ears
     sheltered += np.exp(-(((points[:, 1] - 6.61) / 0.02) ** 2)) * ramp(0.3, 0.22, canvas.side)

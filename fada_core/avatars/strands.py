@@ -1,4 +1,4 @@
-"""Hair as cards: flat strips along guide strands, their texture of many strands with alpha, and colours of hair."""
+"""Hair cards: flat strips along guide strands, their texture of many strands with alpha, and hair colours."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from .scalp import unit
 
-TILE = 32  # texels across one column of the atlas
+TILE = 32  # width of a column of the atlas in texels
 LENGTH = 128  # texels from root to tip
-TONES = (0.5, 0.66, 0.8, 0.9, 1.0, 1.05, 1.12, 1.2)  # brightness of the atlas' columns; dark ones lie deeper
+TONES = (0.5, 0.66, 0.8, 0.9, 1.0, 1.05, 1.12, 1.2)  # brightness of the atlas's columns; dark ones are for inner hair
 
-# Natural colours, linear RGB, from black to fair. Our choice, by eye.
+# Natural colours in linear RGB, from black to fair: our choice.
 NATURAL = np.array(
     [
         (0.008, 0.007, 0.007), (0.018, 0.012, 0.009), (0.04, 0.023, 0.014), (0.085, 0.047, 0.026), (0.16, 0.092, 0.047),
@@ -23,7 +23,7 @@ WHITE = np.array((0.56, 0.55, 0.53), np.float32)
 
 
 def natural_color(fairness: float, redness: float) -> np.ndarray:
-    """(3,) linear: `fairness` 0 (black) .. 1 (very fair), `redness` 0..1."""
+    """Hair colour (3,) linear: `fairness` 0 (black) .. 1 (very fair), `redness` 0..1."""
     at = np.clip(fairness, 0, 1) * (len(NATURAL) - 1)
     color = np.array([np.interp(at, range(len(NATURAL)), NATURAL[:, c]) for c in range(3)], np.float32)
     return color + redness * (RED * (0.4 + fairness) - color)
@@ -37,8 +37,8 @@ def encode(linear: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Fibre:
-    """How strands run in their texture. `wave`: texels to either side; `turns`: waves over the length; `thick`: texels;
-    `many`: strands a column; `ragged` 0..1: how early the first ones end."""
+    """Strands in the texture. `wave`: amplitude in texels; `turns`: waves over the length; `thick`: width in texels;
+    `many`: strands per column; `ragged` 0..1: how much of their length the shortest ones lose."""
 
     wave: float = 0.8
     turns: float = 1.5
@@ -54,9 +54,9 @@ COILED = Fibre(wave=6.0, turns=4.0, thick=2.8, many=13, ragged=0.3)
 
 
 def atlas(fibre: Fibre, color: np.ndarray, grey: float, roots: float, rng: np.random.Generator) -> np.ndarray:
-    """(LENGTH, 8 * TILE, 4) uint8: columns of strands from root (row 0) to tip, by `TONES` from dark to light.
+    """Texture (LENGTH, 8 * TILE, 4) uint8: a column of strands for each of TONES, from root (row 0) to tip.
 
-    `color` (3,) linear; `grey` 0..1: the share of white hairs; `roots` 0..1: how much darker hair is at its root.
+    `color` (3,) linear; `grey` 0..1: share of white hairs; `roots` 0..1: how much darker the roots are.
     """
     columns = len(TONES)
     v = ((np.arange(LENGTH) + 0.5) / LENGTH).astype(np.float32)[:, None]  # (LENGTH, 1)
@@ -68,7 +68,7 @@ def atlas(fibre: Fibre, color: np.ndarray, grey: float, roots: float, rng: np.ra
     shade = np.exp(rng.normal(0, 0.22, (fibre.many, columns))).astype(np.float32)
     warm = rng.normal(0, 0.06, (fibre.many, columns)).astype(np.float32)
     bleached = np.clip(grey + rng.normal(0, 0.3 * np.sqrt(grey * (1 - grey)) * 2, (fibre.many, columns)), 0, 1)
-    phase = rng.random((fibre.many, columns)) * 0.7 + rng.random(columns) * 6  # neighbours wave alike
+    phase = rng.random((fibre.many, columns)) * 0.7 + rng.random(columns) * 6  # neighbours have similar waves
     for i in range(fibre.many):
         place = 2 + (TILE - 4) * ((i + rng.random(columns)) / fibre.many)
         end = 1 - fibre.ragged * rng.random(columns) ** 1.5
@@ -99,10 +99,11 @@ def atlas(fibre: Fibre, color: np.ndarray, grey: float, roots: float, rng: np.ra
 def cards(
     lines: np.ndarray, outward: np.ndarray, width: np.ndarray, column: np.ndarray, roll: np.ndarray, taper: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Strips along strands: positions (n * 2 * (k + 1), 3), faces (n * 2 * k, 3), uv and tangents.
+    """Strips along strands: positions (n * 2 * (k + 1), 3), faces (n * 2 * k, 3), uv (..., 2) and tangents (..., 3).
 
-    `lines` (n, k + 1, 3) from root to tip; `outward` (n, k + 1, 3): away from the head; `width` (n,) in dm, of which
-    `taper` is lost at the tip; `column` (n,): of the atlas; `roll` (n,): radians by which a card is turned.
+    `lines` (n, k + 1, 3) from root to tip; `outward` (n, k + 1, 3): unit vectors away from the head; `width` (n,) in
+    dm at the root, of which a share `taper` is lost at the tip; `column` (n,): column of the atlas; `roll` (n,):
+    rotation of a card in radians.
     """
     n, rings = lines.shape[:2]
     along = np.empty_like(lines)

@@ -1,7 +1,7 @@
 """Styles of pictures: photographs, paintings, drawings, statues, comics, 3D renderings.
 
-A style is drawn once a clip from its first frame, `prepare`, and then turns every frame of the clip in the same way,
-`apply`, so that nothing flickers. Statues are made of their stuff by the shader: see `statue`.
+`prepare` makes the random choices of a style once per clip, from its first frame; `apply` renders every frame with
+them, so that nothing flickers. The materials of statues are in `statue`.
 """
 
 from typing import Protocol
@@ -15,16 +15,16 @@ from .painting import Oil, Watercolor
 
 
 class Style(Protocol):
-    """What a style has: made of the clip's first picture (s, s, 3) float32 sRGB 0..1 and its parts (s, s)."""
+    """A style, made from the clip's first picture (s, s, 3) float32 sRGB 0..1 and its parts (s, s) uint8."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator): ...
 
     def frame(self, picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
-        """(s, s, 3) float32 of one picture; values beyond 0..1 are cut off."""
+        """Render a picture (s, s, 3) float32 in this style; the caller clips the result to 0..1."""
 
 
 class Monochrome:
-    """Black and white photographs: any filter before the lens, any curve, toned prints, faded and uneven old ones."""
+    """Black and white photographs: random colour filter and contrast, toned prints, faded and uneven old prints."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         size = len(picture)
@@ -48,7 +48,7 @@ class Monochrome:
 
 
 class Rendering:
-    """A clean picture by a computer: smooth surfaces, strong colours, light that blooms."""
+    """Computer graphics: smooth surfaces, strong colours, bloom."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         self.unit = len(picture) / 256
@@ -58,7 +58,7 @@ class Rendering:
 
     def frame(self, picture: np.ndarray, parts: np.ndarray) -> np.ndarray:
         soft = blur(picture, 1.6 * self.unit)
-        near = np.exp(-(((soft - picture) / 0.06) ** 2).sum(2, keepdims=True))  # smooth within a surface only
+        near = np.exp(-(((soft - picture) / 0.06) ** 2).sum(2, keepdims=True))  # smooth only within a surface
         out = picture + self.smooth * near * (soft - picture)
         grey = luminance(out)[..., None]
         out = grey + self.saturation * (out - grey)
@@ -67,7 +67,7 @@ class Rendering:
 
 
 class Stone:
-    """The picture of a statue: stone has hardly any colour of its own kind, so the surroundings may go grey with it."""
+    """A picture of a statue: random saturation and contrast. Statues have little colour, so the picture may be grey."""
 
     def __init__(self, picture: np.ndarray, parts: np.ndarray, rng: np.random.Generator):
         self.saturation = float(rng.choice([1.0, 0.5, 0.15], p=[0.5, 0.25, 0.25]))
@@ -99,14 +99,17 @@ _SHARES = np.array([0.3, 0.07, 0.14, 0.06, 0.07, 0.05, 0.06, 0.08, 0.07, 0.04, 0
 
 
 def sample_style(rng: np.random.Generator, pool: str) -> str:
-    """One of STYLES: always a photograph in the high pool, any in the moderate one."""
+    """One of STYLES: a photograph in the high pool, any of them in "moderate". Raises `FadaError` for another pool."""
     if pool not in ("high", "moderate"):
         raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
     return STYLES[0] if pool == "high" else STYLES[rng.choice(len(STYLES), p=_SHARES)]
 
 
 def prepare(name: str, frame: np.ndarray, parts: np.ndarray, rng: np.random.Generator) -> Style | None:
-    """A style for the clip that begins with `frame` (s, s, 3) uint8 and `parts` (s, s) uint8; None changes nothing."""
+    """A style for the clip that begins with `frame` (s, s, 3) uint8 and `parts` (s, s) uint8; None for photographs.
+
+    Raises `FadaError` for a name that is not in STYLES.
+    """
     if name not in _KINDS:
         raise FadaError(f"There is no style {name!r}; choose one of: {', '.join(STYLES)}.")
     kind = _KINDS[name]
@@ -114,7 +117,7 @@ def prepare(name: str, frame: np.ndarray, parts: np.ndarray, rng: np.random.Gene
 
 
 def apply(style: Style | None, frames: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Frames (n, s, s, 3) uint8 sRGB with their parts (n, s, s) uint8 in the `style` that `prepare` made, as uint8."""
+    """Render frames (n, s, s, 3) uint8 sRGB with parts (n, s, s) uint8 in a `style` from `prepare`, as uint8."""
     if style is None:
         return frames
     out = np.empty_like(frames)

@@ -1,7 +1,7 @@
-"""The skin as a canvas: which point of the base head each texel of the UV square shows, and the regions of the face.
+"""The skin as a canvas: the point of the base head that each texel shows, and masks of facial regions.
 
-Everything painted on skin is a function of positions on MakeHuman's base head (decimetres), so that it has the same
-grain everywhere and no seams, whatever the layout of the texture coordinates.
+Everything on the skin is painted by position on MakeHuman's base head (in decimetres), so that it has the same scale
+everywhere and no seams, whatever the layout of the texture coordinates.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ from .assets import load
 
 @dataclass(frozen=True)
 class Surface:
-    """The covered texels of a square of `size`, row by row.
+    """The n texels of a texture of `size` that show skin, row by row.
 
-    `index` (n,): positions in the flattened square; `points` (n, 3): rest positions; `side` (n,): |x|;
-    `nearest` (size, size): for every texel the row of the covered one that is nearest, to fill the gaps;
-    the masks `lips`, `mouth` (its inside), `eyelids`, `ears` (n,) are 0..1."""
+    `index` (n,): places in the flattened texture; `points` (n, 3): positions in dm on the base head; `side` (n,): |x|;
+    `nearest` (size, size): for each texel of the texture the nearest of the n, to fill gaps; `lips`, `mouth` (inside),
+    `eyelids`, `ears` (n,): masks 0..1.
+    """
 
     size: int
     index: np.ndarray
@@ -32,13 +33,13 @@ class Surface:
     ears: np.ndarray
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """(n, ...) -> (size, size, ...), with the gaps between charts filled from their edges."""
+        """Values (n, ...) -> texture (size, size, ...), with gaps between charts filled from their edges."""
         return values[self.nearest]
 
 
 @lru_cache(maxsize=4)
 def surface(size: int) -> Surface:
-    """The canvas of `size` texels a side; made once a process and size (some 0.5 s at 512)."""
+    """The canvas of `size` texels a side, cached (it takes some 0.5 s at 512)."""
     head = load()
     positions, inside = head.texels(size)
     index = np.flatnonzero(inside)
@@ -58,12 +59,12 @@ def surface(size: int) -> Surface:
 
 
 def spot(canvas: Surface, x: float, y: float, z: float, radius: float | tuple[float, float, float]) -> np.ndarray:
-    """A soft round patch (n,) on both sides of the face: 1 at (+-x, y, z), 1/e at `radius`, in decimetres."""
+    """A soft spot (n,) on both sides of the face: 1 at (+-x, y, z), 1/e at `radius`, in decimetres."""
     offset = np.stack([canvas.side - x, canvas.points[:, 1] - y, canvas.points[:, 2] - z], 1) / np.float32(radius)
     return np.exp(-(offset**2).sum(1))
 
 
 def ramp(low: float, high: float, values: np.ndarray) -> np.ndarray:
-    """0 below `low`, 1 above `high`, smooth between (the other way round where low > high)."""
+    """Smoothstep: 0 below `low`, 1 above `high`; falling where low > high."""
     t = np.clip((values - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

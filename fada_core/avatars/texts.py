@@ -1,11 +1,11 @@
-"""Endless plausible sentences from word lists, so that the voices never run out of things to say."""
+"""Random sentences from word lists and templates."""
 
 import numpy as np
 
 from ..errors import FadaError
 from .words import FOREIGN
 
-#: Language -> espeak-ng's voice of it.
+#: Language -> voice of espeak-ng.
 LANGUAGES = {"en": "en-us", **{code: voice for code, (voice, _, _) in FOREIGN.items()}}
 _WORDS: dict[str, tuple[str, ...]] = {
     "who": (
@@ -75,8 +75,10 @@ def number_words(value: int) -> str:
 
 
 def sentence(rng: np.random.Generator, language: str = "en") -> str:
-    """One sentence. A held-out set is simply another range of seeds: there are some 10 million in English, and some ten
-    thousand in each other language. Raises `FadaError` for a language without words."""
+    """A random sentence, of some ten million in English and some ten thousand in each other language.
+
+    Raises `FadaError` for a language without words.
+    """
     if language not in LANGUAGES:
         raise FadaError(f"There are no words in '{language}': choose one of {', '.join(LANGUAGES)}.")
     if language == "en":

@@ -1,4 +1,4 @@
-"""Hair that is tied: pulled over the head to one or two knots, with a tail, a bun or a braid behind each."""
+"""Tied hair: pulled over the head to one or two knots, with a ponytail, a bun or a braid at each."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .scalp import Skull, smooth, unit
 
 
 def knot(skull: Skull, azimuth: float, slope: float, away: float) -> np.ndarray:
-    """(3,): a point `away` dm off the head at these coordinates."""
+    """A point (3,) `away` dm off the head at an azimuth and a slope in degrees."""
     return skull.place(np.float32(azimuth), np.float32(slope), away, ears=False)
 
 
@@ -20,7 +20,10 @@ def pull(
     segments: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """(n, segments + 1, 3): strands from each root over the skull to the nearest of `knots` (k, 3)."""
+    """Strands (n, segments + 1, 3) from each root over the skull to the nearest of `knots` (k, 3).
+
+    `layer` (n,): 0 (innermost) .. 1; `volume`: height in dm of the outermost layer.
+    """
     to = knots[((roots.points[:, None] - knots) ** 2).sum(-1).argmin(1)] + rng.normal(0, 0.035, (len(layer), 3))
     t = np.linspace(0, 1, segments + 1, dtype=np.float32)[None, :, None]
     lines = roots.points[:, None] * (1 - t) + to[:, None] * t
@@ -34,7 +37,10 @@ def pull(
 def course(
     skull: Skull, start: np.ndarray, heading: np.ndarray, length: float, room: float, steer: np.ndarray
 ) -> np.ndarray:
-    """(STEPS + 1, 3): a rope of hair that leaves `start` along `heading` (3,) and falls, bent by `steer` (3,)."""
+    """Path (STEPS + 1, 3) of tied hair that leaves `start` (3,) along `heading` (3,) and falls, bent by `steer` (3,).
+
+    `length` and `room`, its distance from the head, in dm.
+    """
     point, heading, track = start.astype(np.float32), unit(heading).astype(np.float32), [start.astype(np.float32)]
     for _ in range(STEPS):
         heading = unit(heading + np.array([0, -0.42, 0], np.float32) + 0.1 * steer)
@@ -46,7 +52,7 @@ def course(
 
 
 def frame(path: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit tangent and two unit vectors across, each (m, 3), along a path (m, 3)."""
+    """Unit tangents and two unit normals, each (m, 3), of a path (m, 3)."""
     along = unit(np.gradient(path, axis=0))
     across = unit(np.cross(along, np.array([0.05, 0.1, -1.0], np.float32)))
     return along, across, np.cross(along, across)
@@ -55,7 +61,7 @@ def frame(path: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def tail(
     path: np.ndarray, count: int, radius: float, segments: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Strands of a ponytail about `path`, and the way out of it; both (count, segments + 1, 3)."""
+    """Strands of a ponytail around `path` (m, 3), and unit vectors out of it, both (count, segments + 1, 3)."""
     t = np.linspace(0, 1, segments + 1)
     at = (t[None] * (0.75 + 0.25 * rng.random((count, 1))) * (len(path) - 1.001)).astype(np.float32)
     low = at.astype(int)
@@ -72,7 +78,8 @@ def tail(
 def bun(
     centre: np.ndarray, axis: np.ndarray, radius: float, count: int, segments: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Strands wound into a bun about `axis` (3,) through `centre` (3,), and the way out of it."""
+    """Strands of a bun around `axis` (3,) through `centre` (3,), and unit vectors out of it, both (count, segments + 1,
+    3)."""
     axis = unit(axis)
     x = unit(np.cross(axis, np.array([0.3, 1, 0.1], np.float32)))
     y = np.cross(axis, x)
@@ -89,7 +96,10 @@ def bun(
 
 
 def braid(path: np.ndarray, radius: float, around: int) -> tuple[np.ndarray, np.ndarray]:
-    """Strands of a braid of three along `path`, `around` cards about each, and the way out; (3 * around, m, 3)."""
+    """Strands of a three-strand braid along `path`, and unit vectors out of them, both (3 * around, 45, 3).
+
+    `around`: cards around each of the three.
+    """
     dense = np.linspace(0, len(path) - 1.001, 45)
     low = dense.astype(int)
     part = (dense - low)[:, None]

@@ -1,4 +1,4 @@
-"""Command: what a rendered frame costs in one thread, speech, picture, style, camera and defects all in.
+"""Command: processor time of a rendered frame in one thread, including speech, style, camera and defects.
 
 OMP_NUM_THREADS=1 python -m fada_core.avatars.timing
 """
@@ -17,27 +17,27 @@ from .performance import Pool
 
 @dataclass
 class Options:
-    """Render clips of both pools, and say how many milliseconds of the processor a frame takes."""
+    """Render clips of both pools and print the milliseconds of processor time per frame."""
 
     clips: int = 12
-    """Of each pool."""
+    """Number of clips of each pool."""
     seconds: float = 2.4
     size: int = 256
     seed: int = 5_000_000
-    """Of the first clip."""
+    """Seed of the first clip."""
 
 
 def run(options: Options) -> dict[str, float]:
-    """Print and return the mean milliseconds of the processor that a frame of each pool takes."""
+    """Print and return the mean milliseconds of processor time per frame, for each pool."""
     torch.set_num_threads(1)
-    sample(options.seed - 1, "moderate", 0.2, size=options.size)  # what is compiled at first use
+    sample(options.seed - 1, "moderate", 0.2, size=options.size)  # compiles what is compiled at first use
     found = {}
     for pool in get_args(Pool):
         began, frames = time.process_time(), 0
         for seed in range(options.seed, options.seed + options.clips):
             frames += len(sample(seed, pool, options.seconds, size=options.size, framing="face").frames)
         found[pool] = 1000 * (time.process_time() - began) / frames
-        sys.stdout.write(f"{pool}: {found[pool]:.1f} ms a frame over {options.clips} clips of {options.seconds:g} s\n")
+        sys.stdout.write(f"{pool}: {found[pool]:.1f} ms per frame, {options.clips} clips of {options.seconds:g} s\n")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What somebody wears: traits, what suits whom, and `dress`, which makes the meshes."""
+"""Clothes and accessories: traits, their random choice, and `dress`, which makes the meshes."""
 
 from dataclasses import dataclass, replace
 
@@ -12,17 +12,19 @@ from .mesh import Mesh
 from .scalp import skull_of
 
 CLOTHES = ("T-shirt", "shirt", "jacket", "jumper", "roll neck", "dress", "vest")
-# How often they are worn, by women and by men.
+# Relative frequencies of CLOTHES for women and for men.
 SHARES = ((0.26, 0.36), (0.14, 0.24), (0.13, 0.16), (0.18, 0.17), (0.08, 0.04), (0.16, 0.0), (0.05, 0.03))
 
 
 @dataclass(frozen=True)
 class WardrobeTraits:
-    """`clothes`: of CLOTHES; `pattern`: of `fabric.PATTERNS`; `colors` (3, 3) linear: cloth, pattern, shirt beneath.
+    """Clothes and accessories of a person; colours are linear RGB.
 
-    `hat`: of `headwear.KINDS`, with `hat_colors` (2, 3). `glasses`: of `accessories.FRAMES`, with `frame_color` (3,)
-    and `lens_tint` 0..1. `earrings`: "", stud, drop or hoop. `scarf`, `mask`: worn or not. `prop`: "", microphone or
-    hand, before the lower face; `hand_color` (3,) linear.
+    `clothes`: one of CLOTHES; `pattern`: one of `fabric.PATTERNS`; `colors` (3, 3): of the cloth, the pattern, and the
+    garment under a jacket. `hat`: one of `headwear.KINDS`, with `hat_colors` (2, 3), which are also the scarf's.
+    `glasses`: one of `accessories.FRAMES`, with `frame_color` (3,) and `lens_tint` 0..1. `earrings`: "", stud, drop or
+    hoop, with `jewel_color` (3,). `scarf`, `mask`: worn or not. `prop`: "", microphone or hand, in front of the lower
+    face, with `hand_color` (3,).
     """
 
     clothes: str
@@ -42,7 +44,7 @@ class WardrobeTraits:
 
 
 def _color(rng: np.random.Generator) -> tuple[float, float, float]:
-    """A colour of cloth, linear: many are grey, white, black or navy, few are loud."""
+    """Random linear colour of cloth: many are close to grey, few are vivid."""
     value = float(np.exp(rng.uniform(np.log(0.015), np.log(0.75))))
     hue, strength = rng.uniform(0, 2 * np.pi), rng.beta(1.1, 2.2)
     wheel = np.cos(hue - np.array([0, 2.094, 4.189]))
@@ -52,8 +54,10 @@ def _color(rng: np.random.Generator) -> tuple[float, float, float]:
 def sample_wardrobe_traits(
     rng: np.random.Generator, age: float, sex: float, ancestry: tuple[float, float, float], pool: str
 ) -> WardrobeTraits:
-    """`age` 0 (5 years) .. 1 (85), `sex` 0 female .. 1 male. What covers part of the face is for the pool "moderate"
-    alone, apart from glasses."""
+    """Random clothes. `age` 0 (5 years) .. 1 (85), `sex` 0 female .. 1 male, `ancestry`: African, Asian, European.
+
+    Masks, sunglasses and objects in front of the face occur only in the pool "moderate".
+    """
     man, moderate = rng.random() < sex, pool == "moderate"
     shares = np.array([s[int(man)] for s in SHARES])
     clothes = str(rng.choice(CLOTHES, p=shares / shares.sum()))
@@ -96,7 +100,7 @@ def sample_wardrobe_traits(
 
 
 def fit(hair: HairTraits, worn: WardrobeTraits) -> HairTraits:
-    """The hair that is seen with it: none beneath a headscarf; flat, and not tied on top, beneath a hat."""
+    """Adapt hair to the hat: none under a headscarf, which also hides beards; flat and not tied on top under a hat."""
     if worn.hat == "headscarf":
         return replace(hair, style="bald", face=replace(hair.face, beard=""))
     edge = headwear.rim(worn.hat)
@@ -105,12 +109,12 @@ def fit(hair: HairTraits, worn: WardrobeTraits) -> HairTraits:
     style = {"afro": "cropped", "curly": "short", "quiff": "short", "swept": "short", "bun": "ponytail"}.get(
         hair.style, hair.style
     )
-    part = 1.0 if style == "ponytail" else hair.part  # a low knot
+    part = 1.0 if style == "ponytail" else hair.part  # the knot is low, below the hat
     return replace(hair, style=style, part=part, fringe=0.0, pressed=(edge.front, edge.back))
 
 
 def dress(head: Head, traits: WardrobeTraits, rng: np.random.Generator) -> list[Mesh]:
-    """All that somebody wears, on the head's own shape."""
+    """Meshes of all clothes and accessories, fitted to the head."""
     skull = skull_of(head)
     colors, hat_colors = np.array(traits.colors, np.float32), np.array(traits.hat_colors, np.float32)
     meshes = garments.clothes(skull, traits.clothes, colors, traits.pattern, rng)

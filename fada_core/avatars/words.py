@@ -1,15 +1,15 @@
-"""Words of the languages beside English: who did what, where; and sentences that need no such parts."""
+"""Words and sentence templates of the languages other than English."""
 
 Words = dict[str, tuple[str, ...]]
 
 
 def _language(voice: str, who: str, did: str, what: str, where: str, free: str) -> tuple[str, Words, tuple[str, ...]]:
-    """espeak-ng's voice, words by slot, templates; every argument is a list with | between its items."""
+    """(voice of espeak-ng, words by slot, templates). All arguments but `voice` are lists with | between the items."""
     words = {k: tuple(v.split("|")) for k, v in (("who", who), ("did", did), ("what", what), ("where", where))}
     return voice, words, ("{who} {did} {what} {where}.", "{who} {did} {what}.", *free.split("|"))
 
 
-#: Language -> (espeak-ng's voice, words, templates).
+#: Language -> (voice of espeak-ng, words, templates).
 FOREIGN = {
     "de": _language(
         "de",

@@ -1,1 +1,1 @@
-"""The face in a portrait: find it, its region and masks, who it is, and the square pasted back into the picture."""
+"""The face in a portrait: detection, region and masks, identity embedding, and pasting the square back."""

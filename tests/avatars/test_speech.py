@@ -144,7 +144,7 @@ def test_mistakes_are_named() -> None:
             synthesize("Hello", Voice("flite", "rms", pitch=1.1))
         with pytest.raises(FadaError, match="no voice 'hal'"):
             synthesize("Hello", Voice("flite", "hal"))
-    with pytest.raises(FadaError, match="No engine is left"):
+    with pytest.raises(FadaError, match="no engine to draw"):
         sample_voice(np.random.default_rng(0), 0.5, 0.5, ())
 
 
