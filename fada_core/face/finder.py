@@ -1,8 +1,8 @@
 """The project's own face finder: two small networks, trained on rendered people (`python -m fada_core.pretrain.face`).
 
-The first looks at a pyramid of the whole picture, in windows of 128 pixels and more, for faces turned by up to 45
-degrees. The second looks at each of them alone, upright in 96 pixels, places 71 points on it, and says whether it is a
-face at all. It needs no library besides torch and no file besides its weights, 1 MB.
+The first network detects faces rotated by up to 45 degrees in an image pyramid. The second takes each detection as an
+upright square of 96 pixels, predicts 71 landmarks, and classifies it as a face or not. The finder needs only torch and
+its own weights (1 MB).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .detect import Detector, Face
 from .masks import Box
 
 WEIGHTS = Path(__file__).with_name("finder.safetensors")
-WINDOW, CROP = 128, 96  #: pixels of what the two networks learn from; the first takes any multiple of 16
-STRIDES = (8, 16)
-SIDES = (80, 160, 320)  #: longer sides of the pyramid's pictures
+WINDOW, CROP = 128, 96  #: side in pixels of the networks' training pictures; the first takes any multiple of 16
+STRIDES = (8, 16)  #: of the first network's outputs, in pixels
+SIDES = (80, 160, 320)  #: longer sides of the pyramid's levels in pixels
 CERTAIN, LIKELY = 0.85, 0.78
-"""Certainty, 0..1, from which a face counts, and from which the most certain place does where no other counts: somebody
-is in most pictures that are searched."""
-OVERLAP = 0.5  #: part of the smaller of two boxes that lies in the other, above which they are one face
-MOST = 32  #: places that are looked at
-LOOKS = 3  #: of the second network
-_POSSIBLE = -1.4  #: the first network's logit from which the second has a look
+"""Smallest certainty, 0..1, of a face, and of the single most certain one where no face reaches CERTAIN: most pictures
+that are searched show somebody."""
+OVERLAP = 0.5  #: shared area, relative to the smaller of two boxes, above which they count as one face
+MOST = 32  #: largest number of candidates for the second network
+LOOKS = 3  #: passes of the second network
+_POSSIBLE = -1.4  #: smallest logit of a candidate
 LANDMARKS = 71  #: iBUG's 68 (jaw 17, brows 10, nose 9, eyes 12, outer lips 12, inner lips 8) and 3 of the forehead
 JAW, INNER_LIPS, FOREHEAD = slice(0, 17), slice(60, 68), slice(68, 71)
 LIPS, SILHOUETTE = slice(48, 68), (*range(17), 68, 69, 70)
 POINTS = (range(36, 42), range(42, 48), (30,), (48,), (54,))  #: landmarks whose means are eyes, nose and mouth corners
 TEMPLATE = ((-0.15, -0.12), (0.15, -0.12), (0.0, 0.03), (-0.12, 0.17), (0.12, 0.17))
-"""The five points in the second network's square, from its middle and in its sides."""
+"""The five points in the second network's square, relative to its centre and in units of its side."""
 
 
 class _Block(nn.Module):
-    """A residual of a 5x5 convolution in each channel and a 1x1 convolution over all."""
+    """A residual block of a depthwise 5x5 and a pointwise convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _Block(nn.Module):
 
 
 def _stage(before: int, width: int, blocks: int) -> nn.Sequential:
-    """Half the size, `width` channels."""
+    """Downsample by 2 to `width` channels, then `blocks` residual blocks."""
     return nn.Sequential(
         nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(width),
@@ -65,10 +65,11 @@ def _stage(before: int, width: int, blocks: int) -> nn.Sequential:
 
 
 class WindowNetwork(nn.Module):
-    """Pictures (n, 3, h, w) in -1..1, sides multiples of 16 -> for each of STRIDES (n, 15, h / stride, w / stride).
+    """The first network: (n, 3, h, w) in -1..1, sides multiples of 16 -> (n, 15, h / s, w / s) for each s of STRIDES.
 
-    The channels of a cell: logit of a face whose middle is near, its box as distances from the cell's middle to left,
-    top, right and bottom in logarithms of 4 strides, five points relative to that middle in 4 strides.
+    Channels: the logit of a face with its centre near the cell; the logarithms of the distances from the cell's centre
+    to the left, top, right and bottom of its box; x and y of five points relative to the cell's centre. Lengths are in
+    units of 4 strides.
     """
 
     def __init__(self) -> None:
@@ -90,9 +91,10 @@ class WindowNetwork(nn.Module):
 
 
 class CropNetwork(nn.Module):
-    """Squares (n, 3, 96, 96) in -1..1 -> landmarks (n, 71, 2), from the middle in sides, and logits of a face (n,).
+    """The second network: squares (n, 3, 96, 96) in -1..1 -> landmarks (n, 71, 2) and logits of a face (n,).
 
-    A landmark is the mean place of a map of probabilities over 24 x 24 cells (Nibali et al. 2018).
+    Landmarks are relative to the centre, in units of the side. Each is the mean of a probability map over 24 x 24 cells
+    (Nibali et al. 2018).
     """
 
     def __init__(self) -> None:
@@ -122,7 +124,7 @@ class CropNetwork(nn.Module):
 
 
 class FinderNetworks(nn.Module):
-    """Both networks, as they are stored."""
+    """Both networks in one module, as in the weights file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,14 +133,15 @@ class FinderNetworks(nn.Module):
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Eyes, nose tip and mouth corners (..., 5, 2) of landmarks (..., 71, 2), the picture's left ones first."""
+    """Eyes, nose tip and mouth corners (..., 5, 2) of landmarks (..., 71, 2); of each pair the left one in the picture
+    comes first."""
     return np.stack([landmarks[..., list(part), :].mean(-2) for part in POINTS], -2)
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift, (3, 3), that take points (n, 2) to others with the least squared error.
+    """Least-squares similarity transform (3, 3) from points (n, 2) to points (n, 2).
 
-    With points as complex numbers it is a linear regression: target = a * source + b.
+    With points as complex numbers, this is the linear regression target = a * source + b.
     """
     x, y = (points @ np.array([1, 1j]) for points in (np.asarray(source), np.asarray(target)))
     centred = x - x.mean()
@@ -148,14 +151,14 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 class Found(NamedTuple):
-    """A face that was found, in pixels of the picture."""
+    """A detected face, in pixels of the picture."""
 
-    landmarks: np.ndarray  #: (71, 2), see LANDMARKS; each pair's left one in the picture comes first
+    landmarks: np.ndarray  #: (71, 2), see LANDMARKS; of each pair the left one in the picture comes first
     certainty: float  #: 0..1
 
     @property
     def box(self) -> Box:
-        """The silhouette: forehead to chin, ear to ear."""
+        """Box of the silhouette, from forehead to chin and from ear to ear."""
         return _bounds(self.landmarks[list(SILHOUETTE)])
 
     @property
@@ -164,7 +167,7 @@ class Found(NamedTuple):
 
 
 class Finder:
-    """Finds faces with networks that are trained."""
+    """Finds faces with trained networks; sets these to evaluation."""
 
     def __init__(self, networks: FinderNetworks) -> None:
         self.networks = networks.eval().requires_grad_(False)
@@ -180,7 +183,7 @@ class Finder:
         points, certainty = candidates(self.networks.window, picture)
         if not len(points):
             return []
-        for _ in range(LOOKS):  # each at the square that follows from the look before
+        for _ in range(LOOKS):  # each pass takes its squares from the landmarks of the pass before
             seen, matrices = squares(picture, points)
             places, logits = self.networks.crop(seen)
             landmarks = places.double().numpy() @ matrices[:, :2, :2].swapaxes(1, 2) + matrices[:, None, :2, 2]
@@ -193,8 +196,8 @@ class Finder:
 
 
 def candidates(network: WindowNetwork, picture: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Five points (n, 5, 2) of each place in a picture (1, 3, h, w) in -1..1 that may be a face, and how certain the
-    network is (n,), falling."""
+    """Candidates in a picture (1, 3, h, w) in -1..1: their five points (n, 5, 2) in pixels, and certainties (n,) in
+    falling order."""
     longer = max(picture.shape[-2:])
     boxes, points, certainty = [], [], []
     for side in (s for s in SIDES if s <= max(2 * longer, SIDES[1])):
@@ -217,7 +220,7 @@ def candidates(network: WindowNetwork, picture: Tensor) -> tuple[np.ndarray, np.
 
 @cache
 def load_finder() -> Detector:
-    """The finder that ships with the project."""
+    """The finder with the weights that come with the project; loaded once."""
     networks = FinderNetworks()
     networks.load_state_dict(load_file(WEIGHTS))
     return Finder(networks.float())
@@ -228,11 +231,11 @@ def _bounds(points: np.ndarray) -> Box:
 
 
 def squares(picture: Tensor, points: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """What the second network sees of a picture (1, 3, h, w) at faces whose five points (n, 5, 2) are given.
+    """Inputs of the second network: squares of a picture (1, 3, h, w) around faces with given five points (n, 5, 2).
 
-    Squares (n, 3, CROP, CROP), and the matrices (n, 3, 3) that take their landmarks to the picture's pixels.
+    Returns the squares (n, 3, CROP, CROP), and the matrices (n, 3, 3) from their landmarks to pixels of the picture.
     """
-    halves = [picture]  # so that no square skips pixels
+    halves = [picture]  # mipmaps, which prevent aliasing
     while min(halves[-1].shape[-2:]) >= 2 * CROP:
         halves.append(F.avg_pool2d(halves[-1], 2))
     out, matrices = [], np.stack([similarity(np.array(TEMPLATE), each) for each in points])
@@ -247,9 +250,9 @@ def squares(picture: Tensor, points: np.ndarray) -> tuple[Tensor, np.ndarray]:
 
 
 def best(boxes: np.ndarray, certainty: np.ndarray, least: float, overlap: float = OVERLAP) -> list[int]:
-    """Which boxes (n, 4) to keep, by falling certainty (n,) down to `least`.
+    """Non-maximum suppression: indices of the boxes (n, 4) to keep, by falling certainty (n,) down to `least`.
 
-    Of two that share more than `overlap` of the smaller one, the more certain is kept.
+    Of two boxes whose shared area is more than `overlap` of the smaller one, the more certain is kept.
     """
     kept: list[int] = []
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)

@@ -1,7 +1,7 @@
-"""What the networks are told of a face's place: its box as a picture, and the masks of the three audio regions.
+"""Face inputs of the networks: the face's box as a picture, and the masks of the three audio regions.
 
-Both follow Hallo (arXiv 2406.08801) to the bit, 8-bit rounding included, because its public weights were trained with
-them: the tests compare with masks that the original made.
+Both equal Hallo's (arXiv 2406.08801) bit for bit, 8-bit rounding included, because its public weights were trained with
+them. Tests compare them with masks from the original code.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-FACE_EXPANSION, LIP_EXPANSION = 1.2, 2.0  #: Hallo's, at inference
-MASK_SIDE = 64  #: cells; attention masks are made at this resolution and resized to each level's
-FACE_BLUR, LIP_BLUR = 51, 31  #: taps of the Gaussians, in cells
+FACE_EXPANSION, LIP_EXPANSION = 1.2, 2.0  #: as in Hallo's inference
+MASK_SIDE = 64  #: side in cells at which attention masks are made, before they are resized for each level
+FACE_BLUR, LIP_BLUR = 51, 31  #: taps of the Gaussian blurs, in cells
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels, x to the right and y down; the far edges are not part of it."""
+    """A rectangle in pixels, x to the right and y down; x1 and y1 are exclusive."""
 
     x0: float
     y0: float
@@ -42,16 +42,17 @@ class Box(NamedTuple):
         return Box(self.x0 * x, self.y0 * y, self.x1 * x, self.y1 * y)
 
     def clipped(self, width: float, height: float) -> Box:
-        """The part inside of a picture; without area where there is none."""
+        """The part inside a picture of this size; it has no area where there is none."""
         x0, x1 = (min(max(x, 0), width) for x in (self.x0, self.x1))
         y0, y1 = (min(max(y, 0), height) for y in (self.y0, self.y1))
         return Box(x0, y0, x1, y1)
 
 
 def expand(box: Box, ratio: float, width: int, height: int) -> Box:
-    """`box` grown about its middle to `ratio` times its sides, on whole pixels, and moved back into the picture.
+    """Expand `box` around its centre by `ratio`, on whole pixels, and move it back into the picture.
 
-    The floor divisions are Hallo's. Its code leaves a box that outgrows the picture without any area; here it is cut.
+    The floor divisions are Hallo's. A box that becomes larger than the picture is cut here; in Hallo's code it loses
+    its area.
     """
 
     def axis(low: float, high: float, length: int) -> tuple[int, int]:
@@ -70,10 +71,10 @@ def expand(box: Box, ratio: float, width: int, height: int) -> Box:
 
 
 def face_picture(face: Box, width: int, height: int, size: int) -> Tensor:
-    """Input of the face locator, (1, 1, size, size) in 0..1: white inside of the face's box.
+    """Input of the face locator, (1, 1, size, size) in 0..1: white inside the face's box.
 
     Args:
-        face: silhouette of the face, in pixels of a picture of `width` x `height`; expanded here.
+        face: box of the silhouette, in pixels of a picture of `width` x `height`; this function expands it.
     """
     x0, y0, x1, y1 = expand(face, FACE_EXPANSION, width, height)
     mask = np.zeros((height, width), np.uint8)
@@ -83,19 +84,20 @@ def face_picture(face: Box, width: int, height: int, size: int) -> Tensor:
 
 
 def attention_masks(face: Box, lips: Box, width: int, height: int, sides: Sequence[int]) -> list[list[Tensor]]:
-    """Where each audio region works: masks[level][region], (1, side * side, 1) float32 in 0..1.
+    """Masks of the audio attention: masks[level][region], (1, side * side, 1) float32 in 0..1, with soft edges.
 
-    Regions: everything but the face, the face without the lips, the lips; their edges are soft.
+    Regions: everything but the face, the face without the lips, the lips.
 
     Args:
-        face, lips: bounding boxes of silhouette and lips in pixels of a picture of `width` x `height`; expanded here.
+        face, lips: boxes of silhouette and lips in pixels of a picture of `width` x `height`; this function expands
+            them.
         sides: cells per side of each level's attention.
     """
     wide = expand(face, FACE_EXPANSION, width, height)
     near = expand(lips, LIP_EXPANSION, width, height)
     around = _normalised(_blurred(_shrunk(wide, width, height), FACE_BLUR))
     mouth = _normalised(_blurred(_shrunk(near, width, height), LIP_BLUR))
-    # The detour over 0..1 and the cut instead of a rounding make some cells one 255th darker than 255 - around.
+    # As in Hallo: converting to 0..1 and truncating makes some cells darker than 255 - around by 1.
     beyond = ((1.0 - around / 255) * 255).astype(np.uint8)
     regions = beyond, np.maximum(around.astype(np.int64) - mouth, 0).astype(np.uint8), mouth
     return [[_level(region, side) for region in regions] for side in sides]
@@ -107,7 +109,7 @@ def _level(mask: np.ndarray, side: int) -> Tensor:
 
 
 def _shrunk(box: Box, width: int, height: int) -> np.ndarray:
-    """A filled rectangle (255 on 0) in a picture, resized to the masks' cells as OpenCV does: linear, no smoothing."""
+    """A filled rectangle (255 on 0) in a picture, resized to the masks' cells like OpenCV: linear, not antialiased."""
 
     def axis(low: float, high: float, length: int) -> np.ndarray:
         line = np.zeros(length)
@@ -118,16 +120,16 @@ def _shrunk(box: Box, width: int, height: int) -> np.ndarray:
 
 
 def _blurred(mask: np.ndarray, taps: int) -> np.ndarray:
-    """OpenCV's Gaussian blur of 8-bit pictures: weights in 256ths, mirrored edges, one rounding at the end.
+    """OpenCV's Gaussian blur of 8-bit pictures: weights in 256ths, mirrored edges, rounding only at the end.
 
-    Contrast is stretched afterwards, so that a last bit here would be several there.
+    It has to be exact, because the following stretch of contrast would amplify differences.
     """
-    sigma = 0.3 * ((taps - 1) * 0.5 - 1) + 0.8  # OpenCV's choice where none is given
+    sigma = 0.3 * ((taps - 1) * 0.5 - 1) + 0.8  # OpenCV's default
     half = taps // 2
     exact = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * sigma**2))
     exact *= 256 / exact.sum()
     weights, error = np.zeros(taps, np.int64), 0.0
-    for i in range(half):  # each rounding error goes into the next weight, what remains into the middle one
+    for i in range(half):  # rounding errors are carried to the next weight, the last one to the middle
         wanted = exact[i] + error
         weights[i] = weights[-1 - i] = np.rint(wanted)
         error = wanted - weights[i]
@@ -139,6 +141,6 @@ def _blurred(mask: np.ndarray, taps: int) -> np.ndarray:
 
 
 def _normalised(mask: np.ndarray) -> np.ndarray:
-    """Stretched to 0..255; a mask of one value, which has no contrast, stays as it is."""
+    """Stretch the contrast to 0..255; a mask of a single value is returned as it is."""
     low, high = int(mask.min()), int(mask.max())
     return mask if low == high else np.rint((mask - float(low)) * (255 / (high - low))).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Puts the animated square back into the picture that it was cut from.
+"""Pastes the animated square back into the picture from which it was cropped.
 
-A model that works at 256 pixels gives soft pictures, and a portrait may have thousands. What the model did not change
-stays the portrait's own: given the reconstruction of the still portrait (encoded and decoded, nothing denoised),
-a frame is taken as that reconstruction plus a difference, and only the difference is laid over the picture.
+A model of 256 pixels gives soft frames, while a portrait may have thousands of pixels. To keep the portrait's detail
+where nothing changes, frames are compared with the reconstruction of the portrait (encoded and decoded, not denoised),
+and only the difference is added to the picture.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 from ..errors import FadaError
 from .region import FaceRegion
 
-FEATHER = 0.1  #: width of the soft edge, as a part of the square's side
-NOISE = 0.02, 0.06  #: differences from the reconstruction (of -1..1) up to the first are none, from the second on whole
-DETAIL = 0.06, 0.2  #: likewise, where the picture's own fine detail gives way to the frame
-SPREAD = 1 / 85  #: radius over which a change reaches to its neighbours, as a part of the square's side
-_COLOUR_CELLS = 16  # per side: what a reconstruction gets wrong over such distances is colour, not detail
-_MOST_GRAIN = 0.06  # standard deviation; a photograph's, at high sensitivity
+FEATHER = 0.1  #: width of the soft edge, relative to the square's side
+NOISE = 0.02, 0.06  #: differences (values in -1..1) below the first count as none, above the second in full
+DETAIL = 0.06, 0.2  #: differences below the first keep the picture's fine detail, above the second lose all of it
+SPREAD = 1 / 85  #: radius by which changes are spread to neighbouring pixels, relative to the square's side
+_COLOUR_CELLS = 16  # per side: errors of the reconstruction at this scale count as colour, finer ones as detail
+_MOST_GRAIN = 0.06  # standard deviation, as in a photograph at high sensitivity
 
 
 def shrunk(original: Tensor, region: FaceRegion, width: int, height: int) -> tuple[Tensor, FaceRegion]:
-    """The picture, (1, 3, h, w) in -1..1, at a smaller size of the same shape, and the face's region in it."""
+    """The picture (1, 3, h, w) in -1..1 resized to `width` x `height`, of the same aspect ratio, and its region."""
     if (width, height) == (region.width, region.height):
         return original, region
     small = F.interpolate(original.float(), (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
@@ -45,20 +45,20 @@ def shrunk(original: Tensor, region: FaceRegion, width: int, height: int) -> tup
 
 
 class PasteBack:
-    """Pastes frames into one picture; made once, called with as many frames at a time as memory allows.
+    """Pastes frames into a picture. Create it once, and call it with as many frames at a time as memory allows.
 
-    Towards the picture the square's edge is soft; where the square ends at the picture's own edge there is nothing to
-    blend with, and it stays hard. Pixels outside of the square are the picture's own, exactly. With `still`, so are the
-    pixels inside that the frames do not change; those that they change get the picture's grain.
+    The square's edges are soft, except along the picture's own edges, where there is nothing to blend with. Pixels
+    outside the square stay exactly as they are. With `still`, so do the pixels inside that the frames do not change;
+    changed pixels get the picture's grain.
 
     Args:
         original: the picture, (1, 3, h, w) in -1..1, of any size.
         region: the face's region in it.
-        still: the square as the model's autoencoder reconstructs it, (1, 3, size, size) in -1..1; None: frames replace
-            the whole square.
-        feather: width of the soft edge, as a part of the square's side; 0 (hard) to 0.5 (soft up to the middle).
-        match_colour: shift each frame's colours so that its edge has the picture's, or with `still` the
-            reconstruction's. A model's colours drift with time, and any difference shows where the square ends.
+        still: the square as reconstructed by the model's autoencoder, (1, 3, size, size) in -1..1; None: frames
+            replace the whole square.
+        feather: width of the soft edge, relative to the square's side: 0 (hard) to 0.5 (soft up to the centre).
+        match_colour: shift the colours of each frame so that its edge matches the picture, or with `still` the
+            reconstruction. A model's colours drift over time, and a difference would show at the square's edge.
 
     Raises:
         FadaError: the region belongs to a picture of another size, or the feather is out of range.
@@ -89,7 +89,7 @@ class PasteBack:
             self._colour = F.interpolate(cells, (self._side, self._side), mode="bicubic")
             self._detail = error - self._colour
             self._grain = _grain(self._under)
-        # Colours are compared in the soft edge of usual width, by some thousands of its pixels.
+        # Colours are compared on a sample of the pixels in a soft edge of the default width.
         aim, edge = (self._under if self._still is None else self._still), _weights(region, FEATHER)[None, None]
         edge = F.interpolate(edge, aim.shape[-2:], mode="area")[0, 0]
         self._stride = max(aim.shape[-1] // 256, 1)
@@ -97,18 +97,18 @@ class PasteBack:
         self._edge = edge if match_colour and edge.any() else None
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Frames (n, 3, size, size) in -1..1 to (n, 3, h, w) in -1..1, float32 on the CPU.
+        """Paste frames (n, 3, size, size) in -1..1: (n, 3, h, w) in -1..1, float32 on the CPU.
 
         Raises:
             FadaError: the frames are not square, or not of the reconstruction's size.
         """
         height, width = frames.shape[-2:]
         if height != width:
-            raise FadaError(f"The frames have {width}x{height} pixels; give square ones, as the model makes them.")
+            raise FadaError(f"The frames have {width}x{height} pixels; give square frames, as from the model.")
         if self._still is not None and width != self._still.shape[-1]:
             raise FadaError(
-                f"The frames have {width} pixels a side, the reconstruction {self._still.shape[-1]}; give those of one "
-                "model."
+                f"The frames have {width} pixels a side, the reconstruction {self._still.shape[-1]}; use one model for "
+                "both."
             )
         frames = frames.float().cpu()
         whole = self._still is None
@@ -126,20 +126,20 @@ class PasteBack:
         return pictures[..., :: self._stride, :: self._stride]
 
     def _coloured(self, frames: Tensor) -> Tensor:
-        """The frames with the colours that their edge should have."""
+        """Shift the colours of the frames to match at their edge."""
         if self._edge is None:
             return frames
         difference = (self._aim - self._thinned(frames))[..., self._edge]
-        # The median: what moves through the edge, hair or a shoulder, does not change it.
+        # The median ignores hair or a shoulder that moves through the edge.
         return (frames + difference.median(-1).values[..., None, None]).clamp(-1, 1)
 
     def _laid_over(self, frames: Tensor) -> Tensor:
-        """(n, 3, side, side): the picture's square with what the frames change in it."""
+        """The picture's square with the changes of the frames, (n, 3, side, side)."""
         change = frames - self._still
         amount = change.abs().amax(1, keepdim=True)
         reach = max(1, round(SPREAD * frames.shape[-1]))
         amount = F.max_pool2d(amount, 2 * reach + 1, stride=1, padding=reach)
-        for _ in range(2):  # two boxes in a row: soft without a corner
+        for _ in range(2):  # two box filters: a smooth kernel
             amount = F.avg_pool2d(F.pad(amount, (reach,) * 4, mode="replicate"), 2 * reach + 1, stride=1)
         moved = self._sized(self._still + change * _step(amount, *NOISE))
         new = F.interpolate(_step(amount, *DETAIL), (self._side, self._side), mode="bilinear")
@@ -147,15 +147,15 @@ class PasteBack:
 
 
 def _step(value: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high` on, a smooth step between."""
+    """Smoothstep: 0 below `low`, 1 above `high`."""
     t = ((value - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
 def _grain(picture: Tensor) -> Tensor:
-    """Noise as strong as that of the picture (1, 3, h, w), always the same: the picture's own stands still, too.
+    """Noise with the strength of the picture's grain (1, 3, h, w), the same for all frames, like the picture's own.
 
-    The median tells grain from edges and texture, which only a part of a picture has.
+    The median ignores edges and texture, which cover only a part of a picture.
     """
     fine = picture - F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     deviation = (1.4826 * fine.abs().flatten(2).median(-1).values).clamp(max=_MOST_GRAIN)
@@ -164,7 +164,7 @@ def _grain(picture: Tensor) -> Tensor:
 
 
 def _weights(region: FaceRegion, feather: float) -> Tensor:
-    """How much of the frame shows in the square, (side, side) in 0..1."""
+    """Weight of the frame in the square, (side, side) in 0..1."""
 
     def axis(start: int, length: int) -> Tensor:
         position = torch.arange(region.side) + 0.5
@@ -172,7 +172,7 @@ def _weights(region: FaceRegion, feather: float) -> Tensor:
         for soft, distance in ((start > 0, position), (start + region.side < length, region.side - position)):
             if soft and feather:
                 t = (distance / (feather * region.side)).clamp(max=1)
-                line = line * t * t * (3 - 2 * t)  # a smooth step
+                line = line * t * t * (3 - 2 * t)
         return line
 
     return axis(region.top, region.height)[:, None] * axis(region.left, region.width)

@@ -136,7 +136,7 @@ def test_not_a_picture(run: Run, folder: Path) -> None:
 
 
 def test_a_box_that_is_none(run: Run) -> None:
-    refused(run(face_box="30 10 20 40"), "30 10 20 40", "no box")
+    refused(run(face_box="30 10 20 40"), "30 10 20 40", "not a box")
     refused(run(face_box="100 100 130 130"), "outside", "40x50")
     refused(run(face_box="0 0 30 30", face_model="face.task"), "--face-box", "--face-model")
 
