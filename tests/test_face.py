@@ -358,7 +358,7 @@ def test_what_cannot_be_pasted() -> None:
         PasteBack(image, region, feather=0.6)
     with pytest.raises(FadaError, match="square"):
         PasteBack(image, region)(torch.zeros(1, 3, 32, 16))
-    with pytest.raises(FadaError, match="those of one"):
+    with pytest.raises(FadaError, match="use one model for both"):
         PasteBack(image, region, still=torch.zeros(1, 3, 32, 32))(torch.zeros(1, 3, 16, 16))
 
 
