@@ -41,7 +41,7 @@ class Settings(SamplingOptions):
     """Another face detector, face_landmarker.task or YuNet .onnx (default: the built-in one; if it finds no face, the
     middle of the picture is used, with a warning)."""
     margin: float = MARGIN
-    """Margin around the face on each side, as a fraction of its longer side; use 0.62 for models of drawn faces."""
+    """Room around the face on each side, as a part of its longer side; models of drawn faces want 0.62."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
     square: bool = False
