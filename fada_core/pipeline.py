@@ -200,7 +200,9 @@ class Pipeline:
                 out.
         """
         if job.config != self.config:
-            raise FadaError(f"The job was encoded by another model; encode it again with '{self.config.name}'.")
+            raise FadaError(
+                f"Portrait and speech were encoded by another model; encode them again with '{self.config.name}'."
+            )
         asked = SamplingOptions(mode=mode, **options)
         settings = self._resolve(asked)
         if after is not None:

@@ -1,4 +1,4 @@
-"""FADA's nodes. They translate between ComfyUI and `fada_core.pipeline`, and compute nothing themselves."""
+"""The ComfyUI nodes. They translate between ComfyUI and `fada_core`, and compute nothing themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sampler import FADASampler
 from .start import bring_material, register_model_folder
 from .video_combine import FADAVideoCombine
 
-# Beside a message ComfyUI shows its class with the name of the module, which here is a path on the user's disk.
+# ComfyUI shows an error's class with its module, whose name would here be a path on the user's disk.
 FadaError.__module__ = "builtins"
 
 

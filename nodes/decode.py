@@ -1,4 +1,4 @@
-"""Node: latents become frames."""
+"""Node: decode latents to frames."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class FADADecode(io.ComfyNode):
             display_name="FADA Decode",
             category=CATEGORY,
             **aliases("latents to frames"),
-            description="Decodes latents to frames, for those who want to work on them. All frames are in memory at "
-            "once: for long videos connect the latents to FADA Video Combine instead.",
+            description="Decodes latents to frames, for further processing. All frames are in memory at once: for long "
+            "videos connect the latents to FADA Video Combine instead.",
             inputs=[
                 ModelType.Input("model", tooltip="From FADA Load Model; the one that sampled the latents."),
                 io.Latent.Input("latent", tooltip="From FADA Sampler."),

@@ -1,4 +1,4 @@
-"""Node: a portrait and speech become the condition of a video."""
+"""Node: encode a portrait and speech as the condition of a video."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .video_in import Video, picture_of, sound_of
 class FADAEncode(io.ComfyNode):
     """FADA_MODEL, IMAGE or VIDEO, AUDIO or VIDEO -> FADA_COND, INT, FLOAT, FADA_REGION, IMAGE.
 
-    The outputs are lists, of one entry for each video.
+    The outputs are lists with one entry per video.
     """
 
     @classmethod
@@ -42,29 +42,29 @@ class FADAEncode(io.ComfyNode):
             display_name="FADA Encode (Portrait, Speech)",
             category=CATEGORY,
             **aliases("talking head", "lip sync", "lipsync", "face crop", "avatar", "hallo"),
-            description="Encodes who speaks and what is said, once for the whole video, and shows the square that will "
-            "move: drag a box on the picture to move it. Several portraits, several recordings, or pairs of both make "
-            "as many videos.",
+            description="Encodes portrait and speech, once for the whole video, and shows the square that will be "
+            "animated: drag a box around the face on the picture to change it. Several portraits, several recordings, "
+            "or pairs of both give one video each.",
             inputs=[
                 ModelType.Input("model", tooltip="From FADA Load Model."),
                 io.MultiType.Input(
                     "image",
                     [io.Image, io.Video],
-                    tooltip="The portrait: a picture of any size, facing the camera, mouth closed; of a video, its "
-                    "first clear frame. A square around the face is animated. Tip: connect region and portrait to "
-                    "FADA Video Combine to get the whole picture back.",
+                    tooltip="The portrait: a picture of any size, facing the camera, with the mouth closed; of a "
+                    "video, the first clear frame is used. A square around the face is animated. Tip: connect region "
+                    "and portrait to FADA Video Combine to get the whole picture back.",
                 ),
                 io.MultiType.Input(
                     "audio",
                     [io.Audio, io.Video],
                     tooltip="The speech, of any length: from FADA Load Audio or any other AUDIO, or the sound of a "
-                    "video. Tip: speech without music gives the best lips.",
+                    "video. Tip: speech without music gives the best lip sync.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the face is, forehead to chin and ear to ear. Left open: a detector looks for it. "
-                    "Tip: paint it in ComfyUI's mask editor.",
+                    tooltip="A mask of the face, from forehead to chin and from ear to ear. Not connected: the face is "
+                    "detected. Tip: paint it in ComfyUI's mask editor.",
                 ),
                 io.Float.Input(
                     "crop_margin",
@@ -73,15 +73,15 @@ class FADAEncode(io.ComfyNode):
                     max=3.0,
                     step=0.05,
                     optional=True,
-                    tooltip="Room around the face on each side of the square, in parts of the face's size. Tip: 0.4 is "
-                    "what the models were trained with; raise it for tall hair or hats.",
+                    tooltip="Margin around the face on each side, as a fraction of the face's size. Tip: the models "
+                    "were trained with 0.4; raise it for tall hair or hats.",
                 ),
                 io.String.Input(
                     "face_box",
                     default="",
                     optional=True,
-                    tooltip="Where the face is, instead of a mask: left, top, right and bottom in pixels, such as "
-                    "'120 80 420 400'. Empty: not given.",
+                    tooltip="The place of the face, instead of a mask: left, top, right and bottom in pixels, such as "
+                    "'120 80 420 400'. Empty: none.",
                     **advanced(io.String.Input),
                 ),
                 io.Combo.Input(
@@ -89,10 +89,10 @@ class FADAEncode(io.ComfyNode):
                     options=[AUTO, NONE, *detectors()],
                     default=AUTO,
                     optional=True,
-                    tooltip="What looks for the face without mask and box. auto: FADA's own finder, and the middle of "
-                    "the picture where it finds none. none: the middle. Or face_landmarker.task (needs mediapipe) or "
-                    "face_detection_yunet .onnx (needs OpenCV) in models/fada. Tip: a chosen file refuses pictures "
-                    "without a face.",
+                    tooltip="The face detector, used without mask and box. auto: FADA's own detector, or the middle of "
+                    "the picture if it finds no face. none: always the middle. Or a file in models/fada: "
+                    "face_landmarker.task (needs mediapipe) or face_detection_yunet .onnx (needs OpenCV). Tip: with a "
+                    "file, pictures without a face are refused.",
                     **advanced(io.Combo.Input),
                 ),
                 io.Combo.Input(
@@ -101,7 +101,7 @@ class FADAEncode(io.ComfyNode):
                     default=NONE,
                     optional=True,
                     tooltip="An ArcFace network (.onnx) in models/fada, for models with identity tokens such as "
-                    "Hallo; needs onnxruntime. none: zeros. Tip: try it where the likeness is weak.",
+                    "Hallo; needs onnxruntime. none: zeros. Tip: try it if the likeness is weak.",
                     **advanced(io.Combo.Input),
                 ),
                 io.Int.Input(
@@ -110,13 +110,13 @@ class FADAEncode(io.ComfyNode):
                     min=0,
                     max=8,
                     optional=True,
-                    tooltip="Which face, where the detector finds several: 1 is the leftmost. 0: the largest.",
+                    tooltip="Which face to animate if the detector finds several: 1 is the leftmost. 0: the largest.",
                     **advanced(io.Int.Input),
                 ),
             ],
             outputs=[
                 ConditionType.Output(display_name="cond", tooltip="For FADA Sampler.", is_output_list=True),
-                io.Int.Output(display_name="frames", tooltip="Frames of the finished video.", is_output_list=True),
+                io.Int.Output(display_name="frames", tooltip="Number of frames of the video.", is_output_list=True),
                 io.Float.Output(display_name="fps", tooltip="The model's frames per second.", is_output_list=True),
                 RegionType.Output(
                     display_name="region",
@@ -125,7 +125,8 @@ class FADAEncode(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="portrait",
-                    tooltip="The whole picture that the square is from: goes with region, also for several portraits.",
+                    tooltip="The whole picture that the square is from; connect it together with region. With several "
+                    "portraits there is one for each video.",
                     is_output_list=True,
                 ),
             ],
@@ -154,7 +155,7 @@ class FADAEncode(io.ComfyNode):
         if isinstance(audio, Video):
             audio = sound_of(audio)
         videos = _videos(image, audio, mask)
-        # Faces first: a picture without one is told before the networks are moved.
+        # Locate faces first, so that a picture without a face is refused before the networks are moved.
         regions = [
             locate(single(picture), shape, crop_margin, face_box, face_model, face_index)
             for picture, _, shape in videos
@@ -176,23 +177,28 @@ class FADAEncode(io.ComfyNode):
 
 
 def _videos(image: Tensor, audio: Audio, mask: Tensor | None) -> list[tuple[Tensor, Audio, Tensor | None]]:
-    """Portrait, recording and mask of each video; what there is one of is for all of them."""
+    """Portrait, recording and mask of each video; a single one is used for all videos."""
     pictures = list(image.split(1))
     recordings = [audio | {"waveform": waveform} for waveform in audio["waveform"].split(1)]
     count = max(len(pictures), len(recordings))
     if {len(pictures), len(recordings)} - {1, count}:
         raise FadaError(
-            f"There are {len(pictures)} portraits and {len(recordings)} recordings; connect one of either, or as many."
+            f"There are {len(pictures)} portraits and {len(recordings)} recordings; connect one of either, or the same "
+            "number of both."
         )
     masks = [None] if mask is None else list(mask.split(1))
     if len(masks) not in (1, count):
-        raise FadaError(f"There are {len(masks)} masks for {count} videos; connect one, or as many.")
+        raise FadaError(f"There are {len(masks)} masks for {count} videos; connect one, or one for each video.")
     pictures, recordings, masks = (x * count if len(x) == 1 else x for x in (pictures, recordings, masks))
     return list(zip(pictures, recordings, masks, strict=True))
 
 
 def single(image: Tensor) -> Tensor:
-    """The one picture of an IMAGE, (1, 3, h, w) in -1..1."""
+    """The picture of an IMAGE that has only one, as (1, 3, h, w) in -1..1.
+
+    Raises:
+        FadaError: there are several.
+    """
     if len(image) != 1:
         raise FadaError(
             f"The portrait is a batch of {len(image)} pictures; connect FADA Encode's portrait, which goes with region."

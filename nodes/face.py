@@ -1,4 +1,4 @@
-"""Where the face in a portrait is: by mask, box or detector; and how FADA Encode shows it, before it runs and after."""
+"""Locates the face in a portrait by mask, box or detector, and describes it for FADA Encode's display."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 AUTO, NONE = "auto", "none"
-_SHOWN = 1024  #: pixels, longer side of the picture that the node shows
+_SHOWN = 1024  #: longer side, at most, of the picture that the node shows, in pixels
 
 
 def locate(portrait: Tensor, mask: Tensor | None, margin: float, box: str, model: str, index: int) -> FaceRegion:
-    """The region of a portrait (1, 3, h, w) in -1..1, from the inputs of FADA Encode.
+    """The region of the face in a portrait, (1, 3, h, w) in -1..1, by the inputs of FADA Encode.
 
     Raises:
-        FadaError: see `find_face`; or mask and box at once, a box that is not four numbers, a file that is not there.
+        FadaError: as in `find_face`; or there are both mask and box, the box is not four numbers, or the detector's
+            file does not exist.
     """
     if mask is not None and box.strip():
         raise FadaError("Both a mask and a box say where the face is; disconnect the mask or empty face_box.")
@@ -48,19 +49,19 @@ def locate(portrait: Tensor, mask: Tensor | None, margin: float, box: str, model
 
 
 def described(region: FaceRegion, detected: bool) -> dict[str, Any]:
-    """What the node draws, in pixels of the whole picture.
+    """The region as JSON values for the node's display, in pixels of the whole picture.
 
     Args:
-        detected: whether a detector has looked for the face.
+        detected: whether a detector was used.
     """
     count = len(region.faces)
     if region.source == ASSUMED:
-        told = "No face found" if detected else "No face is looked for"
+        told = "No face found" if detected else "Face detection is off"
         told += ": the middle of the picture is used. Drag a box around the face."
     elif region.source == DETECTED:
         told = "Face found." if count == 1 else f"{count} faces found, counted from the left."
     else:
-        told = "The face is where the box or mask says."
+        told = "Face given by the box or mask."
     return {
         "width": region.width,
         "height": region.height,
@@ -73,7 +74,7 @@ def described(region: FaceRegion, detected: bool) -> dict[str, Any]:
 
 
 def shown(portrait: Tensor, region: FaceRegion, detected: bool) -> dict[str, Any]:
-    """As `described`, with the picture, put into ComfyUI's temp folder for the browser."""
+    """As `described`, with a picture that is written to ComfyUI's temp folder for the browser."""
     name = f"fada_face_{uuid.uuid4().hex}.jpg"
     folder = folder_paths.get_temp_directory()
     os.makedirs(folder, exist_ok=True)
@@ -84,7 +85,7 @@ def shown(portrait: Tensor, region: FaceRegion, detected: bool) -> dict[str, Any
 
 
 def looks_for_it(model: str) -> bool:
-    """Whether a detector looks for the face, where nothing else says where it is."""
+    """Whether a detector is used if there is neither mask nor box."""
     return model != NONE
 
 
@@ -103,7 +104,7 @@ def identity_models() -> dict[str, Path]:
 
 
 def _files(suffix: str) -> dict[str, Path]:
-    """Files of a kind in models/fada, by name; the listing of ComfyUI itself is for checkpoints."""
+    """Files in models/fada with this suffix, by name. ComfyUI's own list of this folder has checkpoints only."""
     folders = folder_paths.get_folder_paths(FOLDER)
     return {path.name: path for folder in folders for path in sorted(Path(folder).glob(f"*{suffix}"))}
 
@@ -119,24 +120,24 @@ def face_of_upload(query: Mapping[str, str]) -> dict[str, Any]:
     """The face in a picture of ComfyUI's input folder, as `described`.
 
     Args:
-        query: `image`, the picture's name as Load Image has it; `margin`, `box`, `model` and `index` as FADA Encode has
-            them.
+        query: `image` is the picture's name as in Load Image; `margin`, `box`, `model` and `index` are as in FADA
+            Encode.
 
     Raises:
-        FadaError: see `locate`; no such picture, or a number that is none.
+        FadaError: as in `locate`; or there is no such picture, or margin or index is not a number.
     """
     path, model = input_path(query.get("image", "")), query.get("model", AUTO)
     try:
         margin, index = float(query.get("margin", "")), int(query.get("index", ""))
     except ValueError as error:
-        raise FadaError(f"The margin or index of the face is no number ({error}); correct it.") from error
+        raise FadaError(f"The margin or index of the face is not a number ({error}); correct it.") from error
     region = locate(load_image(path), None, margin, query.get("box", ""), model, index)
     return described(region, looks_for_it(model))
 
 
 @PromptServer.instance.routes.get("/fada/face")
 async def _answer(request: web.Request) -> web.Response:
-    """For FADA Encode, before it runs."""
+    """Answer requests of web/face.js, which shows the face in FADA Encode before it runs."""
     from aiohttp import web
 
     try:

@@ -14,10 +14,10 @@ from .types import CATEGORY, aliases
 
 
 def input_path(name: str) -> str:
-    """Path of a file in the input folder (or, with ComfyUI's suffix, in the output or temp folder), and only there.
+    """Path of a file in ComfyUI's input folder (or, with the suffix [output] or [temp], in that folder).
 
     Raises:
-        FadaError: no such file, or the name leads out of the folder.
+        FadaError: there is no such file, or the name leads out of the folder.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise FadaError(f"audio is {name!r}; choose a file in ComfyUI's input folder, or upload one.")
@@ -42,8 +42,8 @@ class FADALoadAudio(io.ComfyNode):
             display_name="FADA Load Audio",
             category=CATEGORY,
             **aliases("speech", "voice", "sound of a video"),
-            description="Loads speech, or a part of it, from any file with sound, also from videos. 16 kHz mono, as "
-            "the models hear it; for the full sound in the video connect ComfyUI's own Load Audio to Video Combine.",
+            description="Loads speech, or a part of it, from any file with sound, including videos, as 16 kHz mono. "
+            "For the original sound in the finished video, connect ComfyUI's own Load Audio to Video Combine.",
             inputs=[
                 io.Combo.Input(
                     "audio",
@@ -57,7 +57,7 @@ class FADALoadAudio(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.1,
-                    tooltip="Where to begin, in seconds.",
+                    tooltip="Start within the file, in seconds.",
                 ),
                 io.Float.Input(
                     "duration",
@@ -65,9 +65,9 @@ class FADALoadAudio(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.1,
-                    tooltip="How much to take, in seconds. 0: all of the rest. Tip: take 3 seconds to try settings.",
+                    tooltip="Length in seconds. 0: to the end of the file. Tip: use 3 seconds to try settings.",
                 ),
-                # The frontend's upload button plays the file in a widget of this name.
+                # The frontend's upload button plays the file in a widget with this name.
                 io.Custom("AUDIO_UI").Input("audioUI", optional=True),
             ],
             outputs=[io.Audio.Output(display_name="audio", tooltip="For FADA Encode, or any node that takes AUDIO.")],
@@ -75,9 +75,9 @@ class FADALoadAudio(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, audio: Any) -> bool | str:
-        # ComfyUI leaves the check of an input named here to the node: uploads are not in the list of choices yet.
+        # ComfyUI does not check inputs that are named here against their options, which lack files uploaded since.
         try:
-            return audio is None or bool(input_path(audio))  # None: the name comes from another node, when it is run
+            return audio is None or bool(input_path(audio))  # None: the name will come from another node
         except FadaError as error:
             return str(error)
 

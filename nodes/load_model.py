@@ -26,18 +26,20 @@ CONVERTED = {
     "echomimic.safetensors": ("BadToBest/EchoMimic", "--from echomimic "),
     "echomimic-acc.safetensors": ("BadToBest/EchoMimic", "--from echomimic-acc "),
 }
-"""Other projects' models, by the name that the documentation gives them when converted: where on Hugging Face their
-files are, and what the command for their conversion has to be told."""
+"""Converted models of other projects, by the file name that the documentation uses: (repository on Hugging Face, option
+of the conversion command)."""
 PACK = Path(__file__).parents[1].name  #: this folder in custom_nodes
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _Linear(comfy.ops.manual_cast.Linear):
-    """ComfyUI's casting layer, with weights from the start."""
+    """ComfyUI's casting layer, which creates its weights at once.
+
+    Newer versions of ComfyUI create the weights of layers without this method only when they are loaded, but
+    `load_checkpoint` compares a checkpoint with the layers' names and shapes before.
+    """
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        # Newer versions of ComfyUI make the weights of a layer without a loader of its own only while loading them,
-        # but a checkpoint is first compared with the layers' names and shapes.
         torch.nn.Module._load_from_state_dict(self, *args)
 
 
@@ -48,14 +50,14 @@ OPERATIONS = SimpleNamespace(
     LayerNorm=comfy.ops.manual_cast.LayerNorm,
     Embedding=comfy.ops.manual_cast.Embedding,
 )
-"""Layers that also look for a stop at every call."""
+"""ComfyUI's casting layers, which also check for an interrupt in each call."""
 
 
 def _path(name: str) -> str:
-    """Of a shipped model or of a file in models/fada.
+    """Path of a shipped model or of a file in models/fada.
 
     Raises:
-        FadaError: there is none; with what to do for models that have to be converted.
+        FadaError: there is none; for models that have to be converted, the message says how.
     """
     if not isinstance(name, str):
         raise FadaError(f"model is {name!r}; give a name, such as {next(iter(shipped_models()))}.")
@@ -65,8 +67,8 @@ def _path(name: str) -> str:
     if name in CONVERTED:
         source, option = CONVERTED[name]
         raise FadaError(
-            f"There is no model '{name}' in models/{FOLDER}. It is made once from other people's files: download those "
-            f"of huggingface.co/{source} to a folder DIR, run in custom_nodes/{PACK}: python -m fada_core.convert "
+            f"There is no model '{name}' in models/{FOLDER}. It has to be converted once: download the files of "
+            f"huggingface.co/{source} to a folder DIR, run in custom_nodes/{PACK}: python -m fada_core.convert "
             f"{option}--src DIR --out ../../models/{FOLDER}/{name}, and press R in ComfyUI. For a model that comes "
             f"with FADA, choose {' or '.join(shipped_models())}."
         )
@@ -98,7 +100,7 @@ class FADALoadModel(io.ComfyNode):
                     "precision",
                     options=["auto", *PRECISIONS],
                     default="auto",
-                    tooltip="Number format of the networks. auto: what suits the device (half precision on newer "
+                    tooltip="Number format of the networks. auto: depends on the device (half precision on newer "
                     "GPUs, fp32 on the CPU). Tip: try fp32 if the picture turns black or grey.",
                 ),
                 io.Combo.Input(
@@ -114,7 +116,7 @@ class FADALoadModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None) -> bool | str:
-        # None: the name comes from another node, when it is run.
+        # None: the name will come from another node.
         try:
             return model is None or bool(_path(model))
         except FadaError as error:
@@ -131,11 +133,12 @@ class FADALoadModel(io.ComfyNode):
         load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
         if device == "cpu":
             load_device = offload_device = torch.device("cpu")
-        # Not float16, which has to be asked for: the shipped models overflow in it.
+        # auto never chooses float16, in which the shipped models overflow.
         dtype = PRECISIONS.get(precision) or management.unet_dtype(
             load_device, supported_dtypes=[torch.bfloat16, torch.float32]
         )
-        if dtype not in PRECISIONS.values():  # ComfyUI's options for 8 bit: these networks compute in what they store
+        # With ComfyUI's options for 8 bit; these networks need a type that they can compute in.
+        if dtype not in PRECISIONS.values():
             dtype = management.unet_manual_cast(dtype, load_device) or torch.float32
         networks, info = load_checkpoint(_path(model), device=offload_device, dtype=dtype, operations=OPERATIONS)
         return io.NodeOutput(FadaModel(Pipeline(networks, info, load_device), load_device, offload_device))

@@ -1,4 +1,4 @@
-"""A loaded model whose networks ComfyUI keeps in memory, moves and partly offloads as it does with its own."""
+"""A loaded model whose networks are managed by ComfyUI: it keeps them in memory, moves and partly offloads them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from .stop import Aside, make_stoppable
 T = TypeVar("T")
 
 _FEATURE_MAPS = 40
-"""Feature maps of the UNet's first level that are alive at once, for the estimate of the memory that a step needs: a
-quarter for the skips, the rest for the clip's conditions, the widened feed-forward layer, and what attention reads and
-writes. Counted: 31 for Hallo and 38 for EchoMimic with three branches, 37 for both with one."""
+"""Number of feature maps of the UNet's first level that exist at the same time, for the estimate of a step's memory: a
+quarter of them for skip connections, the rest for the clip's conditioning, the feed-forward layer, and inputs and
+outputs of attention. Counted: 31 for Hallo and 38 for EchoMimic with three branches, 37 for both with one."""
 
 
 class FADANetworks(nn.ModuleDict):
-    """What ComfyUI moves between devices. It sets attributes (`device`, ...) that the networks shall not get."""
+    """A unit that ComfyUI moves between devices. ComfyUI sets attributes (`device`, ...) on it that the networks must
+    not get. Its subclasses differ in their names, which ComfyUI logs."""
 
 
 class FADAUNets(FADANetworks):
-    """What runs in every step, and what prepares its conditions. These classes' names are what ComfyUI logs."""
+    """The denoising UNet, and the networks that compute its conditioning."""
 
 
 class FADAVAE(FADANetworks):
@@ -38,10 +39,10 @@ class FADAAudioEncoder(FADANetworks):
 
 
 class FadaModel:
-    """A pipeline whose networks are three models to ComfyUI, each loaded when it is used.
+    """A pipeline whose networks are three models for ComfyUI, each loaded when it is used.
 
-    Networks made of ComfyUI's casting layers may stay in part where they were offloaded to; each layer then fetches its
-    weights for the call. Those of diffusers and transformers cannot, and are loaded in full.
+    Networks with ComfyUI's casting layers may be partly offloaded; an offloaded layer copies its weights to the device
+    for each call. Networks of diffusers and transformers cannot do that, and are loaded in full.
     """
 
     def __init__(self, pipeline: Pipeline, load_device: torch.device, offload_device: torch.device) -> None:
@@ -56,27 +57,27 @@ class FadaModel:
 
     @property
     def pipeline(self) -> Pipeline:
-        """The pipeline, wherever its networks are."""
+        """The pipeline; its networks may be on any device."""
         return self._pipeline
 
     def stoppable(self, function: Callable[[], T]) -> T:
-        """The result of a call to the pipeline that may begin with compiling, which a stop ends at once."""
+        """Call the function, which uses the pipeline. If it may compile, an interrupt ends the call at once."""
         return self._aside(function) if self._pipeline.compute == "compile" else function()
 
     def for_encoding(self) -> Pipeline:
-        """The pipeline, ready to encode. Like the next two: to be asked for before every use."""
+        """The pipeline, with the networks for encoding loaded. Like the next two, call this before each use."""
         return self._ready([self._unets, self._vae, self._audio_encoder], max(self._step(1), self._pictures(1)))
 
     def for_sampling(self, branches: int) -> Pipeline:
-        """The pipeline, ready to sample and to show previews: both may need the autoencoder.
+        """The pipeline, with the networks for sampling and previews loaded; both may need the autoencoder.
 
         Args:
-            branches: that are computed at once, 1 to 3.
+            branches: number of branches that are computed in one batch, 1 to 3.
         """
         return self._ready([self._unets, self._vae], self._step(branches) + self._pictures(1))
 
     def for_decoding(self) -> Pipeline:
-        """The pipeline, ready to decode."""
+        """The pipeline, with the autoencoder loaded."""
         return self._ready([self._vae], self._pictures(DECODE_BATCH))
 
     def _step(self, branches: int) -> int:
@@ -96,7 +97,7 @@ class FadaModel:
         used = [patcher for patcher in patchers if any(True for _ in patcher.model.parameters())]
         partly = [patcher for patcher in used if _castable(patcher.model)]
         whole = [patcher for patcher in used if patcher not in partly]
-        # The latter come last: to make room for them ComfyUI may offload layers of the former, not the other way round.
+        # Load `whole` last: to make room for it ComfyUI can offload layers of `partly`, but not the reverse.
         if partly:
             room = sum(weight.nbytes for patcher in whole for weight in patcher.model.parameters())
             comfy.model_management.load_models_gpu(partly, memory_required=memory + room)
@@ -106,6 +107,6 @@ class FadaModel:
 
 
 def _castable(networks: nn.Module) -> bool:
-    """Whether every layer with weights is one that ComfyUI can leave on another device."""
+    """Whether all layers with weights are casting layers, which ComfyUI can leave on another device."""
     layers = (layer for layer in networks.modules() if any(True for _ in layer.parameters(recurse=False)))
     return all(hasattr(layer, "comfy_cast_weights") for layer in layers)

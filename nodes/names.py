@@ -1,4 +1,4 @@
-"""Names of the files that FADA Video Combine writes: placeholders, the folder, and the next free number."""
+"""File names of FADA Video Combine: placeholders, folder, and the next free number."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _DATE = re.compile(r"%date:([^%]*)%")
 _PARTS = re.compile(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?")
 _FORMS = {"yyyy": "%Y", "yy": "%y", "M": "%m", "d": "%d", "h": "%H", "m": "%M", "s": "%S"}
 _VALUE = re.compile(r"%([^%/\\]+)\.([^%/\\.]+)%")
-_FORBIDDEN = re.compile(r'[\x00-\x1f<>:"|?*]')  # on Windows, and in no name that anybody wants elsewhere
+_FORBIDDEN = re.compile(r'[\x00-\x1f<>:"|?*]')  #: characters that Windows does not allow; replaced on all systems
 
 
 class Place(NamedTuple):
-    """Where a file goes, and how ComfyUI's answers name its folder."""
+    """Path of an output file, and its folder in the form of ComfyUI's API."""
 
     path: Path  #: without suffix
     subfolder: str
@@ -29,13 +29,13 @@ class Place(NamedTuple):
 
 
 def free_place(prefix: str, saved: bool, width: int, height: int, prompt: dict[str, Any] | None) -> Place:
-    """The next file of a prefix, in ComfyUI's output folder, or in its temp folder for what is only looked at.
+    """The next free file name for a prefix, in ComfyUI's output folder if `saved`, else in its temp folder.
 
-    `%date:yyyy-MM-dd%` and `%Node.input%`, by a node's title or type, are filled in, as in the browser for ComfyUI's
-    own nodes; ComfyUI itself fills in %year%, %width% and the like.
+    `%date:yyyy-MM-dd%` and `%Node.input%` (with a node's title or type) are filled in here, as the browser does it for
+    ComfyUI's own nodes; ComfyUI's server fills in %year%, %width% and the like.
 
     Raises:
-        FadaError: the name leads out of the folder, or can be no file's.
+        FadaError: the name leads out of the folder, or is not a valid file name.
     """
     folder = folder_paths.get_output_directory() if saved else folder_paths.get_temp_directory()
     name = _DATE.sub(lambda found: _date(found[1], datetime.now()), prefix)
@@ -48,14 +48,16 @@ def free_place(prefix: str, saved: bool, width: int, height: int, prompt: dict[s
         full, stem, counter, subfolder, _ = folder_paths.get_save_image_path(name, folder, width, height)
         path = Path(full) / f"{stem}_{counter:05}_"
         with suppress(FileNotFoundError):
-            path.with_name(f"{path.name}.webm.part").lstat()  # tells whether a file can have so long a name
+            path.with_name(f"{path.name}.webm.part").lstat()  # raises OSError if the name is too long
     except OSError as error:
-        raise FadaError(f"filename_prefix '{prefix:.80}' is no file's name ({error.strerror}); change it.") from error
+        raise FadaError(
+            f"filename_prefix '{prefix:.80}' is not a valid file name ({error.strerror}); change it."
+        ) from error
     return Place(path, subfolder, "output" if saved else "temp")
 
 
 def _date(pattern: str, now: datetime) -> str:
-    """Two letters of a part give two digits, one letter as few as there are."""
+    """A date in the frontend's notation: two letters give two digits, a single letter omits leading zeros."""
 
     def part(found: re.Match[str]) -> str:
         text = found[0]
@@ -68,7 +70,7 @@ def _date(pattern: str, now: datetime) -> str:
 
 
 def _value(found: re.Match[str], prompt: dict[str, Any]) -> str:
-    """An input's value of a node in the graph; what names none stays as it is."""
+    """The value of a node's input in the graph; the placeholder itself if there is no such node or value."""
     node, name = found.groups()
     for entry in prompt.values():
         if node in (entry.get("_meta", {}).get("title"), entry["class_type"]):

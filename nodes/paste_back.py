@@ -1,4 +1,4 @@
-"""Node: the animated square goes back into the picture that it was cut from."""
+"""Node: paste the animated square back into the picture that it was cropped from."""
 
 from __future__ import annotations
 
@@ -38,19 +38,17 @@ class FADAPasteBack(io.ComfyNode):
             display_name="FADA Paste Back",
             category=CATEGORY,
             **aliases("uncrop", "composite", "stitch"),
-            description="Puts the animated square back into the whole portrait, with a soft edge. All frames are in "
+            description="Pastes the animated square back into the whole portrait, with a soft edge. All frames are in "
             "memory at once, in the portrait's size.",
             inputs=[
-                io.Image.Input(
-                    "frames", tooltip="From FADA Decode. Tip: upscale them first where the portrait is large."
-                ),
+                io.Image.Input("frames", tooltip="From FADA Decode. Tip: upscale them first if the portrait is large."),
                 io.Image.Input("image", tooltip="The portrait that went into FADA Encode."),
                 RegionType.Input("region", tooltip="From FADA Encode."),
                 ModelType.Input(
                     "model",
                     optional=True,
-                    tooltip="From FADA Load Model, for frames of its own: the picture then keeps its own detail where "
-                    "nothing moves.",
+                    tooltip="From FADA Load Model; the one that sampled the frames. The portrait then keeps its own "
+                    "detail where nothing moves.",
                 ),
                 io.Float.Input(
                     "feather",
@@ -59,14 +57,15 @@ class FADAPasteBack(io.ComfyNode):
                     max=0.5,
                     step=0.01,
                     optional=True,
-                    tooltip="Width of the soft edge, in parts of the square. 0: hard. Tip: raise it if the edge shows.",
+                    tooltip="Width of the soft edge, as a fraction of the square. 0: a hard edge. Tip: raise it if the "
+                    "edge is visible.",
                     **advanced(io.Float.Input),
                 ),
                 io.Boolean.Input(
                     "match_colour",
                     default=True,
                     optional=True,
-                    tooltip="Shift each frame's colours so that its edge fits the portrait. Tip: turn it off if the "
+                    tooltip="Shift each frame's colours so that its edge matches the portrait. Tip: turn it off if the "
                     "brightness flickers.",
                     **advanced(io.Boolean.Input),
                 ),

@@ -1,4 +1,4 @@
-"""A moving picture of what is being sampled, in the node that samples it, and of the video when it is finished."""
+"""Moving previews in the sampler node: of the clip that is being sampled, and finally of the finished video."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from torch import Tensor
 from ..fada_core.pipeline import Pipeline
 from .types import to_preview
 
-_STRIDE = 2  #: every second frame is shown
-_LASTS = 10.0  #: seconds of a finished video that its node plays, at most: all of it is held in memory for this
+_STRIDE = 2  #: only every second frame is shown
+_LASTS = 10.0  #: length of the finished video's preview, at most, in seconds: it is held in memory as a whole
 
 
 class ClipPreview:
-    """Progress bar and preview of a sampling; a context manager.
+    """Context manager with progress bar and preview of a sampling; it is the callback of `Pipeline.sample`.
 
-    ComfyUI shows single pictures, so a thread sends one after the other: the clip, as far as it is known, plays in its
-    own speed, over and over. New pictures are made once the last ones have been played, so that steps which take
-    milliseconds are not held up. With ComfyUI's preview method "none" there is only the bar.
+    ComfyUI can only show single pictures, so a thread sends one after the other: the current prediction of the clip
+    plays at its own speed, in a loop. It is decoded again only after the last one has been played, so that steps of a
+    few milliseconds are not slowed down. With ComfyUI's preview method "none" there is only the progress bar.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -41,9 +41,9 @@ class ClipPreview:
         self._bar = comfy.utils.ProgressBar(1)
         self._interval = _STRIDE / pipeline.config.fps
         self._pictures: list[tuple[str, Image.Image, int]] = []
-        self._due = 0.0  # when the next pictures are wanted
+        self._due = 0.0  # time at which to decode the next pictures
         self._changed, self._over = threading.Event(), threading.Event()
-        # The context says which node of which prompt the pictures are for.
+        # ComfyUI reads from the context to which node of which prompt the pictures belong.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._play,), daemon=True)
 
@@ -59,7 +59,7 @@ class ClipPreview:
         self._thread.join()
 
     def __call__(self, step: int, steps: int, latents: Tensor) -> None:
-        """The callback of `Pipeline.sample`. Raises what ComfyUI raises at a stop, also in work that it left behind."""
+        """Show progress; raises ComfyUI's exception after an interrupt, also in a call that went on after it."""
         if self._over.is_set():
             raise comfy.model_management.InterruptProcessingException
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -73,7 +73,10 @@ class ClipPreview:
         self._changed.set()
 
     def finished(self, latents: Tensor) -> dict[str, Any] | None:
-        """What makes the node play the beginning of the finished video, latents (n, c, h, w), from now on."""
+        """Write a preview of the finished video, latents (n, c, h, w); returns the `ui` with which the node plays it.
+
+        None if previews are off.
+        """
         if self._show is None:
             return None
         pictures = []
@@ -86,7 +89,7 @@ class ClipPreview:
         name = f"fada_preview_{uuid.uuid4().hex}.webp"
         os.makedirs(folder_paths.get_temp_directory(), exist_ok=True)
         path = os.path.join(folder_paths.get_temp_directory(), name)
-        # method 0: ten times as quick as the usual one, for a third more bytes.
+        # method 0 is ten times as fast as the default, with a third more bytes.
         moving = {"save_all": True, "append_images": pictures[1:], "duration": round(1000 * self._interval), "loop": 0}
         pictures[0].save(path, quality=80, method=0, **moving)
         return {"images": [{"filename": name, "subfolder": "", "type": "temp"}], "animated": (True,)}
@@ -98,7 +101,7 @@ class ClipPreview:
                 try:
                     self._bar.update_absolute(self._bar.current, self._bar.total, picture)
                 except comfy.model_management.InterruptProcessingException:
-                    # The stop is for the sampler: asking takes it back, so say it again.
+                    # This check has cleared ComfyUI's interrupt, which is for the sampler: set it again.
                     comfy.model_management.interrupt_current_processing()
                     return
                 if self._over.wait(self._interval):
@@ -108,10 +111,11 @@ class ClipPreview:
 
 
 def _shown_by(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
-    """What turns latents into frames: ComfyUI's TAESD, where it is set to that, for Stable Diffusion's latents."""
+    """The decoder of previews: for Stable Diffusion's latents ComfyUI's TAESD if that is its preview method, otherwise
+    the pipeline's."""
     if pipeline.config.vae.kind == "kl":
         previewer = latent_preview.get_previewer(pipeline.device, comfy.latent_formats.SD15())
-        taesd = getattr(previewer, "taesd", None)  # its other kind is a linear map like ours
+        taesd = getattr(previewer, "taesd", None)  # other previewers are a linear map, as is the pipeline's
         if taesd is not None:
             return lambda latents: taesd.decode(latents.to(pipeline.device)).clamp(-1, 1)
     return pipeline.preview

@@ -1,4 +1,4 @@
-"""Node: diffusion, clip by clip."""
+"""Node: sample the latents of the video, clip by clip."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ AUTO = "auto"
 
 
 def _guided_inputs() -> list[io.Input]:
-    """What only these modes have."""
+    """Inputs that only the modes with guidance have."""
     return [
         io.Boolean.Input(
             "batch_branches",
             default=True,
             optional=True,
-            tooltip="Compute the predictions that guidance compares at once. Off: a third of the memory, "
-            "slower, same result. Tip: turn it off when memory runs out.",
+            tooltip="Compute the predictions of guidance in one batch. Off: a third of the memory, slower, same "
+            "result. Tip: turn it off if memory runs out.",
             **advanced(io.Boolean.Input),
         ),
         io.Float.Input(
@@ -38,8 +38,8 @@ def _guided_inputs() -> list[io.Input]:
             max=1.0,
             step=0.05,
             optional=True,
-            tooltip="Where in the schedule, from 0 (clean) to 1 (noise), the two scales begin to apply. Tip: "
-            "0.2 leaves the last steps unguided, one evaluation each.",
+            tooltip="Lower end of the part of the schedule, from 0 (clean) to 1 (noise), in which the two scales "
+            "apply. Tip: with 0.2 the last steps have no guidance and take one evaluation each.",
             **advanced(io.Float.Input),
         ),
         io.Float.Input(
@@ -49,7 +49,8 @@ def _guided_inputs() -> list[io.Input]:
             max=1.0,
             step=0.05,
             optional=True,
-            tooltip="Up to where in the schedule the two scales apply; 1 is where the work begins, in noise.",
+            tooltip="Upper end of the part of the schedule in which the two scales apply; 1 is noise, where sampling "
+            "starts.",
             **advanced(io.Float.Input),
         ),
     ]
@@ -66,7 +67,7 @@ class FADASampler(io.ComfyNode):
             display_name="FADA Sampler (Lip Sync)",
             category=CATEGORY,
             **aliases("talking head", "talking portrait", "lipsync", "audio driven", "avatar", "hallo", "KSampler"),
-            description="Makes the video's latents by diffusion. They are small, however long the audio is.",
+            description="Samples the video's latents by diffusion. They are small, however long the audio is.",
             inputs=[
                 ModelType.Input("model", tooltip="From FADA Load Model; the one that encoded the condition."),
                 ConditionType.Input("cond", tooltip="From FADA Encode."),
@@ -76,17 +77,17 @@ class FADASampler(io.ComfyNode):
                         io.DynamicCombo.Option(name, _guided_inputs() if name in GUIDED else [])
                         for name in [AUTO, *MODES]
                     ],
-                    tooltip="auto: what the model is made for. teacher: all steps with full guidance, for a teacher's "
-                    "checkpoint. balanced and fast: few steps, 4 and 12 times fewer evaluations, need a distilled "
-                    "student's checkpoint. Tip: try balanced where fast looks soft.",
+                    tooltip="auto: the model's default. teacher: all steps with full guidance, needs a teacher's "
+                    "checkpoint. balanced and fast: few steps with 4 and 12 times fewer evaluations, need the "
+                    "checkpoint of a distilled student. Tip: try balanced if fast looks soft.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="Denoising steps for each clip. 0: the model's own number (the paper's teacher: 25). Tip: "
-                    "10 are enough for a first look.",
+                    tooltip="Denoising steps per clip. 0: the model's default (the paper's teacher: 25). Tip: 10 are "
+                    "enough for a first look.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -94,7 +95,7 @@ class FADASampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Of the start noise. The same seed on the same machine gives the same video.",
+                    tooltip="Seed of the initial noise. The same seed on the same machine gives the same video.",
                 ),
                 io.Float.Input(
                     "audio_cfg",
@@ -102,7 +103,7 @@ class FADASampler(io.ComfyNode):
                     min=low,
                     max=high,
                     step=0.1,
-                    tooltip="How strongly the speech guides the lips. 0: the model's own value (the paper: 6.5). 1: no "
+                    tooltip="How strongly the speech guides the lips. 0: the model's default (the paper: 6.5). 1: no "
                     "guidance. Tip: raise it if the mouth moves too little.",
                 ),
                 io.Float.Input(
@@ -111,24 +112,24 @@ class FADASampler(io.ComfyNode):
                     min=low,
                     max=high,
                     step=0.1,
-                    tooltip="How strongly the portrait guides the picture. 0: the model's own value (the paper: 2.0). "
+                    tooltip="How strongly the portrait guides the picture. 0: the model's default (the paper: 2.0). "
                     "1: no guidance. Tip: lower it if colours get harsh.",
                 ),
                 io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
                     default="ddim",
-                    tooltip="How a step is taken. ddim: the paper's. Tip: dpm++ and unipc need fewer steps for the "
-                    "same picture.",
+                    tooltip="The solver. ddim: the paper's. Tip: dpm++ and unipc need fewer steps for the same "
+                    "quality.",
                 ),
                 io.Combo.Input(
                     "compute",
-                    options=[AUTO, *(way for way in COMPUTE if way != "graph")],  # auto takes it where it can
+                    options=[AUTO, *(way for way in COMPUTE if way != "graph")],  # auto uses "graph" where possible
                     default="auto",
                     optional=True,
                     tooltip="How the networks run. compile: the first clip takes a minute or two longer, all others "
-                    "less. auto: compiled for long videos, else recorded once and replayed where there is CUDA. Tip: "
-                    "compile pays if you make many videos with one model.",
+                    "are faster. auto: compile for long videos; for others a CUDA graph if there is CUDA. Tip: compile "
+                    "pays off if you make many videos with one model.",
                     **advanced(io.Combo.Input),
                 ),
             ],
@@ -142,7 +143,7 @@ class FADASampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Any = None, cond: Any = None, mode: dict[str, Any] | None = None) -> bool | str:
-        # ComfyUI hands the mode over in any case, without its name where that comes from another node.
+        # ComfyUI always passes the mode; it has no name if that will come from another node.
         if mode and mode.get("mode") is not None:
             try:
                 _mode(mode)
@@ -165,13 +166,13 @@ class FADASampler(io.ComfyNode):
     ) -> io.NodeOutput:
         connected(model=model, cond=cond)
         name, batched, interval = _mode(mode)
-        # Any of them changed: the video is another one. The model shall not stay in memory for this.
+        # If any of these changes, so does the video. A weak reference does not keep the model in memory.
         settings = (weakref.ref(model), name, batched, interval, steps, seed, audio_cfg, ref_cfg, solver)
         progress = cond.progress
         if progress.settings != settings:
             progress.settings, progress.clips, progress.latent = settings, [], None
         if progress.latent is not None:
-            logging.info("FADA Sampler takes over %d frames, which an earlier run has finished.", cond.condition.frames)
+            logging.info("FADA Sampler reuses %d frames of an earlier run.", cond.condition.frames)
             return io.NodeOutput(progress.latent, ui=progress.shown)
         chosen = model.pipeline.modes[0] if name == AUTO else name
         pipeline = model.for_sampling(3 if chosen in GUIDED and batched else 1)
@@ -179,7 +180,7 @@ class FADASampler(io.ComfyNode):
         if progress.clips:
             after = torch.cat(progress.clips)
             logging.info(
-                "FADA Sampler goes on after %d of %d frames, which are left of a run that was stopped.",
+                "FADA Sampler resumes after %d of %d frames of a run that was stopped.",
                 len(after),
                 cond.condition.frames,
             )
@@ -204,21 +205,21 @@ class FADASampler(io.ComfyNode):
             latents = torch.cat(progress.clips)
             progress.shown = preview.finished(latents)
         finally:
-            pipeline.release()  # memory that ComfyUI knows nothing of
+            pipeline.release()  # ComfyUI does not manage this memory
         progress.latent = to_latent(pipeline, latents, cond.audio)
         progress.clips = []
-        if cls.hidden is not None:  # of the ComfyUI that runs this
+        if cls.hidden is not None:  # None outside of ComfyUI
             PromptServer.instance.send_progress_text(_summary(pipeline.stats), cls.hidden.unique_id)
         return io.NodeOutput(progress.latent, ui=progress.shown)
 
 
 def _mode(mode: dict[str, Any] | str | None) -> tuple[str, bool, tuple[float, float]]:
-    """Mode, whether branches are batched, and the guidance interval, of what ComfyUI makes of the mode's inputs.
+    """Mode, batch_branches and guidance interval from the mode and its inputs as ComfyUI passes them.
 
-    Through the API a mode comes without inputs that were left out, or with None for them; an unknown one not at all.
+    For graphs from the API, inputs of the mode that were left out are missing or None; an unknown mode is missing.
 
     Raises:
-        FadaError: no such mode.
+        FadaError: there is no such mode.
     """
     given = mode if isinstance(mode, dict) else {"mode": mode}
     name = given.get("mode")
@@ -230,8 +231,8 @@ def _mode(mode: dict[str, Any] | str | None) -> tuple[str, bool, tuple[float, fl
 
 
 def _summary(stats: Stats) -> str:
-    """What the node shows when it is done."""
+    """The text that the node shows when it has finished."""
     return (
         f"{stats.frames} frames in {stats.seconds:.1f} s: {stats.frames / stats.seconds:.1f} frames/s, "
-        f"{stats.nfe_per_clip} NFE a clip"
+        f"{stats.nfe_per_clip} NFE per clip"
     )

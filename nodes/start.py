@@ -1,4 +1,4 @@
-"""What happens once, when ComfyUI starts: the folder for models, and material to try the graphs with."""
+"""Actions at the start of ComfyUI: register the folder for models, copy the example graphs' input files."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import folder_paths
 
 FOLDER = "fada"
 MATERIAL = Path(__file__).parents[1] / "workflows" / "input"
-"""Portrait and speech that the graphs name. Any file that is put here is copied."""
+"""Input files of the example graphs; all files in this folder are copied."""
 
 log = logging.getLogger("fada.nodes")
 
 
 def register_model_folder() -> None:
-    """Make `models/fada` and make it known, next to folders that extra_model_paths.yaml may name; safetensors only."""
+    """Create `models/fada` and register it for .safetensors files, besides folders from extra_model_paths.yaml."""
     folder = os.path.join(folder_paths.models_dir, FOLDER)
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        log.warning("FADA cannot make the folder %s (%s); the models that come with it work.", folder, error.strerror)
+        log.warning("FADA cannot create the folder %s (%s); only its own models are available.", folder, error.strerror)
     folder_paths.add_model_folder_path(FOLDER, folder, is_default=True)
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
 
 
 def bring_material() -> None:
-    """Copy the graphs' portrait and speech to ComfyUI's input folder, where they are not there; no file is replaced."""
+    """Copy the example graphs' input files to ComfyUI's input folder, unless there are files with these names."""
     target = Path(folder_paths.get_input_directory())
     for source in sorted(MATERIAL.iterdir()):
         part = target / f".{source.name}.part"
@@ -36,7 +36,9 @@ def bring_material() -> None:
             target.mkdir(parents=True, exist_ok=True)
             if not os.path.lexists(target / source.name):
                 part.write_bytes(source.read_bytes())
-                part.rename(target / source.name)  # whole, or not there
+                part.rename(target / source.name)  # so that no incomplete file can remain
         except OSError as error:
-            log.warning("FADA cannot copy %s to %s (%s); its graphs ask for it.", source.name, target, error.strerror)
+            log.warning(
+                "FADA cannot copy %s to %s (%s); its example graphs need it.", source.name, target, error.strerror
+            )
             return

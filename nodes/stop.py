@@ -1,4 +1,4 @@
-"""ComfyUI's Stop inside of a network's call, and while networks are compiled."""
+"""Makes ComfyUI's interrupt take effect within a call of a network, and while networks are compiled."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 T = TypeVar("T")
-_LOOK = 0.1  #: seconds between two looks for a stop
+_LOOK = 0.1  #: seconds between two checks for an interrupt
 
 
 class Aside:
-    """Calls that nothing can interrupt, such as the first one of a compiled network, in a thread of their own.
+    """Runs calls that cannot be interrupted, such as the first one of a compiled network, in a separate thread.
 
-    A stop is answered at once. The call that it leaves behind goes on, so that what the compiler makes is there for the
-    next run; only the next call waits for its end.
+    An interrupt takes effect at once. The call itself then continues in the background, so that the compiled code is
+    available for the next run; the next call waits for its end.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Aside:
         self._left: Future[Any] | None = None
 
     def __call__(self, function: Callable[[], T]) -> T:
-        """Its result. Raises what ComfyUI raises at a stop."""
+        """Call the function and return its result; raises ComfyUI's exception at an interrupt."""
         self.settle()
         self._left = future = self._thread.submit(contextvars.copy_context().run, function)
         _await(future)
@@ -35,7 +35,7 @@ class Aside:
         return future.result()
 
     def settle(self) -> None:
-        """Wait for what an earlier stop has left behind, with the same networks. Another stop ends this, too."""
+        """Wait for a call that continued after an interrupt, as it uses the same networks. This can be interrupted."""
         if self._left is not None:
             _await(self._left)
             self._left = None
@@ -47,10 +47,10 @@ def _await(future: Future[Any]) -> None:
 
 
 def make_stoppable(networks: nn.Module) -> None:
-    """From now on a stop takes effect at the next layer of the networks, which raises what ComfyUI raises.
+    """Make all layers of the networks raise ComfyUI's exception after an interrupt.
 
-    ComfyUI's own layers look for it themselves; those of diffusers and transformers get it here. One function for all,
-    and for good: to the compiler another hook would be another network.
+    ComfyUI's own layers already do; layers of diffusers and transformers get a hook. It is the same function for all,
+    and is never removed, because another hook would make torch.compile compile again.
     """
     for layer in networks.modules():
         is_leaf = next(layer.children(), None) is None

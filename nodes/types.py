@@ -1,4 +1,4 @@
-"""What travels between the nodes: the condition, and FADA's form of ComfyUI's LATENT."""
+"""Types that are passed between the nodes, their conversions, and helpers for schemas and inputs."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Audio = dict[str, Any]
 
 
 def advanced(kind: type[io.Input]) -> dict[str, bool]:
-    """The argument that puts an input behind the often-used ones, where this version of ComfyUI knows it."""
+    """The argument that marks an input as advanced, if this version of ComfyUI supports it."""
     return {"advanced": True} if "advanced" in inspect.signature(kind).parameters else {}
 
 
 def aliases(*words: str) -> dict[str, list[str]]:
-    """The argument with other words that find a node, where this version of ComfyUI knows it."""
+    """The argument with further search terms of a node, if this version of ComfyUI supports it."""
     return {"search_aliases": list(words)} if "search_aliases" in inspect.signature(io.Schema).parameters else {}
 
 
 def refused(**sockets: Any) -> bool | str:
-    """The answer of `validate_inputs` to sockets that a graph in API format has given a value: only nodes can.
+    """The result of `validate_inputs` for sockets that need a connection: an error if a graph gives a value instead.
 
-    What a connection will bring is None at that time.
+    The value of a connected socket is None at that time.
     """
     for name, value in sockets.items():
         if value is not None:
@@ -46,33 +46,33 @@ def refused(**sockets: Any) -> bool | str:
 
 
 def connected(**sockets: Any) -> None:
-    """Check that something has come through every socket.
+    """Check that all sockets have received a value.
 
     Raises:
-        FadaError: nothing has.
+        FadaError: one has not.
     """
     for name, value in sockets.items():
         if value is None:
-            raise FadaError(f"Nothing comes in at {name}; connect the output of a node that has something to give.")
+            raise FadaError(f"Nothing comes in at {name}; connect the output of a node that provides it.")
 
 
 @dataclass
 class Progress:
-    """What was sampled last for a condition, so that a run that was stopped can go on.
+    """The latest sampling for a condition, so that a run that was stopped can be resumed.
 
-    It lives as long as ComfyUI keeps the condition, and until something else is sampled for it. A whole video stays,
-    too: of several in a run ComfyUI forgets the finished ones when a later one is stopped.
+    It exists as long as ComfyUI keeps the condition, and until other settings are used for it. Finished videos are kept
+    as well, because ComfyUI drops the finished outputs of a batch when a later item is interrupted.
     """
 
     settings: tuple[Any, ...] = ()
-    clips: list[Tensor] = field(default_factory=list)  #: on the CPU, until the last one is there
-    latent: dict[str, Any] | None = None  #: then the node's output, which ComfyUI keeps as well
-    shown: dict[str, Any] | None = None  #: and what the node shows of it
+    clips: list[Tensor] = field(default_factory=list)  #: finished clips, on the CPU; emptied when the video is finished
+    latent: dict[str, Any] | None = None  #: the node's output, when the video is finished
+    shown: dict[str, Any] | None = None  #: the node's `ui` then
 
 
 @dataclass(frozen=True, eq=False)
 class FadaCondition:
-    """An encoded job, the sound that its video shall have, and what was sampled for it."""
+    """An encoded job, the audio for its video, and the latest sampling of it."""
 
     condition: Job
     audio: Audio
@@ -80,9 +80,9 @@ class FadaCondition:
 
 
 def to_latent(pipeline: Pipeline, latents: Tensor, audio: Audio) -> dict[str, Any]:
-    """LATENT of a whole video, from latents (n, c, h, w).
+    """A LATENT of a whole video, from latents (n, c, h, w).
 
-    Like all of ComfyUI's, its samples are not scaled, so that Stable Diffusion's can also go to VAE Decode.
+    As in ComfyUI, its samples are unscaled, so that VAE Decode can decode those of Stable Diffusion's autoencoder.
     """
     vae = pipeline.config.vae
     samples = latents / vae.scaling_factor + vae.shift_factor
@@ -90,7 +90,11 @@ def to_latent(pipeline: Pipeline, latents: Tensor, audio: Audio) -> dict[str, An
 
 
 def from_latent(pipeline: Pipeline, latent: dict[str, Any]) -> Tensor:
-    """The pipeline's latents (n, c, h, w) of a LATENT, checked against the model."""
+    """The pipeline's latents, (n, c, h, w), from a LATENT.
+
+    Raises:
+        FadaError: their shape is not that of the model's latents.
+    """
     config, samples = pipeline.config, latent["samples"]
     wanted = (config.vae.latent_channels, config.sides[0], config.sides[0])
     if samples.shape[1:] != wanted:
@@ -102,16 +106,16 @@ def from_latent(pipeline: Pipeline, latent: dict[str, Any]) -> Tensor:
 
 
 def to_images(frames: Tensor) -> Tensor:
-    """Frames (n, 3, h, w) in -1..1 as ComfyUI's IMAGE, (n, h, w, 3) in 0..1 float32 on the CPU."""
+    """Frames (n, 3, h, w) in -1..1 as ComfyUI's IMAGE, (n, h, w, 3) float32 in 0..1 on the CPU."""
     return ((frames.movedim(1, -1).float() + 1) / 2).clamp(0, 1).cpu()
 
 
 def from_images(images: Tensor) -> Tensor:
-    """IMAGE (n, h, w, 3 or more channels) in 0..1 as (n, 3, h, w) in -1..1; what is beyond RGB is left out."""
+    """IMAGE (n, h, w, 3 or more channels) in 0..1 as (n, 3, h, w) in -1..1; channels after RGB are dropped."""
     return images[..., :3].movedim(-1, 1).float() * 2 - 1
 
 
 def to_preview(frame: Tensor) -> tuple[str, Image.Image, int]:
-    """One frame (1, 3, h, w) in -1..1 in the form in which ComfyUI's progress bar takes a preview."""
+    """One frame (1, 3, h, w) in -1..1 as a preview for ComfyUI's progress bar: format, picture, largest side."""
     pixels = (to_images(frame)[0] * 255).round().to(torch.uint8)
     return "JPEG", Image.fromarray(pixels.numpy()), 512

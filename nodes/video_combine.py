@@ -1,4 +1,4 @@
-"""Node: frames or latents become a video file with sound."""
+"""Node: write frames or latents to a video file with sound."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .types import CATEGORY, Audio, ModelType, RegionType, aliases, connected, f
 FORMATS = ["mp4", "webm", "gif", "png"]
 DEFAULT_FPS = 25.0
 CRF = 18
-CHUNK = 16  #: frames that are written at once
+CHUNK = 16  #: frames that are decoded and written at a time
 
 
 class FADAVideoCombine(io.ComfyNode):
@@ -46,14 +46,14 @@ class FADAVideoCombine(io.ComfyNode):
             display_name="FADA Video Combine",
             category=CATEGORY,
             **aliases("save video", "export mp4", "webm", "gif", "talking video", "VHS"),
-            description="Writes frames or latents and their sound to a video in the output folder, piece by piece: the "
-            "memory it takes does not grow with the length, and what is written so far stays playable after a stop.",
+            description="Writes frames or latents with their sound to a video in the output folder, piece by piece: "
+            "memory does not grow with the length, and after a stop the finished part is playable.",
             inputs=[
                 io.MultiType.Input(
                     "frames",
                     [io.Latent, io.Image],
-                    tooltip="Latents from FADA Sampler (need the model), or any frames. Tip: latents take far less "
-                    "memory in long videos.",
+                    tooltip="Latents from FADA Sampler (then connect the model too), or any frames. Tip: for long "
+                    "videos, latents take far less memory.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -61,14 +61,14 @@ class FADAVideoCombine(io.ComfyNode):
                     min=0.0,
                     max=120.0,
                     step=0.01,
-                    tooltip="Frames per second of the file. 0: the model's for latents, 25 for frames. Tip: another "
-                    "rate than the model's moves lips and speech apart.",
+                    tooltip="Frames per second of the file. 0: the model's for latents, 25 for frames. Tip: at another "
+                    "rate than the model's, lips and speech drift apart.",
                 ),
                 io.String.Input(
                     "filename_prefix",
                     default="FADA/talking",
-                    tooltip="Folder and beginning of the file's name in the output folder; a number follows. Filled "
-                    "in are dates, such as %date:yyyy-MM-dd%, and inputs of other nodes, such as %FADASampler.seed%.",
+                    tooltip="Folder and beginning of the file name in the output folder; a number is appended. Dates "
+                    "(%date:yyyy-MM-dd%) and inputs of other nodes (%FADASampler.seed%) are filled in.",
                 ),
                 io.Combo.Input(
                     "format",
@@ -83,23 +83,23 @@ class FADAVideoCombine(io.ComfyNode):
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="The sound. Left open: the speech that latents come with, or none for frames.",
+                    tooltip="The sound. Not connected: for latents the speech that was encoded, for frames none.",
                 ),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The portrait that went into FADA Encode: each frame is put back into it while it is "
-                    "written, so long videos of large pictures take no more memory. Needs region.",
+                    tooltip="The portrait that went into FADA Encode: each frame is pasted back into it just before it "
+                    "is written, so long videos of large pictures take no more memory. Needs region.",
                 ),
-                RegionType.Input("region", optional=True, tooltip="From FADA Encode: where in image the frames go."),
+                RegionType.Input("region", optional=True, tooltip="From FADA Encode: the frames' place in image."),
                 io.Int.Input(
                     "crf",
                     default=CRF,
                     min=0,
                     max=51,
                     optional=True,
-                    tooltip="Quality of mp4 and webm, as H.264 counts it: 0 loses nothing, 18 shows no loss to the "
-                    "eye, 28 is small, 51 the worst. Tip: each 6 more halve the file.",
+                    tooltip="Quality of mp4 and webm, on the scale of H.264: 0 is lossless, 18 visually lossless, 28 "
+                    "small, 51 the worst. Tip: adding 6 halves the file size.",
                 ),
                 io.Boolean.Input(
                     "save_output",
@@ -137,7 +137,7 @@ class FADAVideoCombine(io.ComfyNode):
         connected(frames=frames)
         if (image is None) != (region is None):
             raise FadaError("To put the frames back into a picture, connect both image and region; else neither.")
-        still = None  # what the model makes of the picture itself: only what differs from it is laid over the picture
+        still = None  # the reconstructed picture: only the frames' differences from it are pasted
         if isinstance(frames, Tensor):
             chunks, count = _split_images(frames), len(frames)
             height, width = frames.shape[1:3]
@@ -153,7 +153,8 @@ class FADAVideoCombine(io.ComfyNode):
         if region is not None:
             width, height = playable_size(region.width, region.height, format)
             paste = PasteBack(*shrunk(single(image), region, width, height), still=still)
-            chunks = (paste(frame) for chunk in chunks for frame in chunk.split(1))  # may be many times larger
+            # One at a time, as pasted frames may be many times larger.
+            chunks = (paste(frame) for chunk in chunks for frame in chunk.split(1))
         heard = audio or own["audio"]
         sound = None if heard is None else playable(heard["waveform"], heard["sample_rate"])
         rate = SAMPLE_RATE if heard is None else heard["sample_rate"]
@@ -170,16 +171,16 @@ class FADAVideoCombine(io.ComfyNode):
                 if format == "gif" and i == 0:
                     behind(_still, place.path, pixels[0], made["metadata"])
                 behind(writer.write, pixels)
-                bar.update(len(chunk))  # without a preview: the frontend would keep it in place of the player
+                bar.update(len(chunk))  # without a preview, which the frontend would show instead of the player
 
         if format == "png":
             first = {"filename": "frame_00000.png", "subfolder": str(Path(place.subfolder) / path.name)}
             return io.NodeOutput(
                 None,
                 ui={"images": [first | {"type": place.type}]},
-                block_execution="png frames are no VIDEO; choose mp4 or webm.",
+                block_execution="png frames are not a VIDEO; choose mp4 or webm.",
             )
-        # The frontend plays what is called animated in a video element, which knows no gif.
+        # The frontend plays "animated" files in a video element, which does not support gif.
         shown = {"images": [{"filename": path.name, "subfolder": place.subfolder, "type": place.type}]}
         if format != "gif":
             shown["animated"] = (True,)
@@ -187,7 +188,7 @@ class FADAVideoCombine(io.ComfyNode):
 
     @classmethod
     def _metadata(cls) -> dict[str, str]:
-        """The graph, as ComfyUI finds it again in a file that is dropped onto it."""
+        """The graph, in the form in which ComfyUI restores it from a file that is dropped onto it."""
         if args.disable_metadata or cls.hidden is None:
             return {}
         entries = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
@@ -195,7 +196,7 @@ class FADAVideoCombine(io.ComfyNode):
 
 
 def _still(path: Path, pixels: Tensor, metadata: dict[str, str]) -> None:
-    """The first frame beside a gif, which has no room for the graph: dropped onto ComfyUI, it gives it back."""
+    """Write the first frame beside a gif, as a png with the graph, which a gif cannot store."""
     if metadata:
         texts = PngInfo()
         for name, text in metadata.items():

@@ -1,4 +1,4 @@
-"""ComfyUI's VIDEO as the source of a portrait and of speech."""
+"""Portrait and speech from ComfyUI's VIDEO."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .types import Audio
 
 
 def picture_of(video: Video) -> Tensor:
-    """IMAGE (1, h, w, 3): the first clear frame."""
+    """The first clear frame of a video, as IMAGE (1, h, w, 3)."""
     if isinstance(video, VideoFromComponents):
         images = video.get_components().images[:LOOKED_AT, ..., :3]
         frames = (images * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
@@ -37,10 +37,10 @@ def picture_of(video: Video) -> Tensor:
 
 
 def sound_of(video: Video) -> Audio:
-    """AUDIO: what is heard in the video, as it is, in one or two channels.
+    """The sound of a video as AUDIO, at its own rate, in one or two channels.
 
     Raises:
-        FadaError: it has no sound.
+        FadaError: the video has no sound.
     """
     if isinstance(video, VideoFromComponents):
         audio = video.get_components().audio
@@ -57,14 +57,14 @@ def sound_of(video: Video) -> Audio:
 
 
 def _window(video: Video) -> tuple[float, float]:
-    """Start and duration in seconds to which newer versions of ComfyUI can trim a video; 0: all of the rest."""
+    """Start and duration in seconds to which the video is trimmed (in newer versions of ComfyUI); 0: to the end."""
     window = getattr(video, "get_active_trim_window", None)
     return window() if window else (0.0, 0.0)
 
 
 @contextmanager
 def _file(video: Video) -> Iterator[str]:
-    """Path of the video's file; one that is only in memory is written for as long."""
+    """Path of the video's file; a video in memory is written to a temporary file."""
     source = video.get_stream_source()
     if isinstance(source, str):
         yield source

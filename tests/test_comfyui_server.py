@@ -203,7 +203,7 @@ def test_a_stopped_sampling_goes_on(server):
     assert stop(server, server.start(again), 0.6 * seconds) < 3 * seconds / 40 + 1  # of forty steps
     latents = saved_latents(server, server.finish(server.start(again)))
     assert torch.equal(latents, expected)
-    (told,) = re.findall(r"FADA Sampler goes on after (\d+) of 60 frames", (server.base / "server.log").read_text())
+    (told,) = re.findall(r"FADA Sampler resumes after (\d+) of 60 frames", (server.base / "server.log").read_text())
     assert int(told) in (12, 24, 36, 48)
 
 
@@ -221,7 +221,7 @@ def test_of_a_batch_that_was_stopped_the_finished_videos_stay(server):
     seed = next(seed for seed in range(3, 9) if stop(server, server.start(batch("long.wav", seed)), 0.7 * seconds))
     rest = server.finish(server.start(batch("long.wav", seed)))
     assert len(written(rest)["latents"]) == 2
-    assert "FADA Sampler takes over 60 frames" in (server.base / "server.log").read_text()
+    assert "FADA Sampler reuses 60 frames" in (server.base / "server.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_of_a_batch_that_was_stopped_the_finished_videos_stay(server):
         ("FADASampler", {"audio_cfg": math.nan}, "audio_cfg"),
         ("FADAVideoCombine", {"fps": math.nan}, "fps"),
         ("FADAVideoCombine", {"filename_prefix": "../../x"}, "leads out"),
-        ("FADAVideoCombine", {"filename_prefix": "x" * 300}, "no file's name"),
+        ("FADAVideoCombine", {"filename_prefix": "x" * 300}, "not a valid file name"),
         ("FADALoadAudio", {"audio": None}, "choose a file"),
         ("FADALoadAudio", {"duration": math.nan}, "duration"),
     ],

@@ -569,7 +569,7 @@ def test_a_stopped_sampling_goes_on(comfy, ran, monkeypatch, caplog):
     with caplog.at_level("INFO"):
         latent = sample(comfy, ran, cond)[0]
     assert sorted(set(steps)) == [7, 8]
-    assert "goes on after 12 of 13 frames" in caplog.text
+    assert "resumes after 12 of 13 frames" in caplog.text
     assert torch.equal(latent["samples"], ran["FADASampler"][0]["samples"])
     assert cond.progress.clips == []  # the output is all that is kept
 
@@ -609,7 +609,7 @@ def test_files_stay_in_the_output_folder(comfy):
     for prefix in ("../../x", "/x", "a/../../x", "", "..", "%date:yyyy%/../.."):
         assert "leads out" in message(comfy, "FADAVideoCombine", filename_prefix=prefix, **inputs)
     for prefix in ("x/" * 3000, "x" * 300, "\u00e9" * 125):
-        assert "is no file's name" in message(comfy, "FADAVideoCombine", filename_prefix=prefix, **inputs)
+        assert "is not a valid file name" in message(comfy, "FADAVideoCombine", filename_prefix=prefix, **inputs)
 
 
 def test_messages(comfy, ran):
@@ -763,7 +763,7 @@ def test_a_node_shows_the_square_before_it_runs(comfy, ran):
     for wrong, words in [
         ({"image": "../secret.png"}, "outside"),
         ({"image": "no.png"}, "no file"),
-        ({"margin": "x"}, "no number"),
+        ({"margin": "x"}, "not a number"),
         ({"margin": "nan"}, "margin"),
         ({"box": "1 2 3"}, "four numbers"),
         ({"model": "gone.task"}, "models/fada"),
