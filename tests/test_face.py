@@ -441,7 +441,7 @@ def test_a_detector_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch
         load_detector(yunet)
     with pytest.raises(FadaError, match="no file"):
         load_detector(tmp_path / "gone.task")
-    with pytest.raises(FadaError, match="no face detector"):
+    with pytest.raises(FadaError, match="not a face detector"):
         load_detector(tmp_path / "model.safetensors")
 
 

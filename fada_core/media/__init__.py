@@ -1,1 +1,1 @@
-"""Files in and out: sound, pictures, video; every edge with its list of formats and its limits."""
+"""Reading and writing sound, pictures and video, within lists of formats and limits of size."""

@@ -1,7 +1,7 @@
-"""Sound in: any file or waveform as mono float samples at 16 kHz, which is what the networks hear.
+"""Sound input: any file or waveform as mono float samples at 16 kHz, the input of the networks.
 
-Channels are mixed as ITU-R BS.775 says, for speech that may be anywhere among them; integers that were stored as
-floating-point numbers are recognised.
+Channels are mixed as in ITU-R BS.775, because speech may be in any of them. Integers stored as floating-point numbers
+are recognised.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .containers import MAX_RATE, MIN_RATE, decoded, existing_file, opened
 log = logging.getLogger("fada.media")
 
 SAMPLE_RATE = 16000
-MAX_HOURS = 6.0  #: of sound that is taken at once: 1.4 GB
-LOUD = 8.0  #: times full scale: beyond, samples are integers in floating-point clothes
-_LOST = 0.3  #: power of the mix, as a part of the loudest channel's, below which speech was lost in the mixing
+MAX_HOURS = 6.0  #: longest sound that is read at once: 1.4 GB
+LOUD = 8.0  #: times full scale; larger samples are taken for integers stored as floats
+_LOST = 0.3  #: power of the mix, relative to the loudest channel, below which speech counts as cancelled
 _SQUARE_HALF = 0.5**0.5
-# ITU-R BS.775-3, annex 4, table 2, the row for mono; the bass channel is not part of any mix.
+# ITU-R BS.775-3, annex 4, table 2, the row for mono. The low frequency channels are not mixed.
 _MONO = {"FC": 1.0, "FL": _SQUARE_HALF, "FR": _SQUARE_HALF, "FLC": _SQUARE_HALF, "FRC": _SQUARE_HALF}
 _BASS = ("LFE", "LFE2")
-_AROUND = 0.5  # every other channel
+_AROUND = 0.5  # weight of every other channel
 _NAMES = {
     3: ("FL", "FR", "LFE"),
     4: ("FL", "FR", "FC", "BC"),
@@ -39,41 +39,42 @@ _NAMES = {
     7: ("FL", "FR", "FC", "LFE", "BC", "SL", "SR"),
     8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"),
 }
-"""Channels by their number, where a recording does not say: FFmpeg's defaults, WAVE's order."""
+"""Channel names by number of channels, where a recording has no layout: FFmpeg's defaults, in the order of WAVE."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A part of a recording as the networks hear it, and what its own sound needs to be played: see `soundtrack`."""
+    """A part of a recording as input of the networks, and how to play its original sound (see `soundtrack`)."""
 
     samples: Tensor  #: (samples,) float32, mono, 16 kHz
     path: Path
     start: float  #: seconds
-    gain: float  #: that brings the recording's own samples to full scale or below
+    gain: float  #: factor that brings the original samples to full scale or below
 
 
 def load_audio(path: str | Path, start: float = 0.0, duration: float | None = None) -> Tensor:
-    """The first sound stream of a sound or video file, (samples,) float32 mono at 16 kHz.
+    """Read the first sound stream of a sound or video file, (samples,) float32 mono at 16 kHz.
 
-    Stereo is averaged, more channels are mixed as ITU-R BS.775 says; where the mix loses what one channel has (speech
-    on one side only, or in opposite phase), that channel alone is taken. Pieces that are damaged are left out.
+    Stereo is averaged; more channels are mixed as in ITU-R BS.775. Where channels cancel each other in the mix (speech
+    in opposite phase, for example), only the loudest channel is used. Damaged pieces are left out.
 
-    Decoded and resampled block by block, so memory is that of the result (230 MB an hour). What lies before `start` is
-    decoded and dropped rather than sought, because files without an index (MP3, ADTS) only guess where a time is.
+    Sound is decoded and resampled block by block, so memory is that of the result (230 MB per hour). Sound before
+    `start` is decoded and dropped rather than skipped by seeking, because times are inexact in files without an index
+    (MP3, ADTS).
 
     Args:
         start: seconds from the beginning of the stream, at least 0.
         duration: seconds, above 0; None, or more than there is: up to the end.
 
     Raises:
-        FadaError: no such file, not readable as sound, no sound stream, no samples (or none after `start`), values that
-            are not finite, more than 6 hours, or `start` or `duration` out of range.
+        FadaError: the file is missing, cannot be read as sound, or has no sound stream; there are no samples (or none
+            after `start`), values that are not finite, or more than 6 hours; `start` or `duration` is out of range.
     """
     return load_recording(path, start, duration).samples
 
 
 def load_recording(path: str | Path, start: float = 0.0, duration: float | None = None) -> Recording:
-    """As `load_audio`, with what it takes to play the recording's own sound."""
+    """Like `load_audio`, with the information for playing the original sound."""
     if not 0 <= start < np.inf:
         raise FadaError(f"start is {start:g} s; give 0 or more seconds.")
     if duration is not None and not 0 < duration < np.inf:
@@ -81,10 +82,10 @@ def load_recording(path: str | Path, start: float = 0.0, duration: float | None 
     path = existing_file(path, "a sound or video file")
     heard = _hear(path, start, duration, None)
     if not len(heard.samples):
-        raise FadaError(f"'{path.name}' is empty; give at least a moment of sound.")
+        raise FadaError(f"'{path.name}' is empty; give a recording with speech.")
     if heard.power < _LOST * heard.powers.max(initial=0.0):
         loudest = int(heard.powers.argmax())
-        log.info("'%s' has its sound in channel %d; that one alone is heard.", path.name, loudest + 1)
+        log.info("'%s' has its sound in channel %d; only that channel is used.", path.name, loudest + 1)
         heard = _hear(path, start, duration, loudest)
     if not np.isfinite(heard.samples).all():
         raise FadaError(f"'{path.name}' has samples that are not numbers (NaN or infinite); export it again.")
@@ -92,20 +93,20 @@ def load_recording(path: str | Path, start: float = 0.0, duration: float | None 
     if scale != 1:
         heard.samples *= 1 / scale
     if (peak := heard.peak / scale) > 1:
-        log.info("'%s' is %.1f times as loud as a file can be; its sound is turned down.", path.name, peak)
+        log.info("'%s' peaks at %.1f times full scale; its volume is reduced.", path.name, peak)
     return Recording(torch.from_numpy(heard.samples), path, start, 1 / (scale * max(peak, 1.0)))
 
 
 def from_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
-    """A waveform in memory as (samples,) float32 mono at 16 kHz, on the CPU; mixed as `load_audio` does.
+    """Convert a waveform to (samples,) float32 mono at 16 kHz, on the CPU, mixed as in `load_audio`.
 
     Args:
-        waveform: (samples,), (channels, samples) or (1, channels, samples); float, or integers of which the type's
-            range is full scale.
-        sample_rate: of `waveform`, Hz, 1000 to 1000000.
+        waveform: (samples,), (channels, samples) or (1, channels, samples); floats with 1 as full scale, or integers
+            with the range of their type as full scale.
+        sample_rate: of `waveform` in Hz, 1000 to 1000000.
 
     Raises:
-        FadaError: several recordings in one batch, no samples, samples before channels, an impossible rate, or values
+        FadaError: a batch of several recordings, no samples, samples before channels, a rate out of range, or values
             that are not finite.
     """
     planes = as_planes(waveform, sample_rate)
@@ -119,10 +120,11 @@ def from_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
 
 
 def checked_speech(audio: Tensor) -> Tensor:
-    """Speech in memory, if it is (samples,) float with 1 as full scale, not necessarily below it.
+    """Check that speech is (samples,) float with 1 as full scale, which it may exceed, and return it.
 
     Raises:
-        FadaError: another shape or number type, no samples, values that are not finite, or integers' values.
+        FadaError: another shape or number type, no samples, values that are not finite, or values in the range of
+            integers.
     """
     if audio.ndim != 1:
         raise FadaError(f"The audio has the shape {tuple(audio.shape)}; give mono samples, (samples,).")
@@ -130,26 +132,26 @@ def checked_speech(audio: Tensor) -> Tensor:
         raise FadaError("The audio is empty, which makes 0 frames; give at least one sample.")
     if not audio.is_floating_point():
         kind = str(audio.dtype).removeprefix("torch.")
-        raise FadaError(f"The audio has samples of the type {kind}; give floats in -1..1, by from_waveform, say.")
+        raise FadaError(f"The audio has samples of the type {kind}; give floats in -1..1, as from from_waveform.")
     if not audio.isfinite().all():
         raise FadaError("The audio has values that are not finite (NaN); check where they come from.")
     if (peak := float(audio.abs().max())) > LOUD:
-        raise FadaError(f"The audio has samples up to {peak:g}; scale them to -1..1, by from_waveform, say.")
+        raise FadaError(f"The audio has samples up to {peak:g}; scale them to -1..1, for example with from_waveform.")
     return audio
 
 
 def as_planes(waveform: Tensor, sample_rate: int) -> np.ndarray:
-    """A waveform, as for `from_waveform`, as (channels, samples) float32, checked."""
+    """Check a waveform as for `from_waveform` and convert it to (channels, samples) float32."""
     if waveform.ndim > 3 or (waveform.ndim == 3 and len(waveform) != 1):
         raise FadaError(f"The audio has the shape {tuple(waveform.shape)}; give one recording, not a batch of them.")
     if not waveform.numel():
-        raise FadaError("The audio is empty; give at least a moment of sound.")
+        raise FadaError("The audio is empty; give at least one sample.")
     if not MIN_RATE <= sample_rate <= MAX_RATE:
-        raise FadaError(f"The audio has {sample_rate:g} samples a second; give {MIN_RATE} to {MAX_RATE}.")
+        raise FadaError(f"The audio has {sample_rate:g} samples per second; give {MIN_RATE} to {MAX_RATE}.")
     planes = waveform.detach().cpu().reshape(-1, waveform.shape[-1])
     if len(planes) > max(16, planes.shape[-1]):
         raise FadaError(f"The audio has the shape {tuple(waveform.shape)}; give channels before samples.")
-    if planes.dtype == torch.uint8:  # silence in the middle
+    if planes.dtype == torch.uint8:  # unsigned, so silence is 128
         planes = (planes.float() - 128) / 128
     elif not planes.is_floating_point():
         planes = planes.float() / -float(torch.iinfo(planes.dtype).min)
@@ -159,57 +161,58 @@ def as_planes(waveform: Tensor, sample_rate: int) -> np.ndarray:
 
 
 def full_scale(peak: float, name: str) -> float:
-    """The value that is full scale in a recording whose loudest sample is `peak`: 1, or that of integers.
+    """The value of full scale in a recording whose largest sample is `peak`.
 
-    It is logged, and so are samples that fit no integer: these are brought down to full scale.
+    It is 1, or that of 16, 24 or 32 bit integers where `peak` exceeds LOUD, or `peak` itself where it exceeds these,
+    too. Any other value than 1 is logged.
     """
     if not peak > LOUD:
         return 1.0
     found = next((float(limit) for limit in (2**15, 2**23, 2**31) if peak <= limit), peak)
-    log.warning("%s has samples up to %.6g, where 1 is full scale; %.10g is taken for it.", name, peak, found)
+    log.warning("%s has samples up to %.6g instead of 1; %.10g is used as full scale.", name, peak, found)
     return found
 
 
 def mono_weights(names: Sequence[str]) -> np.ndarray:
-    """Of each channel in the mix for the networks, (channels,) float32."""
+    """Weights of the channels in the mix for the networks, (channels,) float32."""
     if len(names) == 1:
         return np.ones(1, np.float32)
-    if len(names) == 2:  # BS.775's, 3 dB lower, so that equal channels sound as one
+    if len(names) == 2:  # 3 dB less than in BS.775, so that two equal channels are as loud as one
         return np.full(2, 0.5, np.float32)
     return np.array([0.0 if name in _BASS else _MONO.get(name, _AROUND) for name in names], np.float32)
 
 
 def blocks(frames: Iterable[av.AudioFrame], name: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
-    """Decoded sound as (channels, samples) float32, with its rate and its channels' names, which may change."""
+    """Decoded sound as (channels, samples) float32, with rate and channel names, which may change between blocks."""
     to_float, kind = None, None
     for frame in frames:
         found = frame.sample_rate, frame.layout.name, frame.format.name
         if not MIN_RATE <= frame.sample_rate <= MAX_RATE:
-            raise FadaError(f"{name} claims {frame.sample_rate} samples a second, which cannot be; export it again.")
+            raise FadaError(f"{name} claims {frame.sample_rate} samples per second, which cannot be; export it again.")
         if found != kind:
             to_float, kind = av.AudioResampler(format="flt"), found
         for converted in to_float.resample(frame):
             names = tuple(channel.name for channel in converted.layout.channels)
-            # Not as planes, of which FFmpeg keeps those beyond the eighth where PyAV does not look.
+            # Interleaved, because PyAV does not see planes beyond the eighth.
             planes = converted.to_ndarray().reshape(-1, len(names)).T
             yield planes, frame.sample_rate, names if set(names) & set(_MONO) else channel_names(len(planes))
 
 
 def channel_names(channels: int) -> tuple[str, ...]:
-    """Where channels are heard, by their number."""
+    """Default channel names by the number of channels."""
     return _NAMES.get(channels) or ("FC",) * min(channels, 1) + ("",) * (channels - 1)
 
 
 @dataclass
 class _Heard:
     samples: np.ndarray  #: (samples,) float32 mono at 16 kHz
-    power: float  #: of the mix, before it was resampled
+    power: float  #: of the mix, before resampling
     powers: np.ndarray  #: of each channel
-    peak: float  #: of what the recording's own sound is made of
+    peak: float  #: largest absolute value of all channels and of their stereo mix
 
 
 def _hear(path: Path, start: float, duration: float | None, channel: int | None) -> _Heard:
-    """The mix, or one channel of it, from `start` on; cut where it is at 16 kHz already."""
+    """Read the mix, or one channel, from `start` on; the cut is made at 16 kHz."""
     first = round(start * SAMPLE_RATE)
     last = None if duration is None else first + max(1, round(duration * SAMPLE_RATE))
     most = first + round(MAX_HOURS * 3600 * SAMPLE_RATE)
@@ -224,7 +227,7 @@ def _hear(path: Path, start: float, duration: float | None, channel: int | None)
             parts.append(wanted)
         if position > most:
             raise FadaError(
-                f"'{path.name}' is longer than {MAX_HOURS:g} hours; make the video in parts (start, duration)."
+                f"'{path.name}' is longer than {MAX_HOURS:g} hours; make the video in parts with start and duration."
             )
 
     name = f"'{path.name}'"
@@ -256,7 +259,7 @@ def _hear(path: Path, start: float, duration: float | None, channel: int | None)
 
 
 def front(planes: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """What plays on one or two loudspeakers: one or two channels as they are, more as BS.775 mixes them to stereo."""
+    """Mono or stereo for playing: one or two channels as they are, more channels mixed to stereo as in BS.775."""
     if len(planes) < 3:
         return planes
     both = np.zeros((2, planes.shape[1]), np.float32)

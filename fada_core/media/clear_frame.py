@@ -1,4 +1,4 @@
-"""The picture that stands for a video: the first one that is as clear as its beginning has them."""
+"""A still picture from a video: its first sharp frame."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from PIL import Image
 from ..errors import FadaError
 
 LOOKED_AT = 75
-"""Frames from the beginning: three seconds of most videos, enough to be past a fade-in or a moving camera (our
+"""Number of frames to examine: three seconds of most videos, enough to pass a fade-in or a moving camera (our
 choice)."""
-_SIDE = 256  #: pixels; frames are compared at this size, where noise and compression hardly count
-_AS_CLEAR = 0.7  #: of the sharpest frame's sharpness
-_DARK, _FLAT = 16, 4  #: mean and standard deviation of bytes below which there is nothing to see
+_SIDE = 256  #: pixels; frames are compared at this size, where noise and compression have little effect
+_AS_CLEAR = 0.7  #: sharpness of a sharp frame, relative to the sharpest one
+_DARK, _FLAT = 16, 4  #: mean and standard deviation (of 255) below which a frame counts as black or empty
 
 
 def first_clear_frame(frames: Iterable[np.ndarray]) -> np.ndarray:
-    """The first of the frames (h, w, 3) uint8 that is neither black nor empty nor blurred beside those around it.
+    """The first of the frames (h, w, 3) uint8 that is neither black nor empty, and nearly as sharp as the sharpest.
 
-    Sharpness is the variance of the Laplacian. Where all frames are dark or flat, the sharpest. Two passes over at most
-    LOOKED_AT frames, which are held meanwhile.
+    Sharpness is the variance of the Laplacian. Where all frames are black or empty, only sharpness counts. At most
+    LOOKED_AT frames are held in memory.
 
     Raises:
         FadaError: there is no frame.
     """
     held = list(islice(iter(frames), LOOKED_AT))
     if not held:
-        raise FadaError("The video has no whole picture in it; give another file.")
+        raise FadaError("The video has no complete frame; give another file.")
     measured = [(frame, *_measure(frame)) for frame in held]
     candidates = [entry for entry in measured if entry[2]] or measured
     enough = _AS_CLEAR * max(sharpness for _, sharpness, _ in candidates)
@@ -37,7 +37,7 @@ def first_clear_frame(frames: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _measure(frame: np.ndarray) -> tuple[float, bool]:
-    """Sharpness, and whether there is anything to see."""
+    """Sharpness of a frame, and whether it is neither black nor empty."""
     small = Image.fromarray(frame).convert("L")
     small.thumbnail((_SIDE, _SIDE))
     grey = np.asarray(small, np.float32)
@@ -46,5 +46,5 @@ def _measure(frame: np.ndarray) -> tuple[float, bool]:
 
 
 def after(frames: Iterable[np.ndarray], start: float, fps: float) -> Iterator[np.ndarray]:
-    """The frames of a constant rate from `start`, in seconds, on."""
+    """The frames of a constant rate from `start` (in seconds) on."""
     return islice(iter(frames), round(start * fps), None)

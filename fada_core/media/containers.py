@@ -1,7 +1,8 @@
-"""Recordings from outside, opened in one place: known formats only, nothing but the file itself, damage left out.
+"""Opens sound and video files safely: known formats only, no access to other files, damaged packets left out.
 
-Playlists and the like, which name other files or addresses, are no format here; FFmpeg gets no other protocol than a
-file's (it runs by its content, not by the suffix). Packets that cannot be decoded are skipped, as players do.
+FFmpeg detects a format by the content, not by the suffix. Playlists and other formats that name files or addresses are
+not on the list, and FFmpeg may use no protocol other than `file`. Packets that cannot be decoded are skipped, as in
+players.
 """
 
 from __future__ import annotations
@@ -25,34 +26,37 @@ FORMATS = (
     "rm", "tta", "voc", "w64", "wav", "webm", "wv",
 )  # fmt: skip
 """Names of FFmpeg's demuxers. None of them opens a second file."""
-MIN_RATE, MAX_RATE = 1000, 1_000_000  #: samples a second; below, a small file claims to be days of sound
-MAX_SIDE, MAX_PIXELS = 16384, 50_000_000  #: of a video's pictures
-_HOPELESS = 1000  #: pieces in a row that cannot be read, after which nothing more is expected
+MIN_RATE, MAX_RATE = 1000, 1_000_000  #: samples per second; with a lower rate a small file could be days long
+MAX_SIDE, MAX_PIXELS = 16384, 50_000_000  #: of a video's frames
+_HOPELESS = 1000  #: number of unreadable packets in a row after which reading ends
 
 Kind = Literal["sound", "video"]
 
 
 def existing_file(path: str | Path, what: str) -> Path:
-    """The path, if there is such a file; `what` is expected there, for the error: "a picture"."""
+    """The path of an existing file. `what`: the expected content, for the error, such as "a picture".
+
+    Raises `FadaError` where there is no such file.
+    """
     path = Path(path)
-    if not os.path.isfile(path):  # unlike Path's own, False for names that no disk takes and folders that are closed
+    if not os.path.isfile(path):  # unlike Path.is_file, never raises, even for invalid names and closed folders
         raise FadaError(f"There is no file '{path}'; give the path of {what}.")
     return path
 
 
 @contextmanager
 def opened(source: Path | BinaryIO, name: str, kind: Kind) -> Iterator[av.container.InputContainer]:
-    """A recording, whose first stream of a kind is there and within the limits.
+    """Open a recording that has a stream of `kind` within the limits.
 
     Args:
-        source: a file that exists, or what can be read from and, better, sought in.
-        name: at the beginning of errors: "'speech.wav'".
+        source: an existing file, or a binary file object, if possible seekable.
+        name: beginning of error messages, such as "'speech.wav'".
 
     Raises:
-        FadaError: no recording, not a format from the list, no such stream, or one beyond the limits. What FFmpeg says
-            inside of the block is told in the same way.
+        FadaError: not a recording, not a format from the list, no such stream, or a stream beyond the limits. Errors of
+            FFmpeg within the `with` block become a `FadaError`, too.
     """
-    # Absolute, and with the protocol: a colon in the name would be taken for one.
+    # An absolute path with a protocol, because FFmpeg would take a colon in the name for the end of a protocol.
     file: Any = f"file:{source.absolute()}" if isinstance(source, Path) else source
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     give = "convert it to WAV" if kind == "sound" else "give another file"
@@ -64,20 +68,20 @@ def opened(source: Path | BinaryIO, name: str, kind: Kind) -> Iterator[av.contai
             if not streams:
                 raise FadaError(f"{name} has no picture; give a video file.")
             if streams[0].codec_context is None:
-                raise FadaError(f"{name} is of a kind that nothing here decodes; {give}.")
+                raise FadaError(f"{name} has a codec that is not supported; {give}.")
             if kind == "video" and not _fits(streams[0]):
                 size = f"{streams[0].width}x{streams[0].height}"
-                raise FadaError(f"{name} has pictures of {size} pixels; give a smaller video.")
+                raise FadaError(f"{name} has frames of {size} pixels; give a smaller video.")
             yield container
-    except FadaError:  # a ValueError, too
+    except FadaError:  # before ValueError, which it is, too
         raise
     except av.FFmpegError as error:
         what = "read as sound" if kind == "sound" else "read as a video"
         reason = error.strerror
-        if isinstance(error, av.ArgumentError):  # FFmpeg's word for a format that is not on the list
-            reason = "not a format that is read here"
+        if isinstance(error, av.ArgumentError):  # FFmpeg's error for a format that is not on the list
+            reason = "not a supported format"
         raise FadaError(f"{name} cannot be {what} ({reason}); {give}.") from error
-    except (ValueError, OverflowError, MemoryError) as error:  # PyAV's own, of figures that cannot be
+    except (ValueError, OverflowError, MemoryError) as error:  # raised by PyAV for invalid numbers
         raise FadaError(f"{name} cannot be used ({error}); {give}.") from error
 
 
@@ -87,7 +91,7 @@ def _fits(stream: av.video.stream.VideoStream) -> bool:
 
 
 def packets(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet | av.FFmpegError]:
-    """The packets of some streams in the order of the file; where one cannot be read, the error in its place."""
+    """The packets of some streams in the order of the file; where one cannot be read, the error instead."""
     found, hopeless = container.demux(*streams), 0
     while hopeless < _HOPELESS:
         try:
@@ -96,7 +100,7 @@ def packets(container: av.container.InputContainer, *streams: av.stream.Stream) 
             return
         except av.FFmpegError as error:
             hopeless += 1
-            found = container.demux(*streams)  # the old one ended with its error
+            found = container.demux(*streams)  # the old generator has ended with the error
             yield error
             continue
         if packet is None:
@@ -106,11 +110,10 @@ def packets(container: av.container.InputContainer, *streams: av.stream.Stream) 
 
 
 def decoded(container: av.container.InputContainer, kind: Kind, name: str, *, tell: bool = True) -> Iterator[Any]:
-    """The frames of the first stream of a kind; what cannot be read is left out and, with `tell`, counted in a line of
-    log.
+    """The frames of the first stream of a kind. Unreadable packets are left out and, with `tell`, counted in the log.
 
     Raises:
-        av.FFmpegError: nothing at all can be read; `opened` makes a FadaError of it.
+        av.FFmpegError: nothing at all can be read; `opened` turns it into a `FadaError`.
     """
     stream = (container.streams.audio if kind == "sound" else container.streams.video)[0]
     first: av.FFmpegError | None = None
@@ -119,7 +122,7 @@ def decoded(container: av.container.InputContainer, kind: Kind, name: str, *, te
         try:
             if isinstance(packet, av.FFmpegError):
                 raise packet
-            # Half a picture is worse than none, half a sound better.
+            # Corrupt packets are dropped from video, but are still useful in sound.
             frames = [] if packet.is_corrupt and kind == "video" else packet.decode()
         except av.FFmpegError as error:
             first, damaged = first or error, damaged + 1

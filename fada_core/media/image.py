@@ -1,4 +1,4 @@
-"""Pictures in: known formats only, within limits, in sRGB, as tensors; tensors to the model's square and to bytes."""
+"""Picture input: known formats within limits, as tensors in sRGB. Also resizing to a square and conversion to bytes."""
 
 from __future__ import annotations
 
@@ -23,53 +23,58 @@ log = logging.getLogger("fada.media")
 FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP",
 )  # fmt: skip
-"""What Pillow may open: none of them starts a program (EPS would) or names another file."""
-MIN_SIDE = 16  #: pixels; below this a face is a few dots
-MAX_PIXELS = 100_000_000  #: a picture takes 20 bytes of memory for each while it is read
+"""Formats that Pillow may open: none of them starts a program, as EPS would, or names another file."""
+MIN_SIDE = 16  #: smallest side in pixels
+MAX_PIXELS = 100_000_000  #: reading takes 20 bytes of memory per pixel
 MAX_FILE = 2**29  #: bytes
-_BEYOND = 2.0  #: up to which values are what filters overshoot by, and not those of another range
+_BEYOND = 2.0  #: largest absolute value in -1..1 with the overshoot of filters; more is another range
 _LONG = {b"tEXt": 2**16, b"iTXt": 2**16, b"iCCP": 2**20}
-"""Bytes up to which such parts of a PNG are kept: texts may say how the picture is turned."""
+"""Largest size in bytes at which such chunks of a PNG are kept: short texts may hold the orientation."""
 
 
 def load_image(path: str | Path) -> Tensor:
-    """A picture file as (1, 3, h, w) float32 in -1..1.
+    """Read a picture file as (1, 3, h, w) float32 in -1..1.
 
-    Turned upright as its EXIF data says; colours are converted from its profile to sRGB; transparent parts show white;
-    greyscale is repeated in all channels; 16 bits a channel are scaled to the same range, 32 bits and floating point as
-    their largest value suggests, which is logged. Of an animation, the first frame.
+    The orientation of its EXIF data is applied, its colour profile is converted to sRGB, transparent parts become
+    white, and greyscale is repeated in all channels. 16 bit values are scaled to the same range; the scale of 32 bit
+    and floating-point values is guessed from the largest one, which is logged. Only the first frame of an animation is
+    read.
 
     Raises:
-        FadaError: no such file, not a whole picture of a known format, a side below 16 pixels, more than 100
-            megapixels, or values that are no numbers.
+        FadaError: the file is missing, or not a complete picture of a known format; a side is below 16 pixels; it has
+            more than 100 megapixels, or values that are not finite.
     """
     path = existing_file(path, "a picture")
     try:
         pixels = _pixels(path)
     except FadaError:
         raise
-    except Image.DecompressionBombError as error:  # twice Pillow's own limit, which lies below ours
+    except Image.DecompressionBombError as error:  # Pillow's own limit
         raise FadaError(_too_large(path)) from error
     except UnidentifiedImageError as error:
         raise FadaError(
-            f"'{path.name}' is not a whole picture of a format that is read here; give a PNG, JPEG or WebP file."
+            f"'{path.name}' is not a complete picture of a supported format; give a PNG, JPEG or WebP file."
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise FadaError(f"'{path.name}' is not a whole picture ({reason}); give a PNG, JPEG or WebP file.") from error
-    except Exception as error:  # Pillow's readers raise whatever they stumble over in a file that is broken on purpose
+        raise FadaError(
+            f"'{path.name}' is not a complete picture ({reason}); give a PNG, JPEG or WebP file."
+        ) from error
+    except Exception as error:  # Pillow's readers can raise anything for a deliberately broken file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise FadaError(f"'{path.name}' is not a whole picture ({reason}); give a PNG, JPEG or WebP file.") from error
+        raise FadaError(
+            f"'{path.name}' is not a complete picture ({reason}); give a PNG, JPEG or WebP file."
+        ) from error
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
-    # Bytes until here: four times the memory only once.
+    # Converted from bytes only here, so that the fourfold memory is needed only once.
     return image.float().div_(127.5).sub_(1) if image.dtype == torch.uint8 else image.mul_(2).sub_(1)
 
 
 def checked_picture(image: Tensor) -> Tensor:
-    """A picture in memory, if it is (1, 3, h, w) in -1..1; what filters overshoot by is let be.
+    """Check that a picture is (1, 3, h, w) in -1..1, with a tolerance for the overshoot of filters, and return it.
 
     Raises:
-        FadaError: another shape or number type, values that are not finite, or such of another range (0..255, say).
+        FadaError: another shape or number type, values that are not finite, or values of another range, such as 0..255.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3) or not image.numel():
         raise FadaError(f"The portrait has the shape {tuple(image.shape)}; give one RGB picture, (1, 3, h, w).")
@@ -90,7 +95,7 @@ def _pixels(path: Path) -> np.ndarray:
         raise FadaError(f"'{path.name}' has more than {MAX_FILE >> 20} MB; give a smaller picture.")
     Image.init()  # all readers, so that those that this Pillow was built without can be left out
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes, whose limit is ours below, or just before an error
+        warnings.simplefilter("ignore")  # about sizes, which are checked below, and about files that fail afterwards
         with Image.open(_without_texts(path), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -111,7 +116,7 @@ def _too_large(path: Path, size: str = "") -> str:
 
 
 def _without_texts(path: Path) -> Path | io.BytesIO:
-    """The file, or a PNG without its long texts: ComfyUI writes megabytes of them, at which Pillow gives up."""
+    """The file, or a PNG without its long texts: ComfyUI may write megabytes of text, which Pillow refuses."""
     with path.open("rb") as file:
         if file.read(8) != b"\x89PNG\r\n\x1a\n":
             return path
@@ -130,23 +135,23 @@ def _without_texts(path: Path) -> Path | io.BytesIO:
 
 
 def _grey(image: Image.Image, kind: str | None, name: str) -> np.ndarray:
-    """(h, w) float32 in 0..1 from more than 8 bits, which Pillow would clip to 8."""
+    """A picture of more than 8 bits, which Pillow would clip, as (h, w) float32 in 0..1."""
     values = np.asarray(image)
     if not np.isfinite(values).all():
-        raise FadaError(f"'{name}' has values that are no numbers (NaN or infinite); save it again.")
+        raise FadaError(f"'{name}' has values that are not numbers (NaN or infinite); save it again.")
     peak = float(values.max())
-    if image.mode.startswith("I;16") or kind in ("PNG", "PPM"):  # 32 bits only because Pillow knows no other place
+    if image.mode.startswith("I;16") or kind in ("PNG", "PPM"):  # 16 bits, though Pillow's mode has 32
         white = 65535.0
     else:
         scales = (1.0, 255.0, 65535.0, 2.0**31 - 1) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
         white = next((scale for scale in scales if peak <= scale), peak)
         if white != 1:
-            log.info("'%s' has values up to %.6g; %.10g is taken for white.", name, peak, white)
+            log.info("'%s' has values up to %.6g; %.10g is used as white.", name, peak, white)
     return np.clip(values.astype(np.float32) / np.float32(white), 0, 1)
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """The picture as RGB or RGBA, its colours as they look on a screen."""
+    """Convert a picture to RGB or RGBA in sRGB; without a usable profile it is assumed to be sRGB."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("RGB", "CMYK", "L", "LAB"):
@@ -169,7 +174,7 @@ def _in_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Imag
                 if alpha:
                     image.putalpha(alpha)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-            log.warning("The colour profile of '%s' cannot be used (%s); its colours are taken for sRGB.", name, error)
+            log.warning("The colour profile of '%s' cannot be used (%s); sRGB is assumed.", name, error)
     return image if image.mode == "RGBA" else image.convert("RGB")
 
 
@@ -182,7 +187,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 def to_square(images: Tensor, size: int) -> Tensor:
     """The centre square of images (n, 3, h, w), resized to (n, 3, size, size) with antialiased bicubic filtering.
 
-    The cut takes equally much from both sides; values stay in -1..1.
+    Values are clamped to -1..1; a square that has the size already is not copied.
     """
     height, width = images.shape[-2:]
     side = min(height, width)
@@ -194,18 +199,18 @@ def to_square(images: Tensor, size: int) -> Tensor:
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """(n, 3, h, w) in -1..1, rounded and clamped to bytes (n, h, w, 3), where they are."""
+    """Convert (n, 3, h, w) in -1..1 to uint8 (n, h, w, 3), rounded and clamped, on the same device."""
     scaled = (images.detach().float() + 1) * 127.5
     return scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """As `to_bytes`, on the CPU.
+    """Convert as `to_bytes`, with the result on the CPU.
 
     Raises:
         FadaError: values that are not finite.
     """
     check = FiniteCheck(images, "The pictures", images.dtype)
     pixels = to_bytes(images).cpu()
-    check.answer()  # now that they have arrived
+    check.answer()  # after the copy, to avoid a second synchronisation
     return pixels

@@ -1,4 +1,4 @@
-"""Speech as it arrives on a pipe: raw samples, or any recording whose beginning says what it is."""
+"""Speech from a pipe as it arrives: raw samples, or a recording with a recognisable header."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .containers import decoded, opened
 log = logging.getLogger("fada.media")
 
 _NAME = "The standard input"
-_PIECE_BYTES, _PIECES = 1 << 14, 64  # half a second each, and how many are held for a slow listener
+_PIECE_BYTES, _PIECES = 1 << 14, 64  # bytes per piece (half a second of raw samples), pieces that are buffered
 _MAGIC = (
     (0, b"RIFF"), (0, b"RIFX"), (0, b"RF64"), (0, b"riff\x2e\x91\xcf\x11"), (0, b"ID3"), (0, b"fLaC"), (0, b"OggS"),
     (0, b"\x1a\x45\xdf\xa3"), (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (0, b"#!AMR"), (0, b"FORM"), (0, b"caff"),
     (0, b".snd"), (0, b"MAC "), (0, b"wvpk"), (0, b"TTA1"), (0, b"MPCK"), (0, b"FLV\x01"), (0, b"\x00\x00\x01\xba"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), (0, b"\x06\x0e\x2b\x34"),
 )  # fmt: skip
-"""What the containers of `containers.FORMATS` begin with, and where."""
+"""Signatures of the containers in `containers.FORMATS`, with their offsets in the file."""
 _MP3_KBITS = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -36,17 +36,18 @@ _MP3_KBITS = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""Bit rates by MPEG-1 or a later version, and layer (ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4.2.3)."""
+"""Bit rates in kbit/s by (is MPEG-1, layer) (ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4.2.3)."""
 
 
 def listen(source: BinaryIO, patience: float) -> Iterator[Tensor]:
-    """Speech as it arrives, as pieces (samples,) float32 mono in -1..1 at 16 kHz, until its end.
+    """Speech as it arrives, in pieces (samples,) float32 mono in -1..1 at 16 kHz, until the end of the source.
 
-    What begins like a sound or video file is decoded as one; anything else is raw: 16-bit little-endian mono at 16 kHz.
-    When nothing has come for `patience` seconds, the piece is empty. A source that is faster than its listener waits.
+    A source with the header of a sound or video file is decoded; anything else is read as raw samples, 16-bit
+    little-endian mono at 16 kHz. After `patience` seconds without data an empty piece is given. A source that is faster
+    than the consumer is made to wait.
 
     Raises:
-        FadaError: a recording that cannot be decoded while it arrives, or without sound.
+        FadaError: a recording without sound, or one that cannot be decoded as it arrives.
     """
     pieces: Queue[np.ndarray | FadaError | None] = Queue(_PIECES)
 
@@ -57,11 +58,11 @@ def listen(source: BinaryIO, patience: float) -> Iterator[Tensor]:
                 pieces.put(piece)
         except FadaError as error:
             pieces.put(error)
-        except (OSError, ValueError) as error:  # closed
+        except (OSError, ValueError) as error:  # the source was closed
             pieces.put(FadaError(f"The standard input cannot be read ({error}); start the command again."))
         pieces.put(None)
 
-    Thread(target=read, daemon=True).start()  # it may wait for the source for ever
+    Thread(target=read, daemon=True).start()  # daemon, because it may wait for the source forever
     while True:
         try:
             piece = pieces.get(timeout=patience)
@@ -76,7 +77,7 @@ def listen(source: BinaryIO, patience: float) -> Iterator[Tensor]:
 
 
 def _beginning(source: BinaryIO) -> tuple[bytes, bool]:
-    """As many bytes as it takes to tell, and whether they are those of a container."""
+    """Read as many bytes as `begins_container` needs; returns them and its answer."""
     head = b""
     while True:
         verdict = begins_container(head)
@@ -89,7 +90,7 @@ def _beginning(source: BinaryIO) -> tuple[bytes, bool]:
 
 
 def begins_container(head: bytes) -> bool | None:
-    """Whether a stream that begins with these bytes is a known container rather than samples; None: more are needed."""
+    """Whether a stream with these first bytes is a known container, not raw samples; None: more bytes are needed."""
     for at, magic in _MAGIC:
         if head[at : at + len(magic)] == magic:
             return True
@@ -97,7 +98,7 @@ def begins_container(head: bytes) -> bool | None:
         return None
     for lengths, tells in ((_frame_length, 2), (_packet_length, 4)):
         at = 0
-        for _ in range(tells):  # a sample may look like one header, hardly like several where they have to be
+        for _ in range(tells):  # raw samples may look like one header, but hardly like several at the right distances
             if len(head) < at + 8:
                 return None
             length = lengths(head[at : at + 8])
@@ -110,7 +111,7 @@ def begins_container(head: bytes) -> bool | None:
 
 
 def _frame_length(header: bytes) -> int:
-    """Bytes of a frame of AAC (ADTS) or MPEG audio with this header; 0: it is none."""
+    """Length in bytes of a frame of AAC (ADTS) or MPEG audio with this header; 0 where it is not such a header."""
     if header[0] != 0xFF or header[1] < 0xE0:
         return 0
     if header[1] & 0xF6 == 0xF0:  # ADTS: ISO 13818-7, 6.2
@@ -128,7 +129,7 @@ def _frame_length(header: bytes) -> int:
 
 
 def _packet_length(header: bytes) -> int:
-    """Bytes of an MPEG transport packet; 0: it is none."""
+    """Length in bytes of an MPEG transport packet with this header; 0 where it is not such a header."""
     return 188 if header[0] == 0x47 else 0
 
 
@@ -161,7 +162,7 @@ def _decoded(source: BinaryIO, head: bytes) -> Iterator[np.ndarray]:
 
 
 class _Rewound:
-    """A pipe whose first bytes were read already; what comes is given out at once, however little it is."""
+    """A pipe whose first bytes were already read. `read` returns data as soon as there is some."""
 
     def __init__(self, source: BinaryIO, head: bytes) -> None:
         self._source, self._head = source, head

@@ -1,4 +1,4 @@
-"""Where results go: format, name, place and room checked before the work, and held while it is written."""
+"""Output files: checks of format, name, place and disk space before the work, and locks while they are written."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import Literal
 from ..atomic import lock
 from ..errors import FadaError
 
-STDOUT = "-"  #: as a path: MP4 to the standard output
+STDOUT = "-"  #: path that stands for the standard output, as MP4
 SUFFIXES = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
-UNFINISHED = ".unfinished"  #: in a folder of frames: what is being made there, until it is
+UNFINISHED = ".unfinished"  #: file in an unfinished folder of frames, which names its job
 
 Format = Literal["mp4", "webm", "gif", "png"]
 
 _LEAST_BYTES = {"mp4": 0.002, "webm": 0.002, "gif": 0.02, "png": 0.05}
-"""Of a pixel of a frame, when hardly anything moves: what surely does not fit is not begun."""
+"""Bytes per pixel and frame of a video with hardly any motion: a lower bound for the check of disk space."""
 
 
 def format_of(path: str | Path, format: Format | None = None) -> Format:
-    """The format of a video that goes to `path`: as asked for, or else by the suffix; png is a folder of frames.
+    """The format of a video at `path`: `format`, or else by the suffix; png is a folder of frames.
 
     Raises:
-        FadaError: no name, or a suffix of no video format here.
+        FadaError: no name, or an unknown suffix.
     """
     if not str(path) or str(path) == ".":
-        raise FadaError("The video has no name; give one that ends in .mp4, .webm or .gif, or a folder's for frames.")
+        raise FadaError("The video has no name; give one that ends in .mp4, .webm or .gif, or a folder for frames.")
     if format is not None:
         return format
     if str(path) == STDOUT:
@@ -41,12 +41,12 @@ def format_of(path: str | Path, format: Format | None = None) -> Format:
         return "png"
     if suffix.lower() not in SUFFIXES:
         allowed = ", ".join(SUFFIXES)
-        raise FadaError(f"'{suffix}' is no video format here; use {allowed}, or a folder for PNG frames.")
+        raise FadaError(f"'{suffix}' is not a supported video format; use {allowed}, or a folder for PNG frames.")
     return SUFFIXES[suffix.lower()]  # type: ignore[return-value] - the values are formats
 
 
 def check_place(path: Path, *, folder: bool = False) -> None:
-    """Raise FadaError unless a file (or folder) of that name can be made or replaced there."""
+    """Raise `FadaError` unless a file (or folder) at `path` can be created or replaced."""
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -60,64 +60,67 @@ def check_place(path: Path, *, folder: bool = False) -> None:
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not os.path.isdir(place):
-        raise FadaError(f"'{path}' cannot be written ('{place}' is no folder); choose another place.")
+        raise FadaError(f"'{path}' cannot be written ('{place}' is not a folder); choose another place.")
     if not os.access(place, os.W_OK | os.X_OK) or (os.path.isfile(path) and not os.access(path, os.W_OK)):
         raise FadaError(f"'{path}' cannot be written (no permission); choose another place.")
 
 
 def check_folder(path: Path, job: str) -> None:
-    """Raise FadaError unless a folder of frames is empty, to be made, or left by a stopped run of the same job."""
+    """Raise `FadaError` unless a folder for frames is new, empty, or left by an interrupted run of the same job."""
     check_place(path, folder=True)
     marker = path / UNFINISHED
     if marker.is_file():
         if marker.read_text(encoding="utf-8", errors="replace") != job:
-            raise FadaError(f"The folder '{path}' has frames of another, stopped job in it; choose an empty one.")
+            raise FadaError(f"The folder '{path}' has frames of another, interrupted job; choose an empty one.")
     elif path.is_dir() and next(path.iterdir(), None) is not None:
-        raise FadaError(f"The folder '{path}' has files in it already; choose an empty one, or a new name.")
+        raise FadaError(f"The folder '{path}' is not empty; choose an empty one, or a new name.")
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise FadaError if a result would replace another one or an input, under whatever name, or lie among frames."""
+    """Raise `FadaError` if an output would overwrite an input or another output, or is inside a folder of frames.
+
+    Links and different spellings of a path are resolved.
+    """
     outputs = list(outputs)
     for index, target in enumerate(outputs):
         for other in outputs[:index]:
             if _same(target, other) or _inside(target, other) or _inside(other, target):
-                raise FadaError(f"'{other}' and '{target}' are the same place; give results names of their own.")
+                raise FadaError(f"'{other}' and '{target}' are the same place; give each result its own name.")
         for source in inputs:
             if _same(target, source) or _inside(source, target):
                 raise FadaError(f"'{source}' would be overwritten by the result '{target}'; give it another name.")
 
 
 def check_room(path: Path, format: Format, frames: int, width: int, height: int) -> None:
-    """Raise FadaError if the disk cannot take even a video in which hardly anything moves."""
+    """Raise `FadaError` if the disk has too little space even for a video with hardly any motion."""
     place = path.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
     needed, free = frames * width * height * _LEAST_BYTES[format], shutil.disk_usage(place).free
     if needed > free:
         raise FadaError(
-            f"'{path}' will need {needed / 1e6:.0f} MB or more, the disk has {free / 1e6:.0f} MB; free some space or "
-            "write elsewhere."
+            f"'{path}' will need {needed / 1e6:.0f} MB or more, but the disk has only {free / 1e6:.0f} MB; free some "
+            "space or write elsewhere."
         )
 
 
 @contextmanager
 def held(path: Path, *, folder: bool = False) -> Iterator[None]:
-    """Within, no other process of FADA writes there; the file or folder, and those above it, are made.
+    """Lock a file or folder against other processes of FADA; it and its parent folders are created.
 
     Raises:
-        FadaError: another one does.
-        OSError: it cannot be made.
+        FadaError: another process has the lock.
+        OSError: the file or folder cannot be created.
     """
     (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
-    if os.name == "nt":  # whose locks keep even their owner from writing, and know no folders
+    if os.name == "nt":  # locks on Windows stop even their owner from writing, and do not work for folders
         name = hashlib.sha256(os.path.normcase(path.absolute()).encode()).hexdigest()[:32]
         number = os.open(Path(tempfile.gettempdir(), f"fada-{name}.lock"), os.O_RDWR | os.O_CREAT)
     else:
         number = os.open(path, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if not lock(number):
-            raise FadaError(f"'{path}' is being written by another process; wait for its end, or give another name.")
+            raise FadaError(f"'{path}' is being written by another process; wait until it ends, or give another name.")
         yield
     finally:
         os.close(number)
@@ -130,7 +133,7 @@ def _same(first: Path, second: Path) -> bool:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """Whether `path` is in a folder of frames, or would be."""
+    """Whether `path` is inside `folder`, if that is or would be a folder of frames."""
     if os.path.isfile(folder) or (folder.suffix and not os.path.isdir(folder)):
         return False
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents

@@ -1,6 +1,6 @@
-"""Where frames and sound go one after the other: a video container, or a folder of pictures.
+"""Sinks for frames and sound: a video container, or a folder of pictures.
 
-Both leave, at any time, something on the disk that opens and holds all but the last moments.
+At any time, the file or folder on the disk can be opened, and holds all but the last moments.
 """
 
 from __future__ import annotations
@@ -26,32 +26,36 @@ from .outputs import UNFINISHED, Format, check_folder
 
 log = logging.getLogger("fada.media")
 
-_SOUND_RATE = 48000  # the one rate that Opus and every AAC decoder takes
-# delay_moov: the header then knows of AAC's 1024 samples of lead-in, without which everything comes 21 ms late.
+_SOUND_RATE = 48000  # supported by Opus and by every AAC decoder
+# delay_moov: the header then accounts for AAC's 1024 samples of priming; otherwise sound is 21 ms late.
 _FRAGMENTS = "delay_moov+default_base_moof+use_metadata_tags"
-_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # what FFmpeg adds to the metadata
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # added to the metadata by FFmpeg
 _SOUND_CODECS = {"mp4": "aac", "webm": "libopus"}
 
 
 class Sink(Protocol):
+    """Receives the frames and the sound of a video in order."""
+
     def video(self, frame: np.ndarray) -> None:
-        """The next frame, (h, w, 3) uint8."""
+        """Write the next frame (h, w, 3) uint8."""
 
     def sound(self, samples: np.ndarray) -> None:
-        """The next samples, (samples, channels) float32; dropped by a format that has no sound."""
+        """Write the next samples (samples, channels) float32; a format without sound drops them."""
 
     def close(self, whole: bool) -> None:
-        """No more comes; `whole`: because it is all there."""
+        """Finish the output. `whole`: the video is complete, not interrupted."""
 
 
 class ContainerSink:
-    """MP4 (H.264, AAC), WebM (VP9, Opus) or GIF (a palette for each frame, endless; no sound, no metadata).
+    """MP4 (H.264, AAC), WebM (VP9, Opus) or GIF (a palette per frame, looped; no sound, no metadata).
 
-    Encoders look at no future frame. MP4 is written in fragments, those of a file so short that little is lost when
-    the process is killed; `close` makes a plain file of it, whose index comes first.
+    Encoders have no lookahead. MP4 is written in fragments, which are so short in a file that little is lost if the
+    process is killed; `close` rewrites the file without fragments and with its index first.
 
     Args:
         path: of the file; None: the standard output.
+        crf: quality of MP4 and WebM as in H.264, 0..51.
+        sound: rate in Hz and number of channels; None: no sound.
     """
 
     def __init__(
@@ -71,12 +75,12 @@ class ContainerSink:
         self._time_base = 1 / fps
         self._sound = None
         options = {
-            # Of a frame or two, at some hundred bytes each: only while it is made, not for what is sent on.
+            # Fragments of a frame or two cost some hundred bytes each, which the final file does not keep.
             "mp4": {"movflags": _FRAGMENTS, "frag_duration": "40000"},
             "webm": {"cluster_time_limit": "40"},
             "gif": {"loop": "0"},
         }[format]
-        # PyAV only writes to the stream; it is ours to leave open. A colon in a name would be taken for a protocol.
+        # PyAV does not close a stream that is passed in. With the protocol, a colon in a name is not taken for one.
         if path is None:
             options = {"movflags": f"{_FRAGMENTS}+frag_keyframe"}
         file: Any = sys.stdout.buffer if path is None else f"file:{path.absolute()}"
@@ -84,26 +88,26 @@ class ContainerSink:
         group = str(max(1, round(fps / 2)))
         codec, pixels, settings = {
             "mp4": ("libx264", "yuv420p", {"crf": str(crf), "tune": "zerolatency"}),
-            # VP9 counts its quality to 63 where H.264 counts to 51.
+            # VP9's quality is 0..63, H.264's 0..51.
             "webm": (
                 "libvpx-vp9",
                 "yuv420p",
                 {"crf": str(round(crf * 63 / 51)), "b": "0", "cpu-used": "5", "row-mt": "1", "lag-in-frames": "0"},
             ),
-            # Without flags: the encoder's savings compare palette indices, but each frame has its own palette.
+            # Without flags: the encoder's optimisations compare palette indices, but each frame has its own palette.
             "gif": ("gif", "pal8", {"gifflags": "0"}),
         }[format]
         self._stream = self._container.add_stream(codec, rate=fps, options={"g": group, **settings})
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixels
         self._stream.time_base = self._time_base
-        self._reformatter = VideoReformatter()  # kept, as making one takes longer than a small frame
+        self._reformatter = VideoReformatter()  # reused, because creating one takes longer than a small frame
         if format != "gif":
             self._container.metadata.update(metadata)
-            # Without tags players guess the colours from the size; the matrix is BT.601, because readers that look at
-            # no tags (PyAV's arrays before version 17 among them) take that one.
+            # Without tags players guess the colour matrix from the size. The matrix is BT.601, because readers that
+            # ignore tags (such as PyAV's arrays before version 17) assume it.
             context = self._stream.codec_context
             context.colorspace, context.color_range = 6, 1  # SMPTE 170M, limited
-            context.color_primaries = context.color_trc = 1  # BT.709, as sRGB's
+            context.color_primaries = context.color_trc = 1  # BT.709, as in sRGB
             if sound is not None:
                 rate, channels = sound
                 self._sound = _SoundTrack(self._container, _SOUND_CODECS[format], rate, channels)
@@ -119,7 +123,7 @@ class ContainerSink:
         picture.pts, picture.time_base = self._count, self._time_base
         self._count += 1
         for packet in self._stream.encode(picture):
-            packet.duration = round(self._time_base / packet.time_base)  # in fragments, the last frame's is not known
+            packet.duration = round(self._time_base / packet.time_base)  # fragments do not store the last one
             self._container.mux(packet)
 
     def sound(self, samples: np.ndarray) -> None:
@@ -134,12 +138,12 @@ class ContainerSink:
         if self._format == "mp4" and self._path is not None:
             try:
                 _index_first(self._path)
-            except (FadaError, av.FFmpegError) as error:  # a full disk, say: what is there plays as well
+            except (FadaError, av.FFmpegError) as error:  # for example a full disk; the fragmented file plays, too
                 log.warning("'%s' stays in fragments: some players do not show its length (%s)", self._path, error)
 
 
 class _SoundTrack:
-    """Resamples and encodes what arrives."""
+    """Resamples and encodes samples as they arrive."""
 
     def __init__(self, container: av.container.OutputContainer, codec: str, rate: int, channels: int) -> None:
         self._container = container
@@ -164,7 +168,7 @@ class _SoundTrack:
 
 
 def _index_first(path: Path) -> None:
-    """Make a plain MP4 of one in fragments, for players that begin before they have it all."""
+    """Rewrite a fragmented MP4 as one with its index first, so that players can start before they have all of it."""
     with (
         whole_file(path, size=path.stat().st_size) as partial,
         av.open(f"file:{path.absolute()}") as fragments,
@@ -176,7 +180,7 @@ def _index_first(path: Path) -> None:
         plain.metadata.update(kept)
         streams = {stream.index: plain.add_stream_from_template(stream) for stream in fragments.streams}
         for packet in fragments.demux():
-            if packet.dts is not None:  # not the last, empty one
+            if packet.dts is not None:  # skips the empty packet at the end
                 packet.stream = streams[packet.stream_index]
                 plain.mux(packet)
 
@@ -190,9 +194,10 @@ def _paletted(frame: np.ndarray) -> av.VideoFrame:
 
 
 class FolderSink:
-    """Lossless pictures `frame_00000.png`, ... and `audio.wav` (16 bit) beside them; metadata is text in the first one.
+    """A folder of lossless pictures `frame_00000.png`, ... and `audio.wav` (16 bit). Metadata is text in the first one.
 
-    While they are made, a file says for which job, so that they are made anew when the same is begun again.
+    Until it is complete, the folder holds a file that names its job. The same job may then start again in it, which
+    deletes the frames and the sound.
     """
 
     def __init__(
@@ -221,7 +226,7 @@ class FolderSink:
 
     def sound(self, samples: np.ndarray) -> None:
         if self._wave is not None:
-            # Also corrects the header, so that the file is whole at any time.
+            # Also updates the header, so that the file is valid at any time.
             self._wave.writeframes((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
 
     def close(self, whole: bool) -> None:

@@ -1,4 +1,4 @@
-"""The recording's own sound, for the video: at its rate, in one or two channels, read while the video is written."""
+"""The original sound of a recording for the video: at its own rate, mono or stereo, read while the video is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .containers import decoded, opened
 
 @dataclass(frozen=True)
 class Soundtrack:
-    """Sound that comes piece by piece, in memory of one piece; for one use."""
+    """Sound in pieces, of which one is in memory at a time; it can be read once."""
 
     rate: int  #: Hz
     channels: int  #: 1 or 2
@@ -25,18 +25,18 @@ class Soundtrack:
 
 
 def soundtrack(recording: Recording) -> Soundtrack:
-    """From where the recording's samples begin; more than two channels are mixed to stereo as ITU-R BS.775 says.
+    """The original sound of a recording from its `start` on; more than two channels are mixed to stereo (ITU-R BS.775).
 
     Raises:
-        FadaError: the file is gone, or no longer what it was.
+        FadaError: the file is missing or has changed, and can no longer be read.
     """
     planes = _planes(recording)
-    rate, first = next(planes, (SAMPLE_RATE, np.zeros((1, 0), np.float32)))  # a moment at the very end may have none
+    rate, first = next(planes, (SAMPLE_RATE, np.zeros((1, 0), np.float32)))  # there may be none after `start`
     return Soundtrack(rate, len(first), (piece.T for _, piece in chain([(rate, first)], planes)))
 
 
 def _planes(recording: Recording) -> Iterator[tuple[int, np.ndarray]]:
-    """Rate, which stays the first, and (channels, samples)."""
+    """Pieces as (rate, (channels, samples)); a recording that changes its rate is resampled to the first one."""
     name, rate, channels, skip = f"'{recording.path.name}'", 0, 0, 0
     resampler, now = None, 0
     with opened(recording.path, name, "sound") as container:
@@ -57,7 +57,7 @@ def _planes(recording: Recording) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def playable(waveform: Tensor, sample_rate: int) -> Tensor:
-    """A waveform as for `from_waveform`, as (1 or 2 channels, samples) float32 in -1..1 at the same rate."""
+    """Convert a waveform as for `from_waveform` to (1 or 2 channels, samples) float32 in -1..1 at the same rate."""
     planes = as_planes(waveform, sample_rate)
     mixed = front(planes, channel_names(len(planes))) / full_scale(float(np.abs(planes).max()), "The audio")
     return torch.from_numpy(mixed / max(1.0, float(np.abs(mixed).max())))

@@ -1,4 +1,4 @@
-"""Video out, clip by clip with its sound, and back in: frames, facts about a file, contact sheets."""
+"""Writing of videos with sound, clip by clip; reading of frames and facts; contact sheets."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from .outputs import STDOUT, Format, check_folder, check_place, format_of, held
 from .sinks import ContainerSink, FolderSink, Sink
 from .soundtrack import Soundtrack
 
-MACROBLOCKS = 8704  #: of 16x16 pixels in a frame, at most, of what plays everywhere: H.264's level 4.2 (table A-1)
+MACROBLOCKS = 8704  #: largest frame, in blocks of 16x16 pixels, that plays everywhere: H.264's level 4.2 (table A-1)
 
 
 def playable_size(width: int, height: int, format: Format) -> tuple[int, int]:
-    """Width and height of a video of pictures of that size: the same, or less where many players would give up."""
+    """Width and height of a video for frames of this size: the same, or smaller where many players would fail."""
     if format == "png" or -(-width // 16) * -(-height // 16) <= MACROBLOCKS:
         return width, height
     scale = (MACROBLOCKS * 256 / (width * height)) ** 0.5
-    # Rounded down to whole macroblocks along the longer side, so that the count is right with any shape.
+    # The longer side is a whole number of macroblocks; it is reduced until their count is right for the shape.
     longer = max(16, int(max(width, height) * scale) // 16 * 16)
     while True:
         shrink = longer / max(width, height)
@@ -44,33 +44,33 @@ def playable_size(width: int, height: int, format: Format) -> tuple[int, int]:
 
 
 class VideoWriter:
-    """Writes frames and the sound that belongs to them as they arrive; a context manager.
+    """Writes frames and their sound as they arrive; a context manager.
 
-    `.mp4` (H.264, AAC), `.webm` (VP9, Opus), `.gif` (no sound, no metadata); a path without suffix, or of an existing
-    folder, is a folder of PNG pictures with `audio.wav` beside them; `-` is MP4 to the standard output, in fragments
-    that a player shows as they come. Folders above are created. An existing file is replaced when the first frame
-    comes, a folder has to be empty or left by a stopped run of the same job; no other process can write there
-    meanwhile. Sound is written up to the time of the last frame, padded with silence where it is shorter. What was
-    written so far stays playable however the process ends; of a killed one, a few frames are missing. Leaving the
-    `with` block by an exception finishes the file like any other end.
+    Formats are `.mp4` (H.264, AAC), `.webm` (VP9, Opus) and `.gif` (no sound, no metadata). A path without suffix, or
+    of an existing folder, is a folder of PNG pictures with `audio.wav`; `-` is MP4 to the standard output, in fragments
+    that a player can show as they arrive. Parent folders are created. An existing file is replaced when the first frame
+    is written; a folder has to be empty or left by an interrupted run of the same job. Other processes of FADA cannot
+    write there at the same time. Sound is written up to the time of the last frame and padded with silence where it is
+    shorter. The output stays playable however the process ends; if it is killed, a few frames are missing. An exception
+    in the `with` block finishes the file, too.
 
-    MP4 and WebM store colours at half resolution and need even sides: an odd side repeats its last row or column.
+    MP4 and WebM have colours at half resolution and need even sides: of an odd side the last row or column is repeated.
 
     Args:
-        path: where to.
-        width, height: of the frames that will come, pixels.
-        fps: frames per second; fractions like 29.97 are taken as the nearest with a denominator up to 1001.
-        audio: (samples,) or (channels, samples) with one or two channels, float in -1..1, of which more may follow by
-            `hear`; a recording's own; or None: a silent file.
-        audio_rate: of `audio` as a tensor, Hz.
-        metadata: names and texts stored in the file, e.g. `{"comment": ...}`.
-        crf: quality of MP4 and WebM as H.264 counts it, 0 (lossless) to 51; 18 shows no loss to the eye.
-        format: "mp4", "webm", "gif", "png" (a folder); default by the suffix.
-        job: what a folder's frames are made of, as a text; default the metadata and the frames' size and rate.
+        path: of the output.
+        width, height: of the frames, in pixels.
+        fps: frames per second; numbers like 29.97 are rounded to a fraction with a denominator up to 1001.
+        audio: (samples,) or (channels, samples) with one or two channels, float in -1..1, to which `hear` may append;
+            or the original sound of a recording; or None for a file without sound.
+        audio_rate: of `audio` as a tensor, in Hz.
+        metadata: names and texts that are stored in the file, such as `{"comment": ...}`.
+        crf: quality of MP4 and WebM as in H.264, 0 (lossless) to 51; 18 is visually lossless.
+        format: "mp4", "webm", "gif" or "png" (a folder); by default from the suffix.
+        job: a text that identifies the content of a folder; by default the metadata and the frames' size and rate.
 
     Raises:
-        FadaError: unknown suffix, wrong shape of audio or frames, a file that cannot be written or is being written, a
-            folder with something in it, a full disk, or no frame at all by the end of the block.
+        FadaError: an unknown suffix, a wrong shape of audio or frames, a file that cannot be written or is being
+            written by another process, a folder that is not empty, a full disk, or no frame by the end of the block.
     """
 
     def __init__(
@@ -88,17 +88,19 @@ class VideoWriter:
         job: str | None = None,
     ) -> None:
         self.path = Path(path)
-        self.frames = 0  #: written so far
+        self.frames = 0  #: number of frames written so far
         self.format = format_of(path, format)  #: mp4, webm, gif, or png for a folder
         self._piped = str(path) == STDOUT
         if width < 1 or height < 1 or not 0 < fps <= 1000:
-            raise FadaError(f"A video of {width}x{height} pixels at {fps:g} fps cannot be; give positive numbers.")
+            raise FadaError(
+                f"A video of {width}x{height} pixels at {fps:g} fps is not possible; give positive numbers."
+            )
         self._size = height, width
         self._pad = (height % 2, width % 2) if self.format in ("mp4", "webm") else (0, 0)
         self._fps = Fraction(fps).limit_denominator(1001)
         self._more: Iterator[np.ndarray] = iter(())
         self._sound: tuple[int, int] | None = None  # rate and channels
-        self._audio = np.zeros((0, 1), np.float32)  # (samples, channels) that follow those written
+        self._audio = np.zeros((0, 1), np.float32)  # (samples, channels) that are not yet written
         if isinstance(audio, Soundtrack):
             self._sound, self._more = (audio.rate, audio.channels), audio.pieces
             self._audio = np.zeros((0, audio.channels), np.float32)
@@ -133,7 +135,7 @@ class VideoWriter:
         return self
 
     def _opened(self) -> Sink:
-        """Where frames go, begun with the first of them, so that what was there before is not lost for nothing."""
+        """The sink, created with the first frame, so that an existing file is not lost without a new one."""
         if self._sink is None:
             made: dict[str, Any] = {"sound": self._sound, "metadata": self._metadata}
             if self.format == "png":
@@ -145,12 +147,16 @@ class VideoWriter:
         return self._sink
 
     def hear(self, samples: Tensor) -> None:
-        """More sound, of as many channels as there was in the beginning, to follow what is there."""
+        """Append sound (samples,) or (channels, samples), with the same number of channels as at the beginning."""
         more = np.atleast_2d(samples.detach().float().cpu().numpy()).T
         self._audio = np.concatenate([self._audio, more])
 
     def write(self, frames: Tensor | np.ndarray) -> None:
-        """The next frames: float (n, 3, h, w) in -1..1, or uint8 (n, h, w, 3)."""
+        """Write the next frames: float (n, 3, h, w) in -1..1, or uint8 (n, h, w, 3).
+
+        Raises:
+            FadaError: another shape, values that are not finite, or a file that cannot be written.
+        """
         if isinstance(frames, Tensor):
             frames = (to_uint8(frames) if frames.is_floating_point() else frames.cpu()).numpy()
         if frames.dtype != np.uint8 or frames.shape[1:] != (*self._size, 3):
@@ -182,7 +188,7 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # The disk is full, say: the file cannot be finished, and is playable as it is.
+        # After an error of writing, such as a full disk, the file cannot be finished, but is playable as it is.
         unfinished = isinstance(error, FadaError) and isinstance(error.__cause__, (OSError, av.FFmpegError))
         with self._held:
             if self._sink is not None:
@@ -199,7 +205,7 @@ class VideoWriter:
     def _failure(self, error: OSError | av.FFmpegError) -> FadaError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return FadaError(
-                f"The disk is full: what '{self.path}' holds of the first {self.frames} frames stays playable; "
+                f"The disk is full: '{self.path}' stays playable, with up to {self.frames} frames; "
                 "free some space or write elsewhere."
             )
         return FadaError(f"'{self.path}' cannot be written ({error.strerror}); choose another place.")
@@ -207,7 +213,7 @@ class VideoWriter:
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What is in a video file; times in seconds from its beginning."""
+    """Facts about a video file; durations in seconds."""
 
     width: int
     height: int
@@ -219,19 +225,19 @@ class VideoFacts:
 
 
 def probe(path: str | Path) -> VideoFacts:
-    """Facts about a video, counted from its packets rather than its header, so that unfinished files work too.
+    """Facts about a video, computed from its packets and not from its header, so that unfinished files work, too.
 
     Raises:
-        FadaError: no such file, no video of a known format, or one beyond the limits of `containers`.
+        FadaError: the file is missing, not a video of a known format, or beyond the limits of `containers`.
     """
     path = existing_file(path, "a video")
     with opened(path, f"'{path.name}'", "video") as container:
         video, sound = container.streams.video[0], next(iter(container.streams.audio), None)
         if not video.average_rate:
-            raise FadaError(f"'{path.name}' does not say how many frames a second has; convert it to MP4.")
+            raise FadaError(f"'{path.name}' does not state its frame rate; convert it to MP4.")
         frames, ends = 0, {video.index: 0.0, **({sound.index: 0.0} if sound else {})}
         for packet in packets(container, *(stream for stream in (video, sound) if stream)):
-            # An error, the flushing packet after the last one, one that was cut off
+            # Skip errors, the empty packet at the end, and truncated packets.
             if isinstance(packet, av.FFmpegError) or packet.pts is None or packet.is_corrupt:
                 continue
             frames += packet.stream is video
@@ -249,10 +255,10 @@ def probe(path: str | Path) -> VideoFacts:
 
 
 def read_video(path: str | Path) -> Iterator[np.ndarray]:
-    """The frames of a video one after the other, (h, w, 3) uint8 RGB; of an unfinished file those that are whole.
+    """Yield the frames of a video, (h, w, 3) uint8 RGB; of an unfinished file those that are complete.
 
     Raises:
-        FadaError: as `probe`.
+        FadaError: as in `probe`.
     """
     path = existing_file(path, "a video")
     name = f"'{path.name}'"
@@ -262,7 +268,7 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
 
 
 def contact_sheet(frames: Sequence[np.ndarray] | np.ndarray | Tensor, columns: int, path: str | Path) -> None:
-    """Frames (n, h, w, 3) uint8, at least one, row by row in one picture file; unused places stay white."""
+    """Write frames (n, h, w, 3) uint8, at least one, row by row to a picture file; unused places are white."""
     tiles = np.stack([np.asarray(frame) for frame in frames])
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)

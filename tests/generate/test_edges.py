@@ -30,7 +30,7 @@ def test_no_sink_overwrites_an_input(run: Run, tmp_path: Path) -> None:
     write_sound(project / "audio.wav", 0.2)
     before = (project / "audio.wav").read_bytes()
     refused(run(audio=project / "audio.wav", out=project), "audio.wav", "overwritten")
-    refused(run(out=project), "project", "has files in it already")
+    refused(run(out=project), "project", "is not empty")
     assert (project / "audio.wav").read_bytes() == before
     for option in ("model", "image"):
         target = tmp_path / f"{option}.mp4"

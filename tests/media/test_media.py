@@ -183,12 +183,12 @@ def test_image_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(FadaError, match="no file"):
         load_image(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(FadaError, match="not a whole picture"):
+    with pytest.raises(FadaError, match="not a complete picture"):
         load_image(tmp_path / "text.png")
     buffer = io.BytesIO()
     Image.fromarray(grey(1, 64, 64)[0]).save(buffer, "png")
     (tmp_path / "cut.png").write_bytes(buffer.getvalue()[:60])
-    with pytest.raises(FadaError, match="not a whole picture"):
+    with pytest.raises(FadaError, match="not a complete picture"):
         load_image(tmp_path / "cut.png")
     Image.new("RGB", (15, 40)).save(tmp_path / "small.png")
     with pytest.raises(FadaError, match="at least 16"):
@@ -415,5 +415,5 @@ def test_a_kind_of_video_that_nothing_decodes(tmp_path: Path) -> None:
         writer.write(np.zeros((2, 32, 32, 3), np.uint8))
     path.write_bytes(path.read_bytes().replace(b"V_VP9", b"V_XYZ"))
     for read in (probe, lambda film: list(read_video(film))):
-        with pytest.raises(FadaError, match="'a.webm' is of a kind that nothing here decodes; give another file"):
+        with pytest.raises(FadaError, match="'a.webm' has a codec that is not supported; give another file"):
             read(path)

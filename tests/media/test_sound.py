@@ -97,7 +97,7 @@ def test_integers_stored_as_floats_are_recognised(tmp_path: Path, caplog: pytest
     path = write(tmp_path / "a.wav", tone()[None] * 32768, "mono", codec="pcm_f32le")
     recording = load_recording(path)
     assert level(recording.samples) == pytest.approx(SPEECH, abs=0.01)
-    assert "32768 is taken" in caplog.text
+    assert "32768 is used" in caplog.text
     played = np.concatenate(list(soundtrack(recording).pieces))
     assert np.abs(played).max() == pytest.approx(0.3, abs=0.01)
     assert level(from_waveform(torch.from_numpy(tone() * 32768), RATE)) == pytest.approx(SPEECH, abs=0.01)
@@ -210,7 +210,7 @@ def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
 
 def test_a_picture_is_no_recording(tmp_path: Path) -> None:
     av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24").to_image().save(tmp_path / "a.png")
-    with pytest.raises(FadaError, match="not a format that is read here"):
+    with pytest.raises(FadaError, match="not a supported format"):
         probe(tmp_path / "a.png")
 
 
@@ -240,7 +240,7 @@ def test_a_rate_that_cannot_be_is_refused_before_anything_is_computed(tmp_path: 
     at = content.index(b"fmt ") + 12
     content[at : at + 4] = (1).to_bytes(4, "little")
     (tmp_path / "days.wav").write_bytes(content)
-    with pytest.raises(FadaError, match="'days.wav' claims 1 samples a second"):
+    with pytest.raises(FadaError, match="'days.wav' claims 1 samples per second"):
         load_audio(tmp_path / "days.wav")
     with pytest.raises(FadaError, match="1000 to 1000000"):
         from_waveform(torch.zeros(100), 1)
