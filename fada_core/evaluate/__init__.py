@@ -1,1 +1,1 @@
-"""`python -m fada_core.evaluate`: what a model's videos are worth, on avatars that no training has seen."""
+"""`python -m fada_core.evaluate`: measures of generated videos on held-out avatars, portraits or real footage."""

@@ -1,4 +1,4 @@
-"""Command: what teacher, balanced and fast are worth, on held-out avatars or on real footage; table, JSON and plots.
+"""Command: compare teacher, balanced and fast on held-out avatars, portraits or real footage; table, JSON and plots.
 
 python -m fada_core.evaluate --teacher teacher.safetensors --model student.safetensors --json results.json
 """
@@ -33,52 +33,55 @@ QUICK_VIDEOS, QUICK_SECONDS = 3, 1.44
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure models on portraits, voices and texts that no training has seen."""
+    """Measure models on portraits, voices and texts that were in no training."""
 
     model: str = "tiny"
-    """A shipped model's name or a checkpoint: a student, for the modes balanced and fast, or a teacher."""
+    """Name of a shipped model, or a checkpoint: a student, for the modes balanced and fast, or a teacher."""
     teacher: str | None = None
-    """The teacher's checkpoint, where --model is a student (default: for a shipped student NAME, NAME-teacher)."""
+    """Checkpoint of the teacher, where --model is a student (default: for a shipped student NAME, NAME-teacher)."""
     modes: tuple[Mode, ...] = ()
-    """What to compare (default: all that the checkpoints serve)."""
+    """Modes to compare (default: all modes of the checkpoints)."""
     sets: tuple[Literal["closed", "open"], ...] = ("closed", "open")
-    """closed: avatars of the kind that the teacher knows; open: styles of the moderate pool, without its defects."""
+    """closed: avatars like those that the teacher has seen; open: styles of the moderate pool, without its defects."""
     videos: int = 12
-    """Of each set."""
+    """Number of videos of each set."""
     seconds: float = 4.0
-    """Of each video; avatars are silent for the last half second."""
+    """Length of each video; avatars are silent for the last half second."""
     quick: bool = False
-    """3 videos of 1.44 s for each set: a few minutes on two CPU cores, and wide intervals."""
+    """Only 3 videos of 1.44 s for each set: a few minutes on two CPU cores, with wide intervals."""
     steps: tuple[int, ...] = ()
-    """Denoising steps of a clip: one number for all modes or one for each (default: for teacher 25, the paper's
-    protocol; for balanced and fast the checkpoint's)."""
+    """Denoising steps per clip: one number for all modes or one for each (default: 25 for teacher, as in the paper; for
+    balanced and fast those of the checkpoint)."""
     ref_cfg: float | None = None
-    """Guidance towards the portrait, in all modes (default: what --model is used with; the paper has 2.0)."""
+    """Guidance towards the portrait, in all modes (default: that of --model; the paper has 2.0)."""
     audio_cfg: float | None = None
-    """Guidance towards the speech, in all modes (default: what --model is used with; the paper has 6.5)."""
+    """Guidance towards the speech, in all modes (default: that of --model; the paper has 6.5)."""
     solver: Solver = "ddim"
     compute: Compute = "eager"
-    """How the networks compute: compiling takes minutes, in which no video is made, and saves a tenth of each."""
+    """How the networks run: compiling takes minutes before the first video, and saves a tenth of the time of each."""
     seed: int = 0
-    """Of the start noise; the same for all modes."""
+    """Seed of the start noise, the same for all modes."""
     json: Path | None = None
-    """Write {set: {mode: {metric: {mean, ci95, n}}}} to this file, with the truth's own values as mode truth."""
+    """Write {set: {mode: {metric: {mean, ci95, n}}}} to this file; the mode "truth" has the values of the ground
+    truth."""
     table: Path | None = None
     """Write the markdown table to this file instead of stdout."""
     out: Path | None = None
-    """Folder for the videos: the truth on the left, then the modes in their order."""
+    """Folder for the videos: the ground truth on the left, then the modes in order."""
     sweep: Path | None = None
-    """Instead: folder for sweep.json and plots of quality over the audio scale (at ref_cfg) and over the ref scale (at
-    audio_cfg), the paper's figures 3 and 4, for the modes teacher and fast."""
+    """Evaluate a range of guidance scales instead, for the modes teacher and fast. This is the folder for sweep.json
+    and for plots over the audio scale (at ref_cfg) and the ref scale (at audio_cfg), like the paper's figures 3 and 4.
+    """
     pictures: Annotated[PortraitsConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=PortraitsConfig)
     footage: Annotated[FootageConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=FootageConfig)
 
 
 def load_pipelines(config: EvaluateConfig) -> dict[str, Pipeline]:
-    """The pipeline that serves each mode, in the order of `config.modes`.
+    """The pipeline of each mode, in the order of `config.modes`.
 
     Raises:
-        FadaError: a mode without checkpoint, a checkpoint of the wrong role, or two that make different videos.
+        FadaError: a mode without a checkpoint, a checkpoint of the wrong role, or checkpoints of different sizes, frame
+            rates or clip lengths.
     """
     teacher, shipped = config.teacher, f"{config.model}-teacher"
     if teacher is None and shipped in shipped_models():
@@ -108,7 +111,7 @@ def load_pipelines(config: EvaluateConfig) -> dict[str, Pipeline]:
 
 
 def plan(config: EvaluateConfig, pipes: dict[str, Pipeline]) -> list[Run]:
-    """One run for each mode."""
+    """One run for each mode. Raises `FadaError` where the number of `--steps` does not fit."""
     if len(config.steps) not in (0, 1, len(pipes)):
         raise FadaError(f"--steps has {len(config.steps)} numbers for {len(pipes)} modes; give one, or one for each.")
     steps = config.steps * len(pipes) if len(config.steps) == 1 else config.steps
@@ -123,7 +126,7 @@ def plan(config: EvaluateConfig, pipes: dict[str, Pipeline]) -> list[Run]:
 
 
 def build_sets(config: EvaluateConfig, pipe: Pipeline) -> Iterator[EvaluationSet]:
-    """The sets that `config` asks for, for videos as `pipe` makes them."""
+    """The sets that `config` selects, with the size, frame rate and clip length of `pipe`."""
     model, device = pipe.config, pipe.networks.device
     if config.pictures.portraits is not None or config.pictures.peers is not None:
         found = config.pictures, config.seconds, model.size, model.fps, model.clip_frames
@@ -134,7 +137,7 @@ def build_sets(config: EvaluateConfig, pipe: Pipeline) -> Iterator[EvaluationSet
             videos, seconds = config.videos, config.seconds
             yield footage_set(name, config.footage, videos, seconds, model.size, model.fps, device)
         return
-    regressor = load_regressor()  # on the CPU: it is small, and its numbers are then the same for every device
+    regressor = load_regressor()  # on the CPU, so that its results do not depend on the device
     features = {"frechet_frames": frame_features, "frechet_clips": clip_features}
     words = held_out_words(config.videos, config.seconds, model.fps)
     for name in config.sets:
@@ -143,7 +146,11 @@ def build_sets(config: EvaluateConfig, pipe: Pipeline) -> Iterator[EvaluationSet
 
 
 def run(config: EvaluateConfig) -> dict[str, dict[str, Summary]]:
-    """Everything that the command does, files and all; returns {set: {mode: {metric: {mean, ci95, n}}}}."""
+    """Run the command, write its files, and return {set: {mode: {metric: {mean, ci95, n}}}}.
+
+    Raises:
+        FadaError: no videos or too short ones, and what the functions above raise.
+    """
     if config.quick:
         config = replace(config, videos=QUICK_VIDEOS, seconds=QUICK_SECONDS)
     if config.videos < 1 or config.seconds < 2 * SILENCE:

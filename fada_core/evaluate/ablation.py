@@ -1,9 +1,8 @@
-"""Command: train every variant of the distillation alike, and compare them on held-out avatars.
+"""Command: train variants of the distillation under equal conditions, and compare them on held-out avatars.
 
 python -m fada_core.evaluate.ablation --out runs/ablation --steps 300
 
-Stopped, the same command goes on where it was: finished variants keep their checkpoints, and measured ones what was
-found.
+The same command resumes an interrupted ablation: finished trainings and measurements are kept.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ METRICS = (
     "nfe_per_clip", "seconds_per_video", "lips_r", "lips_error", "lips_spread", "openness_at_rest", "psnr_last_clip",
     "flicker", "frechet_frames", "frechet_clips",
 )  # fmt: skip
-"""Columns of the table; results.json has all."""
+"""Columns of the table; results.json has all metrics."""
 PAIRED = ("lips_r", "lips_error", "lips_spread", "openness_at_rest", "psnr_last_clip", "flicker")
-"""Columns of the table of differences."""
+"""Columns of the table of differences to the baseline."""
 BASELINE = "naive"
 VARIANTS: dict[str, dict[str, Any]] = {
     "naive": {"pools": ["high"], "objective": {"mixer": "constant", "teacher_share": 1.0}},
@@ -48,50 +47,50 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "phased": {"objective": {"strategy": "phased"}},
     "trajectory": {"objective": {"strategy": "trajectory"}},
 }
-"""What each differs in from the defaults of `python -m fada_core.distill`. naive is distillation as before FADA: from
-the teacher alone, on the data that the teacher knows. adaptive is the defaults."""
+"""Differences of each variant from the defaults of `python -m fada_core.distill`. naive is distillation without FADA's
+ideas: from the teacher alone, on the teacher's own data. adaptive is the defaults."""
 
 
 class Found(TypedDict):
-    """What was found of one run."""
+    """Measurements of one run."""
 
     summary: Summary
-    videos: list[dict[str, float]]  #: metrics of every video
+    videos: list[dict[str, float]]  #: metrics of each video
 
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """Compare variants of the distillation, trained from one teacher for the same steps with the same seed."""
+    """Compare variants of the distillation, trained from the same teacher for the same steps with the same seed."""
 
     out: Path
     """Folder for the trainings, results.json and results.md."""
     teacher: str = "tiny-teacher"
-    """A shipped model's name or a teacher checkpoint."""
+    """Name of a shipped model, or a teacher checkpoint."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     steps: int = 300
-    """Of each training."""
+    """Steps of each training."""
     clips: int = 640
-    """Avatars of each pool."""
+    """Number of training clips of each pool."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     cache: Path | None = None
     """Folder of rendered and encoded clips; default OUT/cache."""
     balanced: tuple[str, ...] = ("naive", "constant", "adaptive")
-    """Variants that are measured with their three branches too."""
+    """Variants that are also measured in the mode balanced."""
     sets: tuple[Literal["closed", "open"], ...] = ("closed", "open")
     videos: int = 12
-    """Of each set."""
+    """Number of videos of each set."""
     seconds: float = 4.0
     ref_cfg: float = 1.5
     audio_cfg: float = 2.0
     teacher_videos: bool = True
-    """Also measure the teacher at 25 steps, 75 evaluations, which takes longer than all else."""
+    """Also measure the teacher at 25 steps (75 NFE), which takes longer than all else."""
 
 
 def train(config: AblationConfig, name: str) -> Path:
-    """The checkpoint of a variant, trained as far as it is not yet.
+    """Train a variant, or resume its training, and return its checkpoint.
 
     Raises:
-        FadaError: the training was stopped by a signal, which leaves a checkpoint of what was learned until then.
+        FadaError: the training was stopped by a signal, which leaves a checkpoint of the steps so far.
     """
     folder = config.out / name
     settings = {
@@ -106,12 +105,12 @@ def train(config: AblationConfig, name: str) -> Path:
     distil(parse([*arguments(settings), *arguments(VARIANTS[name])]))
     reached = saved_states(folder)[-1][0]
     if reached < config.steps:
-        raise FadaError(f"'{name}' was stopped at step {reached} of {config.steps}; start again to go on.")
+        raise FadaError(f"'{name}' was stopped at step {reached} of {config.steps}; start again to resume.")
     return folder / "student.safetensors"
 
 
 def measure(config: AblationConfig, name: str, runs: Sequence[Run]) -> dict[str, dict[str, Found]]:
-    """{set: {run: what its videos are worth}} of these runs and of the truth, kept as OUT/NAME/found.json."""
+    """Measure runs and the ground truth, {set: {run: Found}}; kept as OUT/NAME/found.json for the same settings."""
     kept = config.out / name / "found.json"
     settings = {
         "videos": config.videos,
@@ -139,7 +138,7 @@ def measure(config: AblationConfig, name: str, runs: Sequence[Run]) -> dict[str,
 
 
 def plan(config: AblationConfig, name: str, path: str | Path) -> list[Run]:
-    """How the checkpoint of a variant is measured, or that of the teacher."""
+    """The runs that measure the checkpoint of a variant or of the teacher."""
     pipe, scales = load(path), {"ref_cfg": config.ref_cfg, "audio_cfg": config.audio_cfg}
     if name == "teacher":
         return [Run(name, pipe, "teacher", 25, **scales)]
@@ -148,7 +147,7 @@ def plan(config: AblationConfig, name: str, path: str | Path) -> list[Run]:
 
 
 def paired(videos: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]]) -> Summary:
-    """Mean and 95 % interval of the differences video by video, which share portrait, words and start noise."""
+    """Mean and 95 % interval of the differences between videos of the same portrait, words and start noise."""
     pairs = zip(videos, others, strict=True)
     return summarise([{name: row[name] - other[name] for name in row.keys() & other.keys()} for row, other in pairs])
 
@@ -160,7 +159,7 @@ def run(config: AblationConfig) -> dict[str, dict[str, Summary]]:
         {set: {run: {metric: {mean, ci95, n}}}}
 
     Raises:
-        FadaError: a variant that there is not.
+        FadaError: an unknown variant, or a training that was stopped.
     """
     unknown = sorted(set(config.variants) - set(VARIANTS))
     if unknown:

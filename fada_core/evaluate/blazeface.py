@@ -1,4 +1,4 @@
-"""mediapipe's BlazeFace for short range (Bazarevsky et al. 2019, Apache-2.0), run by ai-edge-litert, to compare."""
+"""mediapipe's short-range BlazeFace (Bazarevsky et al. 2019, Apache-2.0), run by ai-edge-litert, for comparison."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ..face.detect import Detector, Face, face_of_box
 from ..face.finder import best
 from ..face.masks import Box
 
-SIDE = 128
-ANCHORS = ((16, 2), (8, 6))  #: cells a side of each map, and anchors a cell
-CERTAIN = 0.5
-OVERLAP = 0.3  #: of the smaller box, above which two are one face
+SIDE = 128  #: of the network's input, in pixels
+ANCHORS = ((16, 2), (8, 6))  #: cells per side of each map, and anchors per cell
+CERTAIN = 0.5  #: smallest certainty of a face
+OVERLAP = 0.3  #: shared area, relative to the smaller of two boxes, above which they count as one face
 
 
 def load_blazeface(path: str | Path) -> Detector:
-    """A detector from face_detection_short_range.tflite.
+    """Load a detector from face_detection_short_range.tflite.
 
     Raises:
-        FadaError: no such file, or ai-edge-litert is missing.
+        FadaError: the file or ai-edge-litert is missing.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise FadaError("BlazeFace needs the package ai-edge-litert: pip install ai-edge-litert.") from error
+        raise FadaError("BlazeFace needs the package ai-edge-litert; run: pip install ai-edge-litert") from error
     if not Path(path).is_file():
-        raise FadaError(f"There is no '{path}'; it is in the npm package @mediapipe/face_detection.")
+        raise FadaError(f"There is no file '{path}'; it is in the npm package @mediapipe/face_detection.")
     network = Interpreter(model_path=str(path), num_threads=1)
     network.allocate_tensors()
     outputs = sorted(network.get_output_details(), key=lambda output: output["shape"][-1])

@@ -1,4 +1,4 @@
-"""What is evaluated: portraits and recordings that no training has seen, and the videos that should come of them."""
+"""Evaluation cases: held-out portraits and recordings with their ground truth videos."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from .lips import LipsRegressor
 from .metrics import Truth, measure
 
 POOLS: dict[str, Pool] = {"closed": "high", "open": "moderate"}
-"""The pool behind each set: `closed` is what the teacher knows, `open` the kind that only a student has seen."""
-SILENCE = 0.48  #: seconds at the end of every avatar's recording in which nobody speaks, to see the mouth rest
-_STANDS_STILL = 0.05  #: deviation of the true openness below which a recording has no correlation to speak of
+"""The pool of each set: `closed` is like the teacher's data, `open` like the data that only students have seen."""
+SILENCE = 0.48  #: seconds of silence at the end of every avatar's recording, in which the mouth should rest
+_STANDS_STILL = 0.05  #: standard deviation of the true openness below which a correlation means little
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One video to make, and what it is compared with."""
+    """Inputs of a video to generate, with its ground truth and its measures."""
 
     portrait: Tensor  #: (3, size, size) in -1..1
     waveform: Tensor  #: (samples,) float32 mono 16 kHz, as long as the frames
     frames: Tensor  #: ground truth, (n, 3, size, size) in -1..1
-    measure: Callable[[Tensor], dict[str, float]]  #: of frames like the truth; what does not apply is left out
-    region: FaceRegion | None = None  #: where the face is, for models that are told
-    identity: Tensor | None = None  #: face embedding, (1, identity_dim), for models that take one
-    truth: Truth | None = None  #: of a rendering: what the renderer knows
-    name: str = ""  #: of a case that results are shown for by itself
+    measure: Callable[[Tensor], dict[str, float]]  #: metrics of frames (n, 3, size, size); may omit some
+    region: FaceRegion | None = None  #: of the face, for models with face inputs
+    identity: Tensor | None = None  #: face embedding, (1, identity_dim), for models with an identity input
+    truth: Truth | None = None  #: of a rendered video
+    name: str = ""  #: for cases whose own results are logged
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Cases, made one at a time whenever they are gone through, and the features whose distributions are compared."""
+    """Cases, created one at a time at each iteration, and the features whose distributions are compared."""
 
     name: str
     count: int
     cases: Iterable[Case]
-    features: dict[str, Features]  #: by the name of the metric
+    features: dict[str, Features]  #: by name of the metric
 
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """What avatar `seed` says, with the openness (n,) that its mouth has."""
+    """The speech of avatar `seed`, and the openness (n,) of its mouth."""
 
     seed: int
     speech: Speech
@@ -61,7 +61,7 @@ class Words:
 
 
 def held_out_words(count: int, seconds: float, fps: float) -> list[Words]:
-    """What the first `count` held-out avatars that move their mouths say, in `seconds` with `SILENCE` at the end."""
+    """Speech of the first `count` held-out avatars that move their mouths, `seconds` long with `SILENCE` at the end."""
     found: list[Words] = []
     seed = HELD_OUT_SEED
     while len(found) < count:
@@ -76,12 +76,11 @@ def held_out_words(count: int, seconds: float, fps: float) -> list[Words]:
 
 @dataclass(frozen=True, eq=False)
 class AvatarCases:
-    """Held-out avatars of one pool; both pools say the same words, so that only the faces tell them apart.
+    """Held-out avatars of one pool. Both pools say the same words, so that sets differ only in the faces.
 
-    Avatars of the moderate pool keep everything about them that is style: paintings, drawings, statues, wild light,
-    masks, turned and livelier heads. Their portraits, frames and sound have none of that pool's defects (darkness,
-    blur, compression, noise, sound out of step): should the video of a noisy portrait be noisy? There is no one answer
-    to compare with, and the lips regressor reads defective pictures less well.
+    Avatars of the moderate pool have its styles, light, masks, poses and livelier heads, but portraits, frames and
+    sound without its defects (darkness, blur, compression, noise, sound out of sync). With defects there would be no
+    clear ground truth (should the video of a noisy portrait be noisy?), and the lips regressor would be less accurate.
     """
 
     words: list[Words]
@@ -96,8 +95,8 @@ class AvatarCases:
         for index, words in enumerate(self.words):
             made = {"size": self.size, "fps": self.fps, "speech": words.speech, "framing": "face"}
             clip = sample(words.seed, self.pool, self.seconds, **made)
-            # Before any delay or noise, which only the pool's own waveform has.
-            samples = int(len(clip.frames) / self.fps * SAMPLE_RATE)  # never a frame more
+            # The clean speech: the clip's own waveform has the delay and noise of its pool.
+            samples = int(len(clip.frames) / self.fps * SAMPLE_RATE)  # rounded down, so that no frame is added
             said = torch.from_numpy(words.speech.waveform)
             waveform = F.pad(said, (0, samples - len(said)))
             hidden = clip.person.wardrobe.mask or bool(clip.person.wardrobe.prop)

@@ -1,9 +1,9 @@
-"""Command: which faces detectors find in pictures, and in the same pictures spoilt, and what they see where nobody is.
+"""Command: compare face detectors on pictures, on degraded versions of them, and on pictures without faces.
 
 python -m fada_core.evaluate.faces --pictures portraits --truth faces.json --out faces.md
 
-The truth is a JSON file: of each picture's name the boxes of its faces, [[left, top, right, bottom], ...] in pixels,
-forehead to chin and ear to ear; a picture without any shows nobody.
+The truth is a JSON file with the boxes of the faces in each picture by its name, [[left, top, right, bottom], ...] in
+pixels, from forehead to chin and from ear to ear; the list is empty for a picture without faces.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ..pretrain.nonfaces import draw
 from .blazeface import load_blazeface
 
 Spoilt = tuple[Image.Image, np.ndarray]
-"""A picture, and the (3, 3) that takes the original's pixels to it."""
-_DRAWN_SEED = 1_000_000  #: of pictures that no training has seen
+"""A degraded picture, and the matrix (3, 3) from pixels of the original to its pixels."""
+_DRAWN_SEED = 1_000_000  #: first seed of drawn pictures, which no training uses
 
 
 @dataclass
 class FacesConfig:
-    """Compare the project's face finder with others."""
+    """Compare the project's face finder with other detectors."""
 
     pictures: Path
     """Folder of pictures."""
     truth: Path
-    """Where their faces are."""
+    """JSON file with the boxes of their faces."""
     out: Path
-    """The table, Markdown."""
+    """File for the table, in Markdown."""
     face_models: tuple[Path, ...] = ()
-    """Detectors of others, as `fada_core.generate` takes them."""
+    """Model files of other detectors, as for `fada_core.generate`."""
     blazeface: Path | None = None
     """mediapipe's face_detection_short_range.tflite, run by ai-edge-litert."""
     drawn: int = 100
-    """So many textures, rooms, texts and stripes are looked at too."""
+    """Number of drawn pictures without faces (textures, rooms, texts, stripes) on which false alarms are counted."""
 
 
 def _turned(picture: Image.Image, degrees: float) -> Spoilt:
@@ -64,7 +64,7 @@ def _sized(picture: Image.Image, side: int) -> Spoilt:
 
 
 def _padded(picture: Image.Image, factor: int) -> Spoilt:
-    """In the middle of a grey picture, as large as before."""
+    """Shrink the picture by `factor` and put it in the centre of a grey square with the old longer side."""
     small, matrix = _sized(picture, max(picture.size) // factor)
     whole = Image.new("RGB", (max(picture.size),) * 2, (128, 128, 128))
     corner = ((whole.width - small.width) // 2, (whole.height - small.height) // 2)
@@ -93,9 +93,9 @@ SPOILT: dict[str, Callable[[Image.Image], Spoilt]] = {
 
 
 def agrees(found: tuple[float, ...], true: tuple[float, ...]) -> bool:
-    """Whether a box is that face's: its middle within a third of the face's size, and half to twice as large.
+    """Whether a box matches a face: its centre is within a third of the face's size, and it is half to twice as large.
 
-    Detectors differ in what of a face their boxes hold, so overlap would say little.
+    The boxes of detectors contain different parts of a face, so their overlap would say little.
     """
     (x0, y0, x1, y1), (u0, v0, u1, v1) = found, true
     size = np.sqrt((u1 - u0) * (v1 - v0))
@@ -104,7 +104,7 @@ def agrees(found: tuple[float, ...], true: tuple[float, ...]) -> bool:
 
 
 def compare(detector: Detector, pictures: dict[str, Image.Image], truth: dict[str, list]) -> dict[str, tuple[int, int]]:
-    """Of each kind in SPOILT: the faces found, and the boxes where there is none."""
+    """For each kind in SPOILT: the number of faces that are found, and of boxes without a face."""
     results = {}
     for kind, spoil in SPOILT.items():
         found, wrong = 0, 0
@@ -124,10 +124,10 @@ def compare(detector: Detector, pictures: dict[str, Image.Image], truth: dict[st
 
 
 def run(config: FacesConfig) -> Path:
-    """Compare, write the table and return its path.
+    """Compare the detectors, write the table and return its path.
 
     Raises:
-        FadaError: pictures, truth or a detector cannot be read.
+        FadaError: the pictures, the truth or a detector cannot be read.
     """
     try:
         truth = json.loads(config.truth.read_text())

@@ -1,8 +1,8 @@
-"""Evaluation on real footage: clips of a manifest, and the field's measures from weights that the user has.
+"""Evaluation on real footage: clips of a manifest, and standard metrics with weights that the user provides.
 
-FID (Heusel et al. 1706.08500) takes the Inception features of torch-fidelity, FVD (Unterthiner et al. 1812.01717) those
-of cd-fvd (I3D, or VideoMAE v2 after Ge et al. 2404.12391), Sync-C and Sync-D are the confidence and distance of
-syncnet-python's SyncNet. None of these libraries is required, none of their weights is downloaded.
+FID (Heusel et al. 1706.08500) uses the Inception features of torch-fidelity, FVD (Unterthiner et al. 1812.01717) those
+of cd-fvd (I3D, or VideoMAE v2 after Ge et al. 2404.12391). Sync-C and Sync-D are the confidence and distance of
+syncnet-python's SyncNet. These libraries are optional, and their weights are never downloaded.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class FootageConfig:
-    """Real footage instead of avatars; a measure whose weights are not given is left out."""
+    """Real footage instead of avatars; metrics whose weights are not given are left out."""
 
     manifest: Path | None = None
-    """A .jsonl manifest: its pool high is the closed set, its pool moderate the open one."""
+    """A .jsonl manifest: its pool high is the closed set, its pool moderate the open set."""
     split: str = "test"
-    """Entries of the manifest that are used."""
+    """Split of the manifest to use."""
     inception: Path | None = None
-    """For FID: Inception weights as torch-fidelity takes them (weights-inception-2015-12-05-6726825d.pth)."""
+    """Inception weights of torch-fidelity for FID (weights-inception-2015-12-05-6726825d.pth)."""
     fvd: Path | None = None
-    """For FVD: weights as cd-fvd takes them (i3d_pretrained_400.pt, or vit_g_hybrid_pt_1200e_ssv2_ft.pth)."""
+    """Weights of cd-fvd for FVD (i3d_pretrained_400.pt, or vit_g_hybrid_pt_1200e_ssv2_ft.pth)."""
     fvd_model: Literal["i3d", "videomae"] = "i3d"
     syncnet: Path | None = None
-    """For Sync-C and Sync-D: syncnet_v2.model; needs --s3fd, too."""
+    """syncnet_v2.model for Sync-C and Sync-D; needs --s3fd, too."""
     s3fd: Path | None = None
-    """The face detector of the same: sfd_face.pth."""
+    """sfd_face.pth, SyncNet's face detector."""
     face_model: Path | None = None
-    """A face detector, as `fada_core.generate` takes it, for portraits, and for models that are told where the face is
-    (default: they are told the middle of the picture)."""
+    """Model file of a face detector, as for `fada_core.generate` (default: for --portraits and --peers the project's
+    own finder; in footage the face is assumed to be in the centre)."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
 
 
 @dataclass(frozen=True, eq=False)
 class FootageCases:
-    """The first `count` usable clips of a manifest, `seconds` of each; the portrait is a clip's first frame."""
+    """The first `count` usable clips of a manifest, up to `seconds` of each, with the first frame as the portrait."""
 
     clips: ManifestSet
     count: int
@@ -90,10 +90,10 @@ class FootageCases:
             if len(frames) < CLIP_LENGTH:
                 log.warning("left out %s: it has fewer than %d frames", self.clips.key(index)[0], CLIP_LENGTH)
                 continue
-            waveform = clip.waveform[: int(len(frames) / fps * SAMPLE_RATE)]  # never a frame more
+            waveform = clip.waveform[: int(len(frames) / fps * SAMPLE_RATE)]  # rounded down, so that no frame is added
             measure = partial(sync_scores, waveform=waveform, fps=fps, sync=self.sync)
             image = clip.portrait[None].float() / 127.5 - 1
-            # The clips are cut already: the square stays the whole picture, as it is for the truth.
+            # The clips are already cropped: the square stays the whole picture, as in the ground truth.
             region = replace(
                 find_face(image, detector=self.detector, required=False), left=0, top=0, side=self.clips.size
             )
@@ -104,10 +104,10 @@ class FootageCases:
 def footage_set(
     name: str, config: FootageConfig, count: int, seconds: float, size: int, fps: float, device: torch.device
 ) -> EvaluationSet:
-    """The set `name` of a manifest, with the measures whose weights are given.
+    """The set `name` of a manifest, with the metrics whose weights are given.
 
     Raises:
-        FadaError: no such manifest or clips, weights that are missing or no weights, or a library that is missing.
+        FadaError: the manifest, its clips, a library or a file of weights is missing, or a file has no weights.
     """
     features: dict[str, Features] = {}
     if config.inception is not None:
@@ -134,7 +134,7 @@ def footage_set(
 
 
 def inception_features(weights: Path, device: torch.device) -> Features:
-    """2048 numbers for each frame, (n, 2048): Inception's last pooling, of torch-fidelity."""
+    """Features (n, 2048) of each frame from torch-fidelity: Inception's last pooling layer."""
     found = library("torch_fidelity")
     check_weights(weights, "--inception")
     with redirect_stdout(sys.stderr):
@@ -150,7 +150,7 @@ def inception_features(weights: Path, device: torch.device) -> Features:
 
 
 def fvd_features(weights: Path, model: Literal["i3d", "videomae"], device: torch.device) -> Features:
-    """One row for each whole stretch of `CLIP_LENGTH` frames, (m, d), of cd-fvd; of one such stretch at least."""
+    """Features (m, d) of each complete stretch of `CLIP_LENGTH` frames from cd-fvd; there must be at least one."""
     found = library("cdfvd.fvd")
     check_weights(weights, "--fvd")
     with redirect_stdout(sys.stderr):
@@ -167,7 +167,7 @@ def fvd_features(weights: Path, model: Literal["i3d", "videomae"], device: torch
 
 
 def sync_scores(frames: Tensor, waveform: Tensor, fps: float, sync: SyncNet | None) -> dict[str, float]:
-    """sync_c, sync_d and sync_offset of a clip, as `data.sync` measures a video; empty without `sync`."""
+    """sync_c, sync_d and sync_offset of a clip, as measured by `data.sync`; empty without `sync`."""
     if sync is None:
         return {}
     height, width = frames.shape[2:]

@@ -1,4 +1,4 @@
-"""How far a model's pictures are from real ones as distributions: the Fréchet distance, and features to take it of."""
+"""The Fréchet distance between distributions of generated and true pictures, and features for it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Features = Callable[[Tensor], Tensor]
 """Frames of one video (n, 3, h, w) in -1..1 -> (m, d), one row for each frame or for each stretch of frames."""
 
 _RESAMPLES = 100
-_RESAMPLES_WIDE = 10  # of more than 512 dimensions, where one distance takes seconds
+_RESAMPLES_WIDE = 10  # for more than 512 dimensions, where one distance takes seconds
 _BANDS, _CELLS = 3, 4
-_FLOOR = 0.01  # of amplitudes in -1..1, too small to be seen: flat and still cells all count as this flat and still
-CLIP_LENGTH = 16  #: frames, as FVD usually takes them
+_FLOOR = 0.01  # invisible amplitude (of -1..1), added before logarithms, so that flat and still cells are alike
+CLIP_LENGTH = 16  #: frames, as usual for FVD
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -24,10 +24,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), Dowson and Landau 1982, as in FID (Heusel et al. 1706.08500),
     with unbiased covariances. The eigenvalues of S_a S_b are the squared singular values of R_a R_b^T for any roots
-    S = R^T R; the triangle of a QR decomposition is one, so that no root of an almost singular matrix is ever taken.
+    S = R^T R. Such a root is the triangle of a QR decomposition, which avoids the square root of a nearly singular
+    matrix.
 
     Args:
-        a, b: (n, d), at least two rows each; NaN with less.
+        a, b: (n, d), at least two rows each; with fewer the result is NaN.
     """
     if min(len(a), len(b)) < 2:
         return float("nan")
@@ -45,12 +46,11 @@ def _normal(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def distance_over_videos(made: Sequence[Tensor], true: Sequence[Tensor], seed: int = 0) -> tuple[float, float]:
-    """Fréchet distance over all videos, and the half width of its 95 % interval.
+    """Fréchet distance over all videos, and half the width of its 95 % interval.
 
-    The interval is a bootstrap's: videos are drawn again with replacement, each together with its truth, and the
-    deviation of the distance over these draws (100; 10 of wide features) is taken times 1.96. Frames of one video are
-    far from independent, which is why videos are drawn and not frames. The distance itself falls with more videos (as
-    FID does): compare modes of one run, not runs of different size.
+    The interval is 1.96 times the standard deviation of 100 bootstrap samples (10 for wide features). Videos are drawn
+    with replacement, each together with its truth; frames are not, because frames of a video are far from independent.
+    The distance decreases with the number of videos (like FID), so compare only evaluations of the same size.
 
     Args:
         made, true: features of each video, (m, d) each, in the same order.
@@ -67,12 +67,12 @@ def distance_over_videos(made: Sequence[Tensor], true: Sequence[Tensor], seed: i
 
 
 def frame_features(frames: Tensor) -> Tensor:
-    """Texture and colour of each frame on a grid of 4 by 4 cells, (n, 96).
+    """Texture and colour of each frame on a grid of 4 x 4 cells, (n, 96).
 
     For each cell: the logarithm of the mean amplitude in the three finest bands of a Laplacian pyramid (Burt and
-    Adelson 1983), and the mean colour of what is left. No network for drawn faces is in common use, one for
-    photographs would have to be downloaded, and one of our own would not see what it was trained to ignore. These
-    features are the same for every model, need no weights, and answer to blur, noise, wrong colours and broken eyes.
+    Adelson 1983), and the mean colour of the rest. There is no common network for drawn faces, one for photographs
+    would have to be downloaded, and one of our own would miss what it was trained to ignore. These features need no
+    weights, and respond to blur, noise, wrong colours and broken eyes.
     """
     parts, rest = [], frames
     for _ in range(_BANDS):
@@ -85,10 +85,10 @@ def frame_features(frames: Tensor) -> Tensor:
 
 
 def clip_features(frames: Tensor) -> Tensor:
-    """What happens within stretches of `CLIP_LENGTH` frames that overlap by half, (m, 192).
+    """Features (m, 192) of stretches of `CLIP_LENGTH` frames that overlap by half.
 
-    Mean of the frames' features, and the logarithm of the root mean square of their change from frame to frame: still,
-    jumpy and flickering videos differ in the second half. A video that is shorter is one stretch.
+    They are the mean of the frames' features, and the logarithm of the root mean square of their change between frames,
+    in which still, jumpy and flickering videos differ. A shorter video is one stretch.
     """
     rows = frame_features(frames)
     length = min(CLIP_LENGTH, len(rows))

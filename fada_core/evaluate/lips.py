@@ -1,4 +1,4 @@
-"""A measure of lips that is not the training loss: mouth openness read from pictures by a small regressor."""
+"""A measure of lip movement that is independent of the training loss: a small regressor of mouth openness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).with_name("lips.safetensors")
-MAX_OFFSET = 5  #: frames of lag that `correlation_and_offset` looks at on either side
+MAX_OFFSET = 5  #: largest lag, in frames, of `correlation_and_offset`
 
 
 class LipsRegressor(nn.Module):
@@ -36,25 +36,25 @@ class LipsRegressor(nn.Module):
         self.head = operations.Linear(before * 16, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        # 64 px are enough to read a mouth, and hide the texture that tells generated pictures from rendered ones.
+        # 64 px are enough for a mouth, and hide the texture in which generated and rendered pictures differ.
         small = F.interpolate(frames, size=(64, 64), mode="area")
         return self.head(self.layers(small).flatten(1)).squeeze(1)
 
 
 def load_regressor(device: torch.device | str = "cpu") -> LipsRegressor:
-    """The regressor that ships with the project."""
+    """The regressor with the weights that come with the project."""
     regressor = LipsRegressor()
     regressor.load_state_dict(load_file(WEIGHTS))
     return regressor.to(device).eval().requires_grad_(False)
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's r of two series `(n,)`; NaN where one of them does not move."""
+    """Pearson's r of two series (n,); NaN where one of them is constant."""
     return float(torch.corrcoef(torch.stack([a.double(), b.double()]))[0, 1])
 
 
 def correlation_and_offset(openness: Tensor, truth: Tensor) -> tuple[float, int]:
-    """Pearson's r at lag 0, and the lag in frames (positive: the video is late) at which r is highest."""
+    """Pearson's r at lag 0, and the lag in frames with the highest r (positive: the video is late)."""
     n = len(truth)
     shifted = {
         lag: correlation(openness[max(0, lag) : n + min(0, lag)], truth[max(0, -lag) : n + min(0, -lag)])

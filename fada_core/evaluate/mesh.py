@@ -1,7 +1,7 @@
-"""Lips of real faces, read by a network of others: mediapipe's face mesh (468 points, Apache-2.0), made of photographs.
+"""Lips of real faces from an independent network: mediapipe's face mesh (468 points, Apache-2.0).
 
-No training of ours may see what it says. Its file, face_landmark.tflite, is in the npm package @mediapipe/face_mesh;
-the package ai-edge-litert runs it.
+It must not be used in any training of the project. Its file, face_landmark.tflite, is in the npm package
+@mediapipe/face_mesh; the package ai-edge-litert runs it.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from torch import Tensor
 from ..errors import FadaError
 from ..face.region import FaceRegion
 
-SIDE = 192  #: of the network's picture, in pixels
-ROOM = 1.5  #: side of the square that the network sees, in longer sides of the landmarks' box, as in mediapipe's graph
-LOOKS = 3  #: of them, each in the square that follows from the landmarks before
-UPPER, LOWER, CORNERS = 13, 14, (78, 308)  #: the inner lips' middle and corners
+SIDE = 192  #: of the network's input, in pixels
+ROOM = 1.5  #: side of the input square, relative to the longer side of the landmarks' box, as in mediapipe's graph
+LOOKS = 3  #: number of passes; each takes its square from the landmarks of the pass before
+UPPER, LOWER, CORNERS = 13, 14, (78, 308)  #: landmarks of the inner lips: middle and corners
 EYES = 33, 263  #: outer corners
-JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)  #: ear to ear, below
-LIDS = ((33, 159, 133, 145), (362, 386, 263, 374))  #: corners and middles of both eyes
+JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)  #: from ear to ear
+LIDS = ((33, 159, 133, 145), (362, 386, 263, 374))  #: corners and middles of the lids of both eyes
 
 
 class FaceMesh:
-    """Landmarks of faces.
+    """mediapipe's face mesh.
 
     Args:
         path: of face_landmark.tflite.
 
     Raises:
-        FadaError: no such file, not that network, or ai-edge-litert is missing.
+        FadaError: the file or ai-edge-litert is missing, or the file is another network.
     """
 
     def __init__(self, path: str | Path) -> None:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise FadaError("Reading lips needs the package ai-edge-litert: pip install ai-edge-litert.") from error
+            raise FadaError("Reading lips needs the package ai-edge-litert; run: pip install ai-edge-litert") from error
         if not Path(path).is_file():
-            raise FadaError(f"There is no '{path}'; it is in the npm package @mediapipe/face_mesh.")
+            raise FadaError(f"There is no file '{path}'; it is in the npm package @mediapipe/face_mesh.")
         try:
             self._network = Interpreter(model_path=str(path), num_threads=1)
             self._network.allocate_tensors()
@@ -52,12 +52,12 @@ class FaceMesh:
         outputs = self._network.get_output_details()
         self._output = next((o["index"] for o in outputs if math.prod(o["shape"]) == 468 * 3), None)
         if self._output is None or tuple(self._input["shape"]) != (1, SIDE, SIDE, 3):
-            raise FadaError(f"'{path}' is another network than mediapipe's face mesh; give face_landmark.tflite.")
+            raise FadaError(f"'{path}' is not mediapipe's face mesh; give face_landmark.tflite.")
 
     def __call__(self, frames: Tensor, region: FaceRegion) -> Tensor:
         """Landmarks (n, 468, 2) in pixels of the frames (n, 3, s, s) in -1..1, which show the region's square.
 
-        All frames are seen in one and the same square, so that a detector's jitter is no lip movement.
+        The same input square is used for all frames, so that its jitter is not taken for lip movement.
         """
         scale = frames.shape[-1] / region.side
         box = region.face.shifted(-region.left, -region.top)
@@ -76,7 +76,7 @@ class FaceMesh:
     def _look(self, frames: Tensor, middle: Tensor, side: float, angle: float) -> Tensor:
         size = frames.shape[-1]
         turn = _rotation(angle) * side
-        # Output -1..1 to input -1..1, as affine_grid has it.
+        # The map from output to input coordinates for affine_grid, both -1..1.
         matrix = torch.cat([turn / size, (2 * middle / size - 1)[:, None]], 1)[None]
         grid = F.affine_grid(matrix.expand(len(frames), -1, -1), (len(frames), 3, SIDE, SIDE), align_corners=False)
         seen = F.grid_sample(frames.float(), grid, padding_mode="border", align_corners=False)
@@ -94,13 +94,13 @@ def _rotation(angle: float) -> Tensor:
 
 
 def openness(landmarks: Tensor) -> Tensor:
-    """Gap of the inner lips over the mouth's width, (n,), of landmarks (n, 468, 2)."""
+    """Gap of the inner lips relative to the width of the mouth (n,), from landmarks (n, 468, 2)."""
     gap = (landmarks[:, UPPER] - landmarks[:, LOWER]).norm(dim=-1)
     return gap / (landmarks[:, CORNERS[0]] - landmarks[:, CORNERS[1]]).norm(dim=-1).clamp(min=1e-3)
 
 
 def still_mask(landmarks: Tensor, size: int) -> Tensor:
-    """(1, 1, size, size), 1 where nothing speaks: all but where any frame has the lower face or the eyes."""
+    """Mask (1, 1, size, size) of the part that does not speak: 0 in the boxes of the lower face and the eyes."""
     ys, xs = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
     place = torch.stack([xs, ys], -1)
     mask = torch.ones(size, size)

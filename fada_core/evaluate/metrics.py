@@ -1,4 +1,4 @@
-"""Measures on one generated video against the rendered truth for the same portrait and speech."""
+"""Metrics of a generated video against the rendered ground truth for the same portrait and speech."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ RESTING = 0.05  #: true openness below which a mouth counts as closed
 
 @dataclass(frozen=True)
 class Truth:
-    """The rendered side: portrait (3, s, s) in -1..1, frames (n, 3, s, s) in -1..1, and the renderer's parameters."""
+    """Ground truth: portrait (3, s, s) in -1..1, frames (n, 3, s, s) in -1..1, and the `truth` of the `AvatarClip`."""
 
     portrait: Tensor
     frames: Tensor
     parameters: dict[str, Any]
-    mouth_hidden: bool = False  #: by a mask, say: nothing can be told about the lips
+    mouth_hidden: bool = False  #: by a mask, for example; then the lips cannot be measured
 
     @property
     def openness(self) -> Tensor:
@@ -29,7 +29,7 @@ class Truth:
 
 
 def face_mask(truth: Truth) -> Tensor:
-    """The face without mouth and eyes, `(1, 1, s, s)`, at the place of the first frame."""
+    """Mask (1, 1, s, s) of the face without mouth and eyes in the first frame."""
     size = truth.portrait.shape[-1]
     face, mouth, eyes = (
         box_mask(torch.as_tensor(truth.parameters[name])[:1].float(), size, margin)
@@ -39,13 +39,14 @@ def face_mask(truth: Truth) -> Tensor:
 
 
 def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pictures in -1..1 where `mask` is 1."""
+    """Peak signal-to-noise ratio in dB between pictures in -1..1, where `mask` is 1."""
     mse = ((a - b).square() * mask).sum() / (mask.expand_as(a).sum())
     return float(-10 * torch.log10(mse / 4))
 
 
 def flicker(frames: Tensor, mask: Tensor) -> float:
-    """Mean absolute second difference in time where `mask` is 1, of the full range: smooth motion has little."""
+    """Mean absolute second difference in time where `mask` is 1, relative to the range of -1..1; small for smooth
+    motion."""
     jerk = frames[2:] - 2 * frames[1:-1] + frames[:-2]
     return float((jerk.abs() * mask).sum() / mask.expand_as(jerk).sum() / 2)
 
@@ -53,23 +54,23 @@ def flicker(frames: Tensor, mask: Tensor) -> float:
 def measure(
     frames: Tensor, truth: Truth, other_openness: Tensor, regressor: LipsRegressor, clip_frames: int
 ) -> dict[str, float]:
-    """All measures of a video, generated or the truth itself; those of a hidden mouth are left out.
+    """All metrics of a video, generated or the ground truth itself; without those of the lips where they are hidden.
 
     Args:
         frames: (n, 3, s, s) in -1..1.
         truth: for the same portrait and speech.
-        other_openness: true openness of another video, (n,): the control.
-        clip_frames: frames that were denoised together; the first and the last that many are compared for drift.
+        other_openness: true openness of another video (n,), as a control.
+        clip_frames: number of frames that are denoised together.
 
     Returns:
         lips_r, lips_offset: see `correlation_and_offset`.
-        lips_r_other_audio: correlation with the control; 0 is right.
-        lips_error: mean absolute difference of the openness from the true one, 0..1; unlike the correlation it also
-            counts movement of the wrong size.
-        lips_spread: deviation of the openness, as a share of the true one.
-        openness_at_rest: mean openness read while the true mouth is closed, in silence above all; 0 closed, 1 widest.
-        psnr_first_clip, psnr_last_clip: the face without mouth and eyes against the portrait, dB.
-        flicker: see there.
+        lips_r_other_audio: correlation with the control, ideally 0.
+        lips_error: mean absolute error of the openness, 0..1; unlike the correlation it includes errors of amplitude.
+        lips_spread: standard deviation of the openness relative to the true one.
+        openness_at_rest: mean openness while the true mouth is closed, mostly in silence; 0 closed, 1 widest.
+        psnr_first_clip, psnr_last_clip: PSNR in dB between the portrait and the face without mouth and eyes, in the
+            first and the last clip; their difference shows drift.
+        flicker: see `flicker`, on the same part of the face.
     """
     mask = face_mask(truth)
     values = {

@@ -1,10 +1,10 @@
-"""Line plots with error bars as SVG: quality over a guidance scale, the form of the paper's figures 3 and 4."""
+"""Line plots with error bars as SVG: metrics over a guidance scale, like the paper's figures 3 and 4."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from xml.sax.saxutils import escape  # writes text, parses nothing
+from xml.sax.saxutils import escape
 
 from .runs import Summary
 
@@ -13,11 +13,11 @@ _WIDTH, _HEIGHT = 380, 260  # of one panel
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 34, 48
 
 Curve = Mapping[float, Summary]
-"""Results by the value of the scale."""
+"""Results by value of the scale."""
 
 
 def line_plots(curves: Mapping[str, Curve], metrics: Mapping[str, str], title: str, x_label: str) -> str:
-    """An SVG document with one panel for each of `metrics` (name -> label), side by side, and one line for each curve.
+    """An SVG document with a panel for each of `metrics` (name -> label), side by side, and a line for each curve.
 
     Bars are 95 % intervals; values that were not measured are left out.
     """
@@ -76,7 +76,7 @@ def _panel(curves: Mapping[str, Curve], metric: str, label: str, x_label: str) -
 
 
 def _points(curve: Curve, metric: str) -> list[tuple[float, float, float]]:
-    """(scale, mean, half interval), by rising scale."""
+    """(scale, mean, half the interval) by rising scale."""
     points = []
     for x, summary in sorted(curve.items()):
         value = summary.get(metric)
@@ -86,7 +86,7 @@ def _points(curve: Curve, metric: str) -> list[tuple[float, float, float]]:
 
 
 def _ticks(low: float, high: float) -> Sequence[float]:
-    """Three to six round numbers that hold everything from `low` to `high`."""
+    """Round numbers, usually three to six, whose range includes `low` and `high`."""
     span = high - low or abs(high) or 1.0
     raw = span / 4
     unit = 10 ** math.floor(math.log10(raw))

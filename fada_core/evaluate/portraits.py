@@ -1,7 +1,7 @@
-"""Evaluation on pictures of faces, of which no true video exists: does this portrait speak, and does it stay itself?
+"""Evaluation on pictures of faces, which have no true video: whether the portrait speaks and keeps its looks.
 
-Every portrait says the same words of a rendered person, whose mouth's openness is known; lips are read by `mesh`.
-Folders with another system's video of a portrait and a recording can be compared with, its lips being the truth.
+All portraits say the same words of a rendered person, whose mouth openness is known; `mesh` measures the lips. Models
+can also be compared with another system's video of a portrait and a recording; then its lips are the truth.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class PortraitsConfig:
     """Pictures of faces instead of rendered people."""
 
     portraits: Path | None = None
-    """A folder of pictures, each of which says the same words."""
+    """A folder of pictures, which all say the same words."""
     peers: Path | None = None
-    """A folder of folders, each with a picture, a recording, and another system's video of the two."""
+    """A folder of folders, each with a picture, a recording, and another system's video of them."""
     mesh: Path | None = None
-    """mediapipe's face_landmark.tflite (npm package @mediapipe/face_mesh), which reads the lips."""
+    """mediapipe's face_landmark.tflite (npm package @mediapipe/face_mesh), which measures the lips."""
     words: int = 0
-    """Which words are said."""
+    """Number of the words to say, from 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class PortraitCases:
-    """A video of each picture, with the true openness of the words, (n,)."""
+    """A case for each picture, with the true openness (n,) of the words."""
 
     paths: list[Path]
     waveform: Tensor
@@ -75,7 +75,7 @@ class PortraitCases:
 
 @dataclass(frozen=True, eq=False)
 class PeerCases:
-    """A video of each folder's picture and recording, against the lips in its video."""
+    """A case for each folder's picture and recording, with the lips of its video as the truth."""
 
     folders: list[tuple[Path, Path, Path]]  #: picture, recording, video
     seconds: float
@@ -104,18 +104,18 @@ class PeerCases:
 def portrait_sets(
     config: PortraitsConfig, seconds: float, size: int, fps: float, clip: int, face_model: Path | None = None
 ) -> Iterator[EvaluationSet]:
-    """The sets `portraits` and `peers`, of those that `config` names.
+    """The sets `portraits` and `peers`, where `config` has their folders.
 
     Args:
-        seconds: of each video.
-        size, fps, clip: picture side, frame rate and frames of a clip of the models.
-        face_model: a face detector as `fada_core.generate` takes it (default: the middle of the picture).
+        seconds: length of each video.
+        size, fps, clip: picture side, frame rate and frames per clip of the models.
+        face_model: model file of a face detector, as for `fada_core.generate` (default: the project's own finder).
 
     Raises:
         FadaError: a folder without pictures, no mesh, or a file that cannot be read.
     """
     if config.mesh is None:
-        raise FadaError("Lips of portraits are read by a network of others; give its file with --mesh.")
+        raise FadaError("The lips of portraits are measured by mediapipe's face mesh; give its file with --mesh.")
     mesh = FaceMesh(config.mesh)
     detector = load_finder() if face_model is None else load_detector(face_model)
     if config.portraits is not None:
@@ -141,22 +141,23 @@ def portrait_sets(
 def measure(
     frames: Tensor, *, portrait: Tensor, truth: Tensor, mesh: FaceMesh, region: FaceRegion, clip: int
 ) -> dict[str, float]:
-    """What a portrait's video is worth.
+    """Metrics of a portrait's video.
 
     Args:
         frames: (n, 3, s, s) in -1..1.
-        portrait: the square that was to speak, (1, 3, s, s).
+        portrait: the square of the portrait, (1, 3, s, s).
         truth: openness of the lips, (n,).
-        region: the face's place in the picture that the square was cut from.
-        clip: frames of a clip; the first and last so many are compared with the portrait for drift.
+        region: of the face in the picture from which the square was cropped.
+        clip: number of frames that are denoised together.
 
     Returns:
-        lips_r: correlation of the openness that `mesh` reads with the true one.
-        lips_reach: 95th minus 5th percentile of the openness, a gap over the mouth's width.
-        openness_at_rest: its mean while the true mouth is closed.
-        psnr_first_clip, psnr_last_clip: of what does not speak against the portrait, in dB.
-        flicker: of the same part, see `metrics.flicker`.
-        mouth_sharpness: mean slope of the mouth's pixels as a part of the portrait's own.
+        lips_r: correlation between the openness measured by `mesh` and the true one.
+        lips_reach: 95th minus 5th percentile of the openness, which is relative to the width of the mouth.
+        openness_at_rest: mean openness while the true mouth is closed.
+        psnr_first_clip, psnr_last_clip: PSNR in dB between the portrait and the part that does not speak, in the first
+            and the last clip; their difference shows drift.
+        flicker: see `metrics.flicker`, on the same part.
+        mouth_sharpness: mean gradient of the mouth's pixels, relative to that of the portrait.
     """
     landmarks = mesh(frames, region)
     opened = openness(landmarks)
@@ -184,7 +185,7 @@ def _slope(pictures: Tensor) -> float:
 
 
 def _frames(path: Path, fps: float, count: int) -> Tensor:
-    """(n, 3, h, w) in -1..1: at most `count` frames of a video, those nearest in time at another rate."""
+    """At most `count` frames of a video at `fps`, (n, 3, h, w) in -1..1: of another rate, the nearest in time."""
     step = probe(path).fps / fps
     wanted = [round(i * step) for i in range(count)]
     frames = [frame for i, frame in enumerate(islice(read_video(path), wanted[-1] + 1)) if i in set(wanted)]
@@ -193,5 +194,5 @@ def _frames(path: Path, fps: float, count: int) -> Tensor:
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
-        raise FadaError(f"There is no folder '{folder}'; correct its name.")
+        raise FadaError(f"There is no folder '{folder}'; correct the path.")
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)

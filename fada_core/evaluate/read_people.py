@@ -1,4 +1,4 @@
-"""Command: does a network of others read the lips of rendered people as they are? See `mesh`.
+"""Command: check that mediapipe's face mesh measures the lips of rendered people correctly (see `mesh`).
 
 python -m fada_core.evaluate.read_people --mesh face_landmark.tflite --people 50
 """
@@ -21,17 +21,17 @@ from ..face.region import find_face
 from .lips import correlation
 from .mesh import FaceMesh, openness
 
-_STANDS_STILL = 0.05  #: deviation of the true openness below which there is no correlation to speak of
+_STANDS_STILL = 0.05  #: standard deviation of the true openness below which a correlation means little
 
 
 @dataclass
 class ReadConfig:
-    """Correlate the lip opening that mediapipe's mesh reads from rendered people with the true one."""
+    """Correlate the mouth openness measured by mediapipe's face mesh on rendered people with the true one."""
 
     mesh: Path
     """mediapipe's face_landmark.tflite (npm package @mediapipe/face_mesh)."""
     people: int = 50
-    """Who speak; those whose mouths do not move are passed over."""
+    """Number of people; those whose mouths hardly move are skipped."""
     pool: Literal["high", "moderate"] = "high"
     seconds: float = 1.6
     size: int = 256
@@ -39,13 +39,13 @@ class ReadConfig:
 
 
 def run(config: ReadConfig) -> list[float]:
-    """Print mean, median and least of Pearson's r over people, and return all of them.
+    """Print mean, median and minimum of Pearson's r over people, and return all values.
 
     Raises:
-        FadaError: no people, or no such network.
+        FadaError: `people` is below 1, or the network cannot be used.
     """
     if config.people < 1:
-        raise FadaError("There is nobody to read; raise --people.")
+        raise FadaError("There is nobody to measure; raise --people.")
     mesh = FaceMesh(config.mesh)
     found: list[float] = []
     seed = config.seed
@@ -59,7 +59,7 @@ def run(config: ReadConfig) -> list[float]:
         square = frames[..., region.top : region.top + region.side, region.left : region.left + region.side]
         found.append(correlation(openness(mesh(square, region)), clip.truth["openness"]))
     figures = float(np.mean(found)), float(np.median(found)), min(found)
-    sys.stdout.write("{} people: r {:.3f} in the mean, median {:.3f}, least {:.3f}\n".format(len(found), *figures))
+    sys.stdout.write("{} people: r mean {:.3f}, median {:.3f}, minimum {:.3f}\n".format(len(found), *figures))
     return found
 
 

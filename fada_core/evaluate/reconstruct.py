@@ -1,4 +1,4 @@
-"""Command: what the autoencoder alone makes of held-out videos, which no generated video can surpass.
+"""Command: reconstruct held-out videos with the autoencoder alone, an upper bound for generated videos.
 
 python -m fada_core.evaluate.reconstruct --models tiny other.safetensors
 """
@@ -26,24 +26,24 @@ METRICS = ("psnr", "psnr_mouth", "lips_r", "lips_error", "flicker")
 
 @dataclass(frozen=True)
 class ReconstructConfig:
-    """Encode and decode held-out videos, and measure what is left of them."""
+    """Encode and decode held-out videos, and measure the results."""
 
     models: tuple[str, ...] = ("tiny",)
-    """Shipped models' names or checkpoints, of the same size and frame rate."""
+    """Names of shipped models, or checkpoints, of the same size and frame rate."""
     videos: int = 12
-    """Of each set."""
+    """Number of videos of each set."""
     seconds: float = 4.0
 
 
 def reconstruct(pipe: Pipeline, frames: Tensor) -> Tensor:
-    """Frames (n, 3, size, size) in -1..1 through the autoencoder and back."""
+    """Encode and decode frames (n, 3, size, size) in -1..1."""
     with torch.inference_mode():
         encoded = [pipe.networks.vae.encode(part.to(pipe.device, pipe.networks.dtype)) for part in frames.split(32)]
     return pipe.decode(torch.cat(encoded)).cpu()
 
 
 def fidelity(frames: Tensor, truth: Truth) -> dict[str, float]:
-    """psnr, psnr_mouth: of the whole picture and of the box around the mouth, dB."""
+    """psnr and psnr_mouth in dB, of the whole picture and of the box around the mouth."""
     mouth = box_mask(torch.as_tensor(truth.parameters["mouth_box"]).float(), frames.shape[-1])
     whole = torch.ones_like(mouth)
     return {
@@ -53,15 +53,15 @@ def fidelity(frames: Tensor, truth: Truth) -> dict[str, float]:
 
 
 def run(config: ReconstructConfig) -> dict[str, dict[str, Summary]]:
-    """{set: {model: {metric: {mean, ci95, n}}}}; the truth's own values as model truth.
+    """Measure the models: {set: {model: {metric: {mean, ci95, n}}}}, with the ground truth as the model "truth".
 
     Raises:
-        FadaError: no such model, or models of different sizes.
+        FadaError: a model that cannot be loaded, or models of different sizes or frame rates.
     """
     pipes = {name: load(name) for name in config.models}
     model = pipes[config.models[0]].config
     if any((p.config.size, p.config.fps) != (model.size, model.fps) for p in pipes.values()):
-        raise FadaError("These models have different sizes or frame rates; compare such that share them.")
+        raise FadaError("These models have different sizes or frame rates; compare models that share them.")
     regressor, words = load_regressor(), held_out_words(config.videos, config.seconds, model.fps)
     results = {}
     for data, pool in POOLS.items():

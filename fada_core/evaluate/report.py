@@ -1,4 +1,4 @@
-"""Results as text: JSON, and tables in markdown."""
+"""Results as JSON and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ORDER = (
 
 
 def to_json(results: Mapping[str, Any]) -> str:
-    """Nested results as JSON; what is not a number (an interval over one video, say) becomes null."""
+    """Nested results as JSON; NaN (such as an interval over one video) becomes null."""
     return json.dumps(_without_nan(results), indent=1) + "\n"
 
 
 def from_json(text: str) -> Any:
-    """What `to_json` made it of: null becomes NaN."""
+    """Results from the JSON of `to_json`; null becomes NaN."""
     return _with_nan(json.loads(text))
 
 
@@ -43,9 +43,9 @@ def _without_nan(value: Any) -> Any:
 
 
 def markdown(results: Mapping[str, Mapping[str, Summary]]) -> str:
-    """A table for each set: a row for each metric, a column for each mode, mean ± half the 95 % interval.
+    """A table for each set with a row per metric and a column per mode: mean ± half the 95 % interval.
 
-    `n` is said where fewer videos than the set has could be measured.
+    `n` is given where fewer videos were measured than the set has.
     """
     tables = []
     for name, modes in results.items():
@@ -57,7 +57,7 @@ def markdown(results: Mapping[str, Mapping[str, Summary]]) -> str:
 
 
 def markdown_by_run(results: Mapping[str, Mapping[str, Summary]], metrics: Sequence[str]) -> str:
-    """The same turned, for many runs: a row for each run, a column for each of `metrics`."""
+    """A table for each set with a row per run and a column for each of `metrics`, for many runs."""
     tables = []
     for name, runs in results.items():
         videos = _videos(runs)

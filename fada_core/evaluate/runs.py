@@ -1,4 +1,4 @@
-"""Generate every video of a set in every way that is compared, and collect what the videos are worth."""
+"""Generates the videos of a set with every run that is compared, and collects their metrics."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ log = logging.getLogger("fada.evaluate")
 
 Summary = dict[str, dict[str, float]]
 """{metric: {mean, ci95, n}}; NaN where nothing could be measured."""
-TRUTH = "truth"  #: name of the row that the ground truth itself gets
+TRUTH = "truth"  #: name of the ground truth among the runs
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One way to generate; `name` is its name in the results."""
+    """A pipeline with its settings; `name` is its name in the results."""
 
     name: str
     pipe: Pipeline
@@ -43,7 +43,7 @@ class Run:
 
 @dataclass
 class Tally:
-    """What was found, one entry a video."""
+    """Metrics and features of a run, one entry per video."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
     features: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -55,19 +55,19 @@ class Tally:
 
 
 def evaluate(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path | None = None) -> dict[str, Summary]:
-    """Results of every run, by its name, and of the ground truth as "truth"; arguments as for `collect`."""
+    """Summaries of all runs by name, and of the ground truth as "truth"; arguments as for `collect`."""
     return summarise_all(collect(data, runs, seed, out))
 
 
 def collect(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path | None = None) -> dict[str, Tally]:
-    """What every video of every run is worth, by the run's name, and those of the ground truth as "truth".
+    """Metrics of every video of all runs by name, and of the ground truth as "truth".
 
-    Only one case is in memory at a time. It is rendered once for all runs, and all runs draw the same start noise for
-    it, so that their differences are not chance's.
+    Only one case is in memory at a time. It is rendered once for all runs, and all runs use the same start noise for
+    it, so that their differences are not due to chance.
 
     Args:
-        seed: of the first case; the next one has the next seed.
-        out: folder for the videos: the truth on the left, then the runs in their order.
+        seed: of the first case; the following cases have the following seeds.
+        out: folder for the videos: the ground truth on the left, then the runs in order.
     """
     tallies = {name: Tally() for name in (TRUTH, *(run.name for run in runs))}
     for index, case in enumerate(tqdm(data.cases, desc=data.name, total=data.count, mininterval=5)):
@@ -89,7 +89,7 @@ def collect(data: EvaluationSet, runs: Sequence[Run], seed: int = 0, out: Path |
 
 
 def generate(run: Run, case: Case, seed: int) -> tuple[Tensor, dict[str, float]]:
-    """Frames (n, 3, size, size) in -1..1 on the CPU, and what they took: evaluations a clip, counted, and seconds."""
+    """Generate frames (n, 3, size, size) in -1..1 on the CPU; also returns the counted NFE per clip and the seconds."""
     began = time.perf_counter()
     condition = run.pipe.encode(case.portrait[None], case.waveform, region=case.region, identity=case.identity)
     how = {"ref_cfg": run.ref_cfg, "audio_cfg": run.audio_cfg, "solver": run.solver, "compute": run.compute}
@@ -100,9 +100,9 @@ def generate(run: Run, case: Case, seed: int) -> tuple[Tensor, dict[str, float]]
 
 
 def _warm_up(runs: Sequence[Run], case: Case) -> None:
-    """One step a clip for each mode, so that the first video's seconds do not hold what every process pays once.
+    """Generate a video with one step per clip in each mode, so that one-time costs are not measured with the first one.
 
-    The whole video, as the compiler wants to see its last, shorter clip too.
+    It is the whole video, because its last, shorter clip is compiled, too.
     """
     first = {run.mode: run for run in reversed(runs)}
     for run in first.values():
@@ -110,7 +110,7 @@ def _warm_up(runs: Sequence[Run], case: Case) -> None:
 
 
 def summarise(rows: Sequence[dict[str, float]]) -> Summary:
-    """Mean, half width of the normal 95 % interval (1.96 s / sqrt(n)) and count of every metric over videos."""
+    """Mean, half the normal 95 % interval (1.96 s / sqrt(n)) and count of every metric over videos."""
     names = sorted({name for row in rows for name in row})
     summary: Summary = {}
     for name in names:
@@ -125,13 +125,13 @@ def summarise(rows: Sequence[dict[str, float]]) -> Summary:
 
 
 def summarise_all(tallies: dict[str, Tally]) -> dict[str, Summary]:
-    """Results of every run and of the ground truth, from what `collect` found."""
+    """Summaries of the runs and of the ground truth from the tallies of `collect`."""
     return {name: _summarise(tally, tallies[TRUTH]) for name, tally in tallies.items()}
 
 
 def _summarise(tally: Tally, truth: Tally) -> Summary:
     summary = summarise(tally.rows)
-    if tally is not truth:  # its distance to itself is no news
+    if tally is not truth:  # the truth's distance to itself is 0
         for name, features in tally.features.items():
             mean, ci95 = distance_over_videos(features, truth.features[name])
             summary[name] = {"mean": mean, "ci95": ci95, "n": len(features)}

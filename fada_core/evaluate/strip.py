@@ -1,4 +1,4 @@
-"""Command: a picture of what the two guidance scales do: the same frames of one avatar's video, a row for each setting.
+"""Command: show the effect of the two guidance scales: the same frames of an avatar's video, one row per setting.
 
 python -m fada_core.evaluate.strip --out scales.png
 """
@@ -33,21 +33,21 @@ class StripConfig:
     out: Path
     """The picture, .png or .jpg."""
     model: str = "tiny"
-    """A shipped model's name or a checkpoint."""
+    """Name of a shipped model, or a checkpoint."""
     mode: str = "fast"
     ref_cfg: tuple[float, ...] = ()
-    """Reference scales to show, at the usual audio scale (default: the ends of the trained range)."""
+    """Reference scales to show, at the model's usual audio scale (default: both ends of the trained range)."""
     audio_cfg: tuple[float, ...] = ()
-    """Audio scales to show, at the usual reference scale (default: both ends of the trained range and the middle)."""
+    """Audio scales to show, at the model's usual reference scale (default: ends and middle of the trained range)."""
     seed: int = HELD_OUT_SEED + 7
-    """Which avatar; no training has seen those from 1 000 000 on."""
+    """Seed of the avatar; seeds from 1 000 000 on are in no training."""
     seconds: float = 2.0
     frames: int = 10
-    """Shown of the video, evenly spaced."""
+    """Number of evenly spaced frames to show."""
 
 
 def strip(config: StripConfig) -> np.ndarray:
-    """Rows of frames, the true ones first, with what they are on their left: (height, width, 3) uint8."""
+    """Rows of frames with labels at their left, the rendered frames first: (height, width, 3) uint8."""
     pipe = load(config.model)
     model, info = pipe.config, pipe.info
     (low_ref, high_ref), (low_audio, high_audio) = info.scale_ranges

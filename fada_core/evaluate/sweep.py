@@ -1,4 +1,4 @@
-"""Quality over the two guidance scales, one held while the other is varied: the paper's figures 3 and 4."""
+"""Metrics over each guidance scale at a fixed value of the other, as in the paper's figures 3 and 4."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .plots import line_plots
 from .report import to_json
 from .runs import TRUTH, Run, Summary, evaluate
 
-POINTS = 5  #: of a curve, evenly over the range of the scale
-COMPARED = ("teacher", "fast")  #: which the paper compares
+POINTS = 5  #: of each curve, evenly over the range of the scale
+COMPARED = ("teacher", "fast")  #: the modes that the paper compares
 PAPER = CheckpointInfo("teacher")  #: ref_cfg 1 to 3, audio_cfg 1 to 10
 METRICS = {
     "lips_r": "lips correlation",
@@ -22,26 +22,26 @@ METRICS = {
     "sync_d": "Sync-D",
     "fvd": "FVD",
 }
-"""What is plotted, of what was measured; the paper shows FVD and Sync-D."""
+"""Metrics to plot, where they were measured; the paper shows FVD and Sync-D."""
 
 Curves = dict[str, dict[float, Summary]]
 """{mode: {scale: {metric: {mean, ci95, n}}}}."""
 
 
 def sweep(sets: Iterable[EvaluationSet], runs: Sequence[Run], seed: int, folder: Path) -> dict[str, dict[str, Summary]]:
-    """Evaluate every scale; write sweep.json and one SVG for each set and scale into `folder`.
+    """Evaluate all scales; write sweep.json, and an SVG for each set and scale, to `folder`.
 
     Args:
-        runs: one for each mode, with the scales at which the other is held. All are asked for the scales that fast has
-            been distilled for; without it, for those of the paper's figures.
+        runs: one for each mode, with the values at which a scale is held while the other varies. The scales vary over
+            the range for which the student of fast was distilled; without it, over the range in the paper's figures.
 
     Returns:
         {set: {run: {metric: {mean, ci95, n}}}}; runs are named "mode ref_cfg audio_cfg".
 
     Raises:
-        FadaError: no run is of a mode that is compared.
+        FadaError: no run has one of the modes to compare.
     """
-    points: dict[str, Run] = {}  # by name; where the two curves cross, one run serves both
+    points: dict[str, Run] = {}  # by name; curves share the run at which they cross
     curves: dict[str, dict[str, dict[float, str]]] = {"audio_cfg": {}, "ref_cfg": {}}
     compared = [run for run in runs if run.mode in COMPARED]
     ranges = next((run.pipe.info for run in compared if run.mode == "fast"), PAPER).scale_ranges

@@ -1,4 +1,4 @@
-"""Command: train the lips regressor on rendered avatars, check it on held-out ones, and write its weights."""
+"""Command: train the lips regressor on rendered avatars, test it on held-out ones, and write its weights."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ SIZE, FPS = 256, 25.0  #: of the avatars that the shipped models learn from
 
 @dataclass
 class TrainLipsConfig:
-    """The data set is the one that `python -m fada_core.pretrain` renders; missing clips are rendered."""
+    """Train the lips regressor on the avatars of `python -m fada_core.pretrain`; missing clips are rendered."""
 
     out: Path
     """Folder for states, log and, at the end, lips.safetensors."""
     data: Path
-    """Folder with the rendered avatars (pretrain's OUT/data)."""
+    """Folder of rendered avatars (OUT/data of pretrain)."""
     clips: int = 640
-    """Avatars of each pool."""
+    """Number of clips of each pool."""
     clip_seconds: float = 2.4
     batch: int = 32
     held_out: int = 30
-    """Avatars, never seen in training, on which the regressor is checked."""
+    """Number of held-out avatars of each pool on which the regressor is tested."""
     workers: int = 1
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=320, learning_rate=2e-3, preview_every=10**9))
 
 
 @dataclass
 class LipsTask:
-    """Squared error of openness on frames that are shifted, blurred and noised, as generated ones may be."""
+    """Squared error of openness on frames that are shifted, blurred and noised, as generated frames may be."""
 
     module: nn.Module
-    sets: Sequence[AvatarSet]  #: each is drawn from equally often
+    sets: Sequence[AvatarSet]  #: chosen with equal probability
     batch: int
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ class LipsTask:
         return {"loss": F.mse_loss(output, torch.cat(openness).to(device))}
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One frame of a random clip, (1, 3, size, size), and the openness of its mouth, (1,)."""
+        """A frame of a random clip (1, 3, size, size), augmented, and the openness of its mouth (1,)."""
         data = self.sets[int(torch.randint(len(self.sets), (), generator=generator))]
         clip = int(torch.randint(len(data), (), generator=generator))
         row = torch.randint(int(data.seconds * data.fps), (1,), generator=generator)
@@ -76,11 +76,11 @@ class LipsTask:
         return "single frames of random clips"
 
     def preview(self, folder: Path, step: int) -> None:
-        """Nothing to look at: the held-out correlation is logged at the end."""
+        """There is no preview: the held-out correlation is logged at the end."""
 
 
 def _augment(image: Tensor, generator: torch.Generator) -> Tensor:
-    """(1, 3, h, w) shifted and scaled, blurred, brightened, tinted and noised, each by a random amount."""
+    """Shift, scale, blur, brighten, tint and add noise to a picture (1, 3, h, w), each by a random amount."""
 
     def rand(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
@@ -99,17 +99,17 @@ def _augment(image: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.inference_mode()
 def check(regressor: LipsRegressor, pool: Pool, count: int, size: int) -> float:
-    """Pearson's r between predicted and true openness over all frames of `count` held-out avatars without defects."""
+    """Pearson's r between predicted and true openness, over all frames without defects of `count` held-out avatars."""
     clips = [sample(HELD_OUT_SEED + i, pool, 1.0, size=size, framing="face") for i in range(count)]
     predicted = torch.cat([regressor(clip.clean_frames.float() / 127.5 - 1) for clip in clips])
     return correlation(predicted, torch.cat([clip.truth["openness"] for clip in clips]))
 
 
 def run(config: TrainLipsConfig) -> Path:
-    """Train as far as it is not yet, log the held-out correlation, and return the file with the weights.
+    """Train the regressor or resume its training, log the held-out correlation, and return the file of weights.
 
     Raises:
-        FadaError: any of a training's mistakes, see `training.train`.
+        FadaError: see `training.train`.
     """
     torch.manual_seed(config.loop.seed)
     sets = [AvatarSet(config.data, pool, config.clips, config.clip_seconds, SIZE, FPS) for pool in get_args(Pool)]
@@ -122,7 +122,7 @@ def run(config: TrainLipsConfig) -> Path:
     target = config.out / WEIGHTS.name
     with whole_file(target) as partial:
         save_file(regressor.state_dict(), partial)
-    log.info("wrote %s; what measures is %s", target, WEIGHTS)
+    log.info("wrote %s; evaluations use %s", target, WEIGHTS)
     return target
 
 
