@@ -452,14 +452,22 @@ def test_pretraining_on_prepared_footage(tmp_path: Path, monkeypatch: pytest.Mon
         data=str(clips),
         utterances=0,
         vae_batch=2,
+        closeup_cells=4,
+        closeup_batch=1,
         teacher_batch=1,
         vae=short,
+        closeups=short,
         teacher=short,
         cpu=True,
     )
     path = pretrain.run(replace(config, mixed_precision="no"))
     _, info = read_info(path)
     assert (info.role, info.training["data"]) == ("teacher", "2 clips of clips.jsonl")
+    further = pretrain.run(replace(config, mixed_precision="no", base=str(path), out=tmp_path / "further"))
+    old, new = load_file(path), load_file(further)
+    assert torch.equal(old["vae.decoder.0.weight"], new["vae.decoder.0.weight"])
+    assert not torch.equal(old["denoising_unet.conv_in.bias"], new["denoising_unet.conv_in.bias"])
+    assert read_info(further)[1].training["base"] == "teacher"
     with pytest.raises(FadaError, match="cannot be read, the last one, gone, because"):
         alone = ManifestSet(manifest(tmp_path, row("gone", video="b.mp4")), 64, 25)
         VAETask(TinyVAE(SMALL_VAE), alone, 1).set_statistics(1)

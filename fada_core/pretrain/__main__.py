@@ -15,13 +15,14 @@ from accelerate import Accelerator
 from safetensors.torch import load_model, save_model
 
 from ..atomic import whole_file
-from ..checkpoint import CheckpointInfo, save_checkpoint
+from ..checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from ..command import run_command
 from ..config import preset
 from ..data.augment import Augmented
 from ..data.avatars import AvatarSet
 from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
+from ..errors import FadaError
 from ..models.networks import Networks
 from ..settings import SamplingSettings
 from ..training import LoopConfig, train
@@ -45,6 +46,9 @@ class PretrainConfig:
     """Folder for data, states, previews and, at the end, teacher.safetensors."""
     preset: Literal["portrait", "tiny"] = "portrait"
     """Shape of the networks."""
+    base: str | None = None
+    """A shipped model's name or a teacher's checkpoint to train further, in place of fresh networks of `preset`: only
+    the teacher's stage runs."""
     data: str = "avatars"
     """`avatars`, or a manifest (.jsonl) as `fada_core.prepare` writes it. The autoencoder sees both pools, the teacher
     the high one alone."""
@@ -71,12 +75,22 @@ class PretrainConfig:
     utterance_seconds: float = 4.0
     speech_batch: int = 64
     """Utterances a step and process."""
+    closeup_cells: int = 8
+    """Side in latent cells of the parts of pictures, around mouths, that the teacher learns from first: half of the
+    picture's side costs a quarter. 0: whole pictures from the start."""
+    closeup_batch: int = 16
+    """Clips a step and process."""
     teacher_batch: int = 8
     vae: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=4000, learning_rate=6e-4, max_grad_norm=1.0, weight_decay=0.0)
     )
     speech: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=4000, learning_rate=1e-3, preview_every=1000, save_every=500)
+    )
+    closeups: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=20_000, learning_rate=1e-3, warmup_steps=200, decay_share=0.2, ema_decay=0.9995
+        )
     )
     teacher: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=60_000, learning_rate=8e-4, warmup_steps=200, ema_decay=0.9995)
@@ -98,14 +112,15 @@ def run(config: PretrainConfig) -> Path | None:
     deadline = started + config.max_minutes * 60 if config.max_minutes else float("inf")
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
     torch.manual_seed(config.teacher.seed)
-    networks = Networks(preset(config.preset))
+    networks = Networks(preset(config.preset)) if config.base is None else _read_base(config.base)
     model = networks.config
     pools: list[AvatarSet] | list[ManifestSet]
     if config.data == "avatars":
         made = (config.clips, config.clip_seconds, model.size, model.fps)
         pools = [AvatarSet(config.out / "data", pool, *made) for pool in POOLS]
         with accelerator.main_process_first():
-            for pool in pools[: 1 if (config.out / AUTOENCODER).exists() else None]:  # the teacher's, or both
+            only_teacher = config.base is not None or (config.out / AUTOENCODER).exists()
+            for pool in pools[: 1 if only_teacher else None]:
                 pool.render(config.workers)
         origin = f"{config.clips} rendered avatars of {config.clip_seconds} s"
     else:
@@ -114,16 +129,17 @@ def run(config: PretrainConfig) -> Path | None:
     if config.stage == "data":
         return None
 
-    if not _autoencoder(config, networks, Pools([pool for pool in pools if len(pool)]), accelerator, deadline):
-        log.info("stopped in the autoencoder's stage; start again to go on")
-        return None
-    if config.stage == "vae":
-        return None
-    if not _audio_projection(config, networks, accelerator, deadline):
-        log.info("stopped in the speech stage; start again to go on")
-        return None
-    if config.stage == "speech":
-        return None
+    if config.base is None:
+        if not _autoencoder(config, networks, Pools([pool for pool in pools if len(pool)]), accelerator, deadline):
+            log.info("stopped in the autoencoder's stage; start again to go on")
+            return None
+        if config.stage == "vae":
+            return None
+        if not _audio_projection(config, networks, accelerator, deadline):
+            log.info("stopped in the speech stage; start again to go on")
+            return None
+        if config.stage == "speech":
+            return None
 
     networks.to(accelerator.device)
     clips = encode_clips(Augmented(pools[0], config.versions), networks, accelerator, config.out / "latents")
@@ -132,15 +148,29 @@ def run(config: PretrainConfig) -> Path | None:
     def show(networks: Networks, folder: Path, step: int) -> None:
         preview_avatars(networks, folder, step, [way])
 
+    if config.closeup_cells and config.base is None:
+        parts = TeacherTask(networks, clips, config.closeup_batch, lambda *_: None, config.closeup_cells)
+        if not train(parts, config.closeups, config.out / "closeups", accelerator, deadline):
+            log.info("stopped among the close-ups; start again to go on")
+            return None
     task = TeacherTask(networks, clips, config.teacher_batch, show)
     train(task, config.teacher, config.out / "teacher", accelerator, deadline)
     target = config.out / "teacher.safetensors"
     if accelerator.is_main_process:
         facts = {"data": origin, "seed": config.teacher.seed}
+        if config.base is not None:
+            facts["base"] = Path(config.base).stem
         info = CheckpointInfo("teacher", config.sampling_steps, config.ref_cfg, config.audio_cfg, training=facts)
         save_checkpoint(target, networks, info, dtype=torch.float16)
         log.info("wrote %s", target)
     return target
+
+
+def _read_base(name: str) -> Networks:
+    networks, info = load_checkpoint(name)
+    if info.role != "teacher":
+        raise FadaError(f"'{name}' is a {info.role}; pretraining goes on from a teacher.")
+    return networks
 
 
 def _autoencoder(

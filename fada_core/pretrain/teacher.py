@@ -7,7 +7,7 @@ the high pool is used (FADA, figure 2).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,35 @@ DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.08, 0.10, 0.04  #: shares of samples; 
 NOISY_SHARE, NOISY_FROM = 0.5, 0.6
 """This share of the samples comes from the noisiest part of the schedule, where only the speech determines the mouth;
 with little noise, x_t shows it already. For the same reason errors are those of x_0: in v, late steps dominate."""
+
+
+ANYWHERE_SHARE = 0.2  #: of close-ups; the others show the mouth
+JITTER = 2  #: latent cells by which the mouth lies beside the middle of a close-up, at most
+
+
+def closeups(batch: ClipBatch, cells: int, generators: list[torch.Generator]) -> ClipBatch:
+    """A square of `cells` x `cells` of every clip, the same in all its pictures, mostly around the mouth.
+
+    The mouth is where the loss weighs most. For models without face locator and masks, which see whole pictures.
+    """
+    side = batch.latents.shape[-1]
+    free = side - cells
+    corners = []
+    for weights, generator in zip(batch.weights, generators, strict=True):
+        anywhere, *places = torch.rand(3, generator=generator).tolist()
+        row, column = divmod(int(weights.mean((0, 1)).argmax()), side)
+        corner = [
+            round(place * free) if anywhere < ANYWHERE_SHARE else round(at - cells / 2 + JITTER * (2 * place - 1))
+            for at, place in zip((row, column), places, strict=True)
+        ]
+        corners.append([min(max(0, at), free) for at in corner])
+
+    def cut(values: Tensor) -> Tensor:
+        parts = [v[..., top : top + cells, left : left + cells] for v, (top, left) in zip(values, corners, strict=True)]
+        return torch.stack(parts)
+
+    names = ("latents", "weights", "portrait", "motion")
+    return replace(batch, **{name: cut(getattr(batch, name)) for name in names})
 
 
 class _Denoiser(nn.Module):
@@ -49,6 +78,7 @@ class TeacherTask:
     clips: ClipDataset
     batch: int
     make_preview: Callable[[Networks, Path, int], None]
+    cells: int = 0  #: side of the close-ups to learn from, in latent cells; 0: whole pictures
     ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
@@ -70,6 +100,8 @@ class TeacherTask:
     def draw(self, generators: list[torch.Generator]) -> tuple[ClipBatch, Tensor, Tensor, Tensor]:
         """Clips, (no reference, no audio) of each (batch, 2), noise as the latents, timesteps (batch,)."""
         batch = draw_batch(self.clips, self.config, generators)
+        if self.cells:
+            batch = closeups(batch, self.cells, generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
         t = torch.cat([self._timestep(g) for g in generators])
         # One uniform number decides both: its lowest values drop the reference, its highest the audio.
