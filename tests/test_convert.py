@@ -194,7 +194,7 @@ def test_other_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.pth").touch(), (tmp_path / "b.bin").touch()
     with pytest.raises(FadaError, match="holds a.pth, b.bin; expected EchoMimic's reference_unet.pth"):
         convert(ConvertConfig(tmp_path, out, "echomimic"))
-    with pytest.raises(FadaError, match="has to end in .safetensors"):
+    with pytest.raises(FadaError, match="must end in .safetensors"):
         convert(ConvertConfig(tmp_path, tmp_path / "out.pth"))
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "net.pth.crdownload").touch()
@@ -269,9 +269,9 @@ def saved(content: Any, old: bool) -> bytes:
         ({"a": Made(os.system, "touch /tmp/owned")}, "code besides weights"),
         ({"a": Made(torch.zeros, 10**11)}, "code besides weights"),
         ({"a": torch.zeros(1).expand(10**11)}, "'a', which repeats a few values"),
-        ({"a": [[]] * 10}, "'a', which is no tensor"),
-        ({7: torch.zeros(1)}, "named by a int, which is no tensor"),
-        ({"a\x1b[2J" * 99: 1}, r"'a\?\[2Ja.* \.\.\.', which is no tensor"),
+        ({"a": [[]] * 10}, "'a', which is not a tensor"),
+        ({7: torch.zeros(1)}, "named by a int, which is not a tensor"),
+        ({"a\x1b[2J" * 99: 1}, r"'a\?\[2Ja.* \.\.\.', which is not a tensor"),
         ([torch.zeros(1)], "holds no weights"),
     ],
 )
@@ -302,7 +302,7 @@ def test_archives_that_are_larger_than_their_files(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[start + place : start + place + 4] = (2**31).to_bytes(4, "little")
         path.write_bytes(damaged)
-        with pytest.raises(FadaError, match="'net.pth' (claims more than it holds|is not a whole file)"):
+        with pytest.raises(FadaError, match="'net.pth' (claims more than it holds|is not a complete file)"):
             read_tensors(path, "weights")
         assert name
 
@@ -325,7 +325,7 @@ def test_descriptions_that_are_none(hallo: Download, tmp_path: Path) -> None:
     for content in (b"[]", b"\xff\xfe", b'{"scaling_factor": []}'):
         (vae / "config.json").write_bytes(content)
         # TAESD is known by its keys; the description counts for the others, and is read before.
-        with pytest.raises(FadaError, match="vae(/config.json)?' (cannot be used|has the scale)"):
+        with pytest.raises(FadaError, match="vae(/config.json)?' (cannot be used|has the scaling factor)"):
             hallo.convert(tmp_path / "out.safetensors", vae=vae)
 
 
@@ -345,7 +345,7 @@ def test_files_that_are_not_whole(tmp_path: Path) -> None:
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(
-            FadaError, match=rf"'{name}' is not a whole file \(0.00 MB\); expected weights: download it again"
+            FadaError, match=rf"'{name}' is not a complete file \(0.00 MB\); expected weights: download it again"
         ):
             read_tensors(path, "weights")
     for place in range(2, 60):  # damaged in other ways: whatever unpickling makes of it
@@ -390,7 +390,7 @@ def test_half_a_file_of_a_download(
     (torn.folder / file).write_bytes(content[: len(content) // 2])
     name = Path(file).name
     with pytest.raises(
-        FadaError, match=rf"'{name}' is not a whole file \(.*B\); expected {expected}.*: download it again"
+        FadaError, match=rf"'{name}' is not a complete file \(.*B\); expected {expected}.*: download it again"
     ):
         torn.convert(tmp_path / "out" / "x.safetensors", family=family)
     assert not (tmp_path / "out").exists()
@@ -431,7 +431,7 @@ def test_what_reads_otherwise_than_it_was_written_is_not_kept(
         return checksums
 
     monkeypatch.setattr("fada_core.convert.__main__.write_tensors", damaged)
-    with pytest.raises(FadaError, match="reads otherwise than it was written; check the disk"):
+    with pytest.raises(FadaError, match="does not read back as written; check the disk"):
         hallo.convert(tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 

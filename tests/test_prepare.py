@@ -350,7 +350,7 @@ def test_damaged_records_and_other_folders(footage: Path, tmp_path: Path) -> Non
         assert record.read_text() == whole
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(FadaError, match="mine' is not empty, and not of an earlier run"):
+    with pytest.raises(FadaError, match="mine' is not empty, and not from an earlier run"):
         prepare(settings_for(footage, out=tmp_path / "mine"))
     with only_worker(footage / "out"), pytest.raises(FadaError, match="Another process works in '.*out'"):
         prepare(settings_for(footage))
@@ -367,7 +367,7 @@ def test_times_that_jump(tmp_path: Path) -> None:
             frame.pts = pts
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(FadaError, match="'jump.mkv' has no picture for 4.* s; convert it to MP4"):
+    with pytest.raises(FadaError, match="'jump.mkv' has no frame for 4.* s; convert it to MP4"):
         list(frames_at(tmp_path / "jump.mkv", 25.0))
 
 
@@ -375,13 +375,13 @@ def test_mistakes_are_named(footage: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(["--videos", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert "There is no folder" in capsys.readouterr().err
     assert main(["--videos", str(footage), "--out", str(tmp_path / "out"), "--size", "63"]) == 2
-    assert "size has to be even" in capsys.readouterr().err
+    assert "size must be even" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     with pytest.raises(FadaError, match="no video in"):
         prepare(PrepareConfig(tmp_path / "empty", tmp_path / "out"))
     with pytest.raises(FadaError, match="None of the 5 videos gave a clip"):
         prepare(settings_for(footage, min_seconds=5, max_seconds=5))
-    assert "no shot, with sound, for 5 s" in (footage / "out" / "report.html").read_text()
+    assert "No shot with sound lasts for 5 s" in (footage / "out" / "report.html").read_text()
     with pytest.raises(FadaError, match="none.task"):
         prepare(settings_for(footage, face_model=tmp_path / "none.task"))
     with pytest.raises(FadaError, match=r"pip install syncnet-python|install it, or leave|no file .*syncnet_v2.model"):
@@ -389,5 +389,5 @@ def test_mistakes_are_named(footage: Path, tmp_path: Path, capsys: pytest.Captur
     for shortest, longest in ((3, 2), (0.001, 0.001)):
         with pytest.raises(FadaError, match="min_seconds"):
             prepare(PrepareConfig(footage, tmp_path / "out", min_seconds=shortest, max_seconds=longest))
-    with pytest.raises(FadaError, match="give face_model too"):
+    with pytest.raises(FadaError, match="give face_model, too"):
         prepare(settings_for(footage, identity_model=tmp_path / "arcface.onnx"))

@@ -1,1 +1,1 @@
-"""Speed: time by stage, arithmetic and memory of sampling, compared with how published code samples."""
+"""Benchmarks of sampling: time by stage, arithmetic and memory, compared with the sampling of published code."""

@@ -1,4 +1,4 @@
-"""Command: how fast sampling is on this machine, by mode, precision and variant, and where the time goes.
+"""Command: measure the speed of sampling on this machine, by mode, precision, variant and stage.
 
 python -m fada_core.bench --preset tiny --modes teacher fast --compare eager,published
 """
@@ -31,7 +31,7 @@ from .variants import Variant, build_variant, parse_variants
 
 log = logging.getLogger("fada.bench")
 
-PAPER = SamplingSettings()  #: scales 2.0 and 6.5, at which guidance takes three branches
+PAPER = SamplingSettings()  #: with the paper's scales 2.0 and 6.5, for which guidance has three branches
 
 
 @dataclass(frozen=True)
@@ -39,50 +39,54 @@ class BenchConfig:
     """Measure sampling: frames per second, time by stage, arithmetic and its share of the device's peak, memory."""
 
     preset: Literal["tiny", "sd15"] = "tiny"
-    """Size of the networks, with random weights: they have no influence on the time."""
+    """Size of the networks; their weights are random, which does not affect the time."""
     model: str | None = None
-    """In place of a preset: a shipped model's name or a checkpoint, for the modes that it serves."""
+    """Name of a shipped model, or a checkpoint, instead of a preset; it is measured in its own modes."""
     modes: tuple[Mode, ...] = ()
     """Modes to measure (default: all)."""
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ()
-    """Precisions of the networks (default: what suits the device)."""
+    """Precisions of the networks (default: the usual one of the device)."""
     compare: str = "eager"
-    """Variants with commas between them, measured in turn: eager, compile, graph (CUDA only), and published, sampling
-    as published code does it."""
+    """Variants to measure, separated by commas: eager, compile, graph (CUDA only), and published (sampling as in
+    published code)."""
     steps: tuple[int, ...] = ()
-    """Denoising steps of a clip, at least 2: one number for all modes or one for each (default: teacher 25, student
+    """Denoising steps per clip, at least 2: one number for all modes or one for each (default: teacher 25, student
     6)."""
     clips: int = 2
-    """Clips of one pass."""
+    """Clips per pass."""
     warmup: int = 1
-    """Passes before the measured ones, besides the one in which the arithmetic is counted."""
+    """Passes before the measured ones, in addition to the one that counts the arithmetic."""
     repeats: int = 3
-    """Measured passes of the slowest mode and variant. All take turns, and get the same time in total."""
+    """Measured passes of the slowest mode and variant. All take turns, and each gets the same total time."""
     width: int = 1
-    """Divide the UNets' channels and heads by this, for a preset that is too large for the machine."""
+    """Divide the UNets' channels and heads by this number, for a preset that is too large for the machine."""
     size: int | None = None
     """Side of the picture in pixels (default: the preset's)."""
     vae: Literal["kl", "taesd", "tiny"] | None = None
-    """Another kind of autoencoder than the preset's."""
+    """Kind of the autoencoder (default: the preset's)."""
     device: Literal["cpu", "cuda", "mps", "xpu"] | None = None
-    """Where to compute (default: the accelerator, if there is one)."""
+    """Device to use (default: the accelerator, if there is one)."""
     profile: Path | None = None
-    """Trace one more pass of the table's first row into this file, for chrome://tracing or Perfetto, and log the
+    """Trace one more pass of the table's first row to this file, for chrome://tracing or Perfetto, and log the
     operations that take the most time."""
     json: bool = False
-    """Print one line of JSON, a list of rows, in place of the table."""
+    """Print a line of JSON (a list of rows) instead of the table."""
 
 
 def efforts(
     config: BenchConfig, modes: Sequence[Mode], scales: tuple[float, float] = (PAPER.ref_cfg, PAPER.audio_cfg)
 ) -> list[SamplingOptions]:
-    """How each mode samples, with the guidance scales (ref_cfg, audio_cfg)."""
+    """Sampling options of each mode with guidance scales (ref_cfg, audio_cfg).
+
+    Raises:
+        FadaError: the number of `--steps` does not fit, or one is below 2.
+    """
     if len(config.steps) not in (0, 1, len(modes)):
         raise FadaError(f"--steps has {len(config.steps)} numbers for {len(modes)} modes; give one, or one for each.")
     steps = config.steps * len(modes) if len(config.steps) == 1 else config.steps
     steps = steps or tuple(STEPS["teacher" if mode == "teacher" else "student"] for mode in modes)
     if min(steps) < 2:
-        raise FadaError("One step cannot be told from what precedes it; give --steps 2 or more.")
+        raise FadaError("One step cannot be measured apart from the preparation of a clip; give --steps 2 or more.")
     return [
         SamplingOptions(mode=mode, steps=count, ref_cfg=scales[0], audio_cfg=scales[1])
         for mode, count in zip(modes, steps, strict=True)
@@ -90,7 +94,7 @@ def efforts(
 
 
 def run(config: BenchConfig) -> tuple[list[Result], torch.device]:
-    """All rows, and the device that they were measured on.
+    """Measure all rows; also returns the device.
 
     Raises:
         FadaError: options that contradict each other, the device or the checkpoint; out of memory.
@@ -100,7 +104,7 @@ def run(config: BenchConfig) -> tuple[list[Result], torch.device]:
         raise FadaError(f"There is no device '{device}' on this machine; use '{default_device().type}'.")
     names = parse_variants(config.compare, device.type)
     if min(config.clips, config.repeats) < 1 or config.warmup < 0:
-        raise FadaError("There is nothing to measure; --clips and --repeats have to be 1 or more, --warmup 0 or more.")
+        raise FadaError("There is nothing to measure; --clips and --repeats must be 1 or more, --warmup 0 or more.")
     if config.model is not None and (config.width, config.size, config.vae) != (1, None, None):
         raise FadaError("A checkpoint has its own width, size and autoencoder; leave these options out, or --model.")
     rows: list[Result] = []
@@ -114,7 +118,7 @@ def run(config: BenchConfig) -> tuple[list[Result], torch.device]:
 
 @dataclass(frozen=True, eq=False)
 class _Contender:
-    """One row of the table: a model, its job, how it samples, and the variant."""
+    """A row of the table: a model with its job, sampling options and variant."""
 
     pipe: Pipeline
     job: NoiseJob
@@ -128,7 +132,7 @@ class _Contender:
 def _contenders(
     config: BenchConfig, names: Sequence[str], device: torch.device, dtype: torch.dtype
 ) -> list[_Contender]:
-    """In the order of the modes, each in all variants."""
+    """All contenders, in the order of the modes; each mode in all variants."""
     contenders = []
     for pipe, chosen in _pipelines(config, device, dtype):
         job = make_job(pipe.config, config.clips)
@@ -141,12 +145,12 @@ def _contenders(
 def _pipelines(
     config: BenchConfig, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[Pipeline, list[SamplingOptions]]]:
-    """Each model with the options that it is measured with."""
+    """Each model with its sampling options."""
     if config.model is not None:
         pipe = load(config.model, device, dtype)
         if pipe.config.clip_overlap:
             raise FadaError(f"'{config.model}' samples overlapping windows; the benchmark takes chained clips only.")
-        # A student takes only the scales that it was distilled for.
+        # A student accepts only the scales for which it was distilled.
         yield pipe, efforts(config, config.modes or pipe.modes, (pipe.info.ref_cfg, pipe.info.audio_cfg))
         return
     asked = efforts(config, config.modes or tuple(MODES))
@@ -186,15 +190,15 @@ def _rows(
 
 def _tflop(contender: _Contender) -> float:
     variant = contender.variant
-    if variant.name in COMPUTE:  # compiled or replayed, the arithmetic is the same, but cannot be counted
+    if variant.name in COMPUTE:  # compiled or captured, the arithmetic is the same but cannot be counted
         variant = build_variant("eager", contender.pipe)
     return count_tflop(variant, contender.job.encode(contender.pipe), contender.options)
 
 
 def _measure(config: BenchConfig, contenders: Sequence[_Contender]) -> list[list[Measurement]]:
-    """The measured passes of each: `repeats` of the slowest, and of the others as many as fit its time.
+    """The measured passes of each contender: `repeats` of the slowest, of the others as many as fit in the same time.
 
-    The next pass is of the contender that has had the least time, so that a machine that is slow for a while is so for
+    The next pass always goes to the contender with the least time so far, so that a slow phase of the machine affects
     all of them, however long a pass takes.
     """
     for contender in tqdm(list(contenders) * config.warmup, desc="warm-up", mininterval=5):

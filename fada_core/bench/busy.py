@@ -1,13 +1,13 @@
-"""Command: what another busy process costs.
+"""Command: measure how much another busy process slows sampling down.
 
 python -m fada_core.bench.busy
 
-One second of video is sampled and decoded on the CPU, alone and beside a process that does nothing but compute, in a
-session of its own, as another program is. Each way is a process:
+One second of video is sampled and decoded on the CPU, alone and next to a process that only computes. That process has
+its own session, like another program. Each of three ways to start is a process:
 
-- command: as `python -m fada_core.generate` begins, before torch is loaded;
-- loaded: torch comes first, as in ComfyUI and in most scripts;
-- plain: without what `fada_core.threads` does, by the environment that turns it off (`--threads`, `--spins`).
+- command: `fada_core` is imported before torch, as in `python -m fada_core.generate`;
+- loaded: torch is imported first, as in ComfyUI and in most scripts;
+- plain: without the effect of `fada_core.threads`, which environment variables turn off (`--threads`, `--spins`).
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from ..command import run_command
 from ..errors import FadaError
 
 WAYS = ("command", "loaded", "plain")
-_ROOT = Path(__file__).parents[2]  # where a child finds this package, wherever it was started
+_ROOT = Path(__file__).parents[2]  # working directory of child processes, in which they find this package
 
 
 @dataclass(frozen=True)
 class BusyConfig:
-    """Measure sampling beside a busy process."""
+    """Measure sampling next to a busy process."""
 
     model: str = "tiny"
-    """A shipped model's name or a checkpoint."""
+    """Name of a shipped model, or a checkpoint."""
     steps: int = 6
-    """Denoising steps of a clip."""
+    """Denoising steps per clip."""
     repeats: int = 3
-    """Videos of a second for each figure, of which the median counts."""
+    """Number of one-second videos for each figure, which is their median."""
     processes: int = 1
-    """Busy ones."""
+    """Number of busy processes."""
     threads: int | None = None
-    """Of the way plain (default: as many as cores)."""
+    """Number of threads in the way plain (default: the number of cores)."""
     spins: int = 300_000
-    """Turns of the waiting loop of the way plain; GNU's OpenMP takes 300000 where nothing is set."""
+    """Iterations of the waiting loop in the way plain; GNU's OpenMP has 300000 by default."""
     json: bool = False
-    """Print JSON in place of a table."""
+    """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True)
 class Busy:
-    """Seconds that a second of video takes."""
+    """Seconds of work for a second of video, alone and beside a busy process."""
 
     way: str
     alone: float
@@ -60,10 +60,10 @@ class Busy:
 
 
 def measure(config: BusyConfig, way: str) -> float:
-    """The median time of a second of video in a process that begins this way.
+    """Median seconds for a second of video in a process that starts in one of WAYS.
 
     Raises:
-        FadaError: the model cannot be used.
+        FadaError: the process failed.
     """
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     if way == "plain":
@@ -83,7 +83,7 @@ def measure(config: BusyConfig, way: str) -> float:
 
 
 def work(model: str, steps: int, repeats: int) -> None:
-    """Of the child: print the seconds that each video took, after one that is not counted."""
+    """Run in the child process: print the seconds for each video as JSON, after one video as warm-up."""
     import torch
 
     from ..pipeline import load
@@ -103,8 +103,8 @@ def work(model: str, steps: int, repeats: int) -> None:
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """So many processes that compute without end, each in a session of its own, which the scheduler treats as one."""
-    # They end with this one, however it ends.
+    """Run processes that compute without end, each in its own session, because the scheduler groups by session."""
+    # They end when this process has ended, however that happens.
     loop = [sys.executable, "-c", f"import os\nwhile os.getppid() == {os.getpid()}: pass"]
     running = [subprocess.Popen(loop, start_new_session=True) for _ in range(processes)]  # noqa: S603 - our own
     try:
@@ -116,7 +116,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def run(config: BusyConfig) -> list[Busy]:
-    """Every way, alone and beside."""
+    """Measure all ways, alone and beside busy processes."""
     found = []
     for way in WAYS:
         alone = measure(config, way)
@@ -126,8 +126,8 @@ def run(config: BusyConfig) -> list[Busy]:
 
 
 def table(rows: list[Busy]) -> str:
-    """Markdown."""
-    lines = ["| begun as | alone, s | beside, s | times as long |", "| --- | ---: | ---: | ---: |"]
+    """The results as a Markdown table."""
+    lines = ["| started as | alone, s | beside, s | times as long |", "| --- | ---: | ---: | ---: |"]
     lines += [f"| {row.way} | {row.alone:.2f} | {row.beside:.2f} | {row.beside / row.alone:.1f} |" for row in rows]
     return "\n".join(lines) + "\n"
 

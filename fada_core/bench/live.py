@@ -1,9 +1,9 @@
-"""Command: the delay of a live video's frames after the speech.
+"""Command: measure the delay of a live video behind the speech.
 
 python -m fada_core.bench.live --seconds 10
 
-Speech is handed over as it would arrive from a microphone, in real time. A frame is late by the time from the moment
-its own sound was heard to the moment the frame is there, as bytes on the host.
+Speech is fed in real time, as from a microphone. The delay of a frame is the time from the arrival of its own sound
+until the frame is on the host as bytes.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ from ..settings import Compute, Mode
 
 @dataclass(frozen=True)
 class LiveConfig:
-    """Measure how late the frames of a live video are."""
+    """Measure the delay of a live video."""
 
     model: str = "tiny"
-    """A shipped model's name or a checkpoint."""
+    """Name of a shipped model, or a checkpoint."""
     mode: Mode | None = None
-    """How to sample (default: the checkpoint's first mode)."""
+    """Mode of sampling (default: the checkpoint's first mode)."""
     steps: int | None = None
-    """Denoising steps of a clip (default: the checkpoint's)."""
+    """Denoising steps per clip (default: the checkpoint's)."""
     seconds: float = 10.0
     """Length of the speech."""
     chunk: float = 0.04
-    """Seconds of speech that arrive at once."""
+    """Seconds of speech per chunk."""
     lookahead: float = 0.2
-    """Seconds of speech beyond its own audio that a clip waits for."""
+    """Seconds of speech after its own end for which a clip waits."""
     compute: Compute = "eager"
-    """How the networks run; compiling is finished before the measurement begins."""
+    """How the networks run; compilation ends before the measurement."""
     device: str | None = None
     """cpu, cuda, mps ... (default: the accelerator, if there is one)."""
     json: bool = False
-    """Print one line of JSON in place of a sentence."""
+    """Print a line of JSON instead of a sentence."""
 
 
 @dataclass(frozen=True)
 class Lag:
-    """Delays in seconds. Part of each is the wait for a clip's speech, which does not depend on the machine."""
+    """Delays in seconds. They include the wait for a clip's speech, which does not depend on the machine."""
 
-    first_frame: float  #: from the first sample heard to the first frame
-    median: float  #: of the clips' first frames, after their sound
-    last: float  #: of the last clip; above the median, if the machine is slower than real time
+    first_frame: float  #: from the first sample of speech to the first frame
+    median: float  #: of the first frames of all clips, behind their sound
+    last: float  #: of the last clip's first frame; above the median if the machine is slower than real time
     clip: float  #: length of a clip, for which its first frame waits
     work: float  #: median time to sample a clip, without decoding
-    clips: int
+    clips: int  #: number of clips
 
 
 def measure(pipe: Pipeline, config: LiveConfig) -> Lag:
-    """Feed noise in place of speech in real time, after one clip as warm-up."""
+    """Measure the delays with noise as speech, fed in real time, after one clip as warm-up."""
     generator = torch.Generator().manual_seed(0)
     size, fps, frames = pipe.config.size, pipe.config.fps, pipe.config.clip_frames
     portrait = torch.rand(1, 3, size, size, generator=generator) * 2 - 1

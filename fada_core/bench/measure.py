@@ -23,11 +23,11 @@ from .models import NoiseJob
 from .variants import Variant
 
 CLIP_STAGES = ("reference", "denoise", "decode", "copy", "write")
-"""Stages of a clip. reference: all that a clip needs besides its denoising steps, mainly the reference UNet, its
-keys and values, and where the model hands motion frames on as pictures, encoding them; copy: to bytes on the host;
-write: into an MP4."""
+"""Stages of a clip. reference: all work except the denoising steps, mainly the reference UNet and its keys and values,
+and the encoding of motion frames in models that pass them on as pictures; copy: conversion to bytes on the host; write:
+encoding as MP4."""
 
-_PEAKS = (  # TFLOP/s in half precision, dense; from the vendor's data sheets
+_PEAKS = (  # dense TFLOP/s in half precision, from the vendor's data sheets
     ("H200", 989.0), ("H100 PCIe", 756.0), ("H100 NVL", 835.0), ("H100", 989.0), ("B200", 2250.0), ("A100", 312.0),
     ("L40S", 362.0), ("L4", 121.0), ("A10G", 70.0), ("RTX 5090", 209.5), ("RTX 4090", 165.2), ("RTX 3090", 71.0),
 )  # fmt: skip
@@ -35,29 +35,29 @@ _PEAKS = (  # TFLOP/s in half precision, dense; from the vendor's data sheets
 
 @dataclass(frozen=True)
 class ClipTimes:
-    """Seconds of one clip."""
+    """Times of a clip in seconds."""
 
     stages: dict[str, float]  #: one entry for each of CLIP_STAGES
     step: float  #: median of the clip's denoising steps
 
     @property
     def until_host(self) -> float:
-        """Until the frames are on the host, without writing the file."""
+        """Time until the frames are on the host, without writing the file."""
         return sum(self.stages[name] for name in CLIP_STAGES if name != "write")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One pass over the whole job."""
+    """Measurements of one pass over the whole job."""
 
-    encode: float  #: seconds, once a job
+    encode: float  #: seconds, once per job
     clips: list[ClipTimes]
-    nfe: int  #: of a clip, counted by the code
+    nfe: int  #: of a clip, counted
     peak_memory_mb: float
 
 
 class Clock:
-    """Points in time on a device: events in its queue, so that the host does not wait."""
+    """Time measurement on a device by events in its queue, so that the host does not wait."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -70,7 +70,7 @@ class Clock:
         return event
 
     def seconds(self, start: Any, end: Any) -> float:
-        """Between two marks, after `synchronize`."""
+        """Seconds between two marks; call `synchronize` first."""
         return end - start if self._device.type == "cpu" else start.elapsed_time(end) / 1000
 
     def synchronize(self) -> None:
@@ -79,13 +79,13 @@ class Clock:
 
 
 def measure(variant: Variant, encode: Callable[[], Job], job: NoiseJob, options: SamplingOptions) -> Measurement:
-    """Make the job's video once, as `generate` does, and take the times.
+    """Generate the job's video once, like `generate`, and measure the times.
 
-    The first step of a clip also prepares its conditions. So the other steps' median counts for every step, and the
-    rest of the time until the clip's latents are there is the stage `reference`.
+    The first step of a clip includes the preparation of its conditions. So the median of the other steps is used for
+    every step, and the rest of the time until the clip's latents are ready is the stage `reference`.
 
     Args:
-        encode: the job's portrait and speech, encoded.
+        encode: encodes the job's portrait and speech.
     """
     networks = variant.pipe.networks
     device, config = networks.device, networks.config
@@ -109,13 +109,13 @@ def measure(variant: Variant, encode: Callable[[], Job], job: NoiseJob, options:
         bounds = [bounds[-1]]
     clock.synchronize()
     memory = peak_memory_mb(device)
-    writing = _write(made, config, job)  # separately, as the encoder's threads would run into the next stage
+    writing = _write(made, config, job)  # separately, because the encoder's threads would overlap the next stage
     times = [_clip_times(clock, *of, seconds) for of, seconds in zip(marks, writing, strict=True)]
     return Measurement(clock.seconds(began, encoding_done), times, variant.pipe.stats.nfe_per_clip, memory)
 
 
 def _write(clips: Sequence[Tensor], config: ModelConfig, job: NoiseJob) -> list[float]:
-    """Seconds that each clip takes."""
+    """Write the clips to a video; returns the seconds for each."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "bench.mp4")
         with VideoWriter(target, config.size, config.size, config.fps, job.speech) as writer:
@@ -130,16 +130,16 @@ def _clip_times(clock: Clock, bounds: Sequence[Any], ticks: Sequence[Any], write
     sampled, decode, copy = (clock.seconds(a, b) for a, b in pairwise(bounds))
     steps = sorted(clock.seconds(a, b) for a, b in pairwise(ticks))
     step = steps[len(steps) // 2]
-    # One slow step (a page fault, another process) must not make the rest negative.
+    # A slow median step (page faults, another process) must not make the rest negative.
     denoise = min(step * len(ticks), sampled)
     spans = (sampled - denoise, denoise, decode, copy, write)
     return ClipTimes(dict(zip(CLIP_STAGES, spans, strict=True)), step)
 
 
 def count_tflop(variant: Variant, encoded: Job, options: SamplingOptions) -> float:
-    """TFLOP (multiply and add are two) of one clip's matrix products, convolutions and attentions, decoding included.
+    """TFLOP of a clip: matrix products, convolutions and attention, decoding included; a multiply-add counts as two.
 
-    Counted while the job's first clip is made, so a chain's second clip has as much.
+    Counted on the job's first clip; the other clips have the same number.
     """
     cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -152,10 +152,10 @@ def count_tflop(variant: Variant, encoded: Job, options: SamplingOptions) -> flo
 
 
 def peak_tflops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
-    """The device's peak in TFLOP/s, and where the number is from: "data sheet" or "matmul".
+    """Peak of a device in TFLOP/s, and the source of the number: "data sheet" or "matmul".
 
-    The data sheet for half precision on the GPUs listed above, since that is what others quote. For anything else the
-    best of some square matrix products, a bar that the machine itself has shown it can reach.
+    For half precision on the GPUs in _PEAKS it is that of the data sheet, which others quote as well. Otherwise it is
+    the best of several square matrix products on the machine itself.
     """
     if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
         name = torch.cuda.get_device_name(device)

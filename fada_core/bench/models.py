@@ -1,4 +1,4 @@
-"""Models of a preset's size with random weights, cut down for small machines, and a job for them."""
+"""Models of a preset's size with random weights, optionally reduced for small machines, and a job for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..pipeline import Pipeline
 from ..settings import Role, SamplingSettings
 
 STEPS = {"teacher": SamplingSettings().steps, "student": 6}
-"""Denoising steps of a clip, as in the paper: 25 x 3 branches against 6 x 3 or 6 x 1."""
+"""Denoising steps per clip, as in the paper: 25 steps x 3 branches against 6 x 3 or 6 x 1."""
 
 
 def bench_config(
@@ -29,12 +29,12 @@ def bench_config(
     """A preset as teacher or student.
 
     Args:
-        width: the UNets' channels, heads (at least one is left) and norm groups are divided by it.
+        width: divisor of the UNets' channels, heads (at least one remains) and norm groups.
         size: side of the picture in pixels; None: the preset's.
         vae: kind of the autoencoder; None: the preset's.
 
     Raises:
-        FadaError: the channels do not divide, or the size does not.
+        FadaError: the channels are not divisible by `width`, or the size is not valid.
     """
     config = preset(name)
     unet = config.unet
@@ -42,7 +42,7 @@ def bench_config(
     groups, heads = unet.norm_groups // width, max(1, unet.num_heads // width)
     whole = groups * width == unet.norm_groups and not any(wide % width for wide in unet.block_out_channels)
     if not whole or any(wide % heads for wide in channels):
-        raise FadaError(f"The channels of '{name}' do not divide by --width {width}; use a smaller power of two.")
+        raise FadaError(f"The channels of '{name}' are not divisible by --width {width}; use a smaller power of two.")
     return replace(
         config,
         size=config.size if size is None else size,
@@ -57,11 +57,11 @@ def random_pipeline(
 ) -> Pipeline:
     """A pipeline with random weights, the same for every device and dtype.
 
-    All layers contribute, unlike in a fresh model, whose residual branches end in zeros, so that the results of two
-    variants can be compared.
+    All layers contribute, so that the results of variants can be compared; in a new model, residual branches end in
+    zeros.
 
     Args:
-        like: networks that have all of this one's layers, whose weights it then shares.
+        like: networks with at least the same layers, whose weights are shared.
     """
     info = CheckpointInfo(role, steps=STEPS[role])
     if like is not None:
@@ -75,7 +75,7 @@ def random_pipeline(
     generator = torch.Generator().manual_seed(0)
     for name, parameter in networks.named_parameters():
         if parameter.ndim > 1:
-            # A little below 1 / fan in: activations keep their size through residual blocks.
+            # Variance slightly below 1 / fan-in, so that activations keep their size through residual blocks.
             draw = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(draw * (0.7 * parameter[0].numel() ** -0.5))
         else:
@@ -85,10 +85,10 @@ def random_pipeline(
 
 @dataclass(frozen=True, eq=False)
 class NoiseJob:
-    """A portrait and speech, both noise: the content does not affect the time."""
+    """A portrait and speech, both noise, because the content does not affect the time."""
 
     image: Tensor  #: (1, 3, size, size) in -1..1
-    speech: Tensor  #: (samples,), whole clips
+    speech: Tensor  #: (samples,), a whole number of clips
     region: FaceRegion
 
     def encode(self, pipe: Pipeline) -> Job:
@@ -96,7 +96,7 @@ class NoiseJob:
 
 
 def make_job(config: ModelConfig, clips: int) -> NoiseJob:
-    """A job of `clips` whole clips for a model; the face fills the middle of the portrait."""
+    """A job of `clips` whole clips for a model; the face takes half the width and height of the portrait."""
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, 3, config.size, config.size, generator=generator) * 2 - 1
     samples = int(clips * config.clip_frames / config.fps * SAMPLE_RATE)

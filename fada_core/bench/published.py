@@ -1,17 +1,17 @@
-"""Sampling as published code for this kind of network does it: the yardstick of the benchmark and its checks.
+"""Sampling as in published code for such networks: the reference of the benchmark and of its tests.
 
-It does what Hallo (arXiv 2406.08801) and its relatives do, and `sampling` does not:
+It does the following as Hallo (arXiv 2406.08801) and related code do, unlike `sampling`:
 
-- branches are separate passes; the portrait's features are computed for every branch and clip;
+- branches are separate passes, and the portrait's features are computed for every branch and clip;
 - in every step, the portrait's features are repeated for every frame, and keys and values of portrait, identity, audio
-  and control tokens are projected anew;
-- the motion frames run through the motion modules as if they were to be predicted, and are cut off;
+  and control tokens are projected again;
+- motion frames pass through the motion modules like predicted frames, and are cut off afterwards;
 - activations are videos (batch, c, frames, h, w), copied to contiguous pictures and back around every convolution
-  and norm, and in float32 where bfloat16 ones are resized;
-- pictures are decoded one by one and reach the host as float32.
+  and norm, and bfloat16 is converted to float32 for resizing;
+- pictures are decoded one by one and copied to the host as float32.
 
-What would be unfair to compare with is left out: full attention for rows that do not use it, the portrait's own latents
-computed for every clip, synchronisation in the loop. Same weights, same mathematics: the result is that of
+Costs that would make the comparison unfair are left out: full attention for rows that do not use it, encoding the
+portrait for every clip, and synchronisation in the loop. With the same weights, the result equals that of
 `Pipeline.sample` up to rounding.
 """
 
@@ -49,7 +49,7 @@ from ..settings import Mode
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """Inputs of a branch, before any projection."""
+    """Inputs of a branch before projection to keys and values."""
 
     branch: Branch
     portrait: Tensor
@@ -80,7 +80,7 @@ class PublishedPipeline:
         seed: int = 0,
         callback: Callback | None = None,
     ) -> Iterator[Tensor]:
-        """As `Pipeline.sample`; the callback counts the steps of each clip by itself."""
+        """Sample as `Pipeline.sample`; the callback gets the steps of each clip counted from 1."""
         config, subject, self.stats = self.config, job.subject, Stats()
         used = one_pass(ref_cfg, audio_cfg) if mode == "fast" else branches(ref_cfg, audio_cfg)
         weights = torch.tensor(list(used.values()), device=subject.portrait.device)
@@ -107,12 +107,12 @@ class PublishedPipeline:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """As `Pipeline.decode`, one picture at a time."""
+        """Decode as `Pipeline.decode`, one picture at a time."""
         return torch.cat([self.networks.vae.decode(one.to(self.networks.dtype)).float() for one in latents.split(1)])
 
 
 def to_host(frames: Tensor) -> Tensor:
-    """As `to_uint8`, but the floats are copied to the host."""
+    """Convert as `to_uint8`, but copy floats to the host."""
     return to_uint8(frames.cpu())
 
 
@@ -124,7 +124,7 @@ def _inputs(networks: Networks, subject: Subject, motion: Tensor, audio: Tensor,
     audio_tokens = (audio.flatten(2, 3) if networks.audioproj is None else networks.audioproj(audio))[0]
     face = None
     if networks.face_locator is not None:
-        # The published code repeats the picture, not the feature.
+        # As in published code, the picture is repeated, not its features.
         picture = subject.face_box.to(networks.dtype).repeat(frames, 1, 1, 1)
         face = rearrange(networks.face_locator(picture), "f c h w -> 1 c f h w")
     return _Inputs(
@@ -139,7 +139,7 @@ def _inputs(networks: Networks, subject: Subject, motion: Tensor, audio: Tensor,
 
 
 def _predict(networks: Networks, schedule: NoiseSchedule, x: Tensor, t: int, inputs: _Inputs) -> Tensor:
-    """v or noise of one branch, (1, frames, c, h, w) float32, as `Networks.predict`."""
+    """Prediction (v or noise) of a branch, (1, frames, c, h, w) float32, as from `Networks.predict`."""
     timesteps = torch.full((1,), t, device=x.device)
     std = networks.config.residual_std
     if not std:
@@ -177,13 +177,13 @@ def _unet(networks: Networks, x: Tensor, timesteps: Tensor, inputs: _Inputs) -> 
 
 
 def _by_frame(layer: Callable[[Tensor], Tensor], video: Tensor) -> Tensor:
-    """A layer for pictures on a video (b, c, f, h, w)."""
+    """Apply a layer for pictures to a video (b, c, f, h, w)."""
     pictures = layer(rearrange(video, "b c f h w -> (b f) c h w").contiguous())
     return rearrange(pictures, "(b f) c h w -> b c f h w", f=video.shape[2]).contiguous()
 
 
 def _resample(module: nn.Module, video: Tensor) -> Tensor:
-    """Upsampling by torch's resize for volumes, which an older torch did not have in bfloat16."""
+    """Up- and downsampling; for upsampling the video is resized as a volume, in float32 instead of bfloat16."""
     if not isinstance(module, Upsample):
         return _by_frame(module, video)
     wide = video.float() if video.dtype == torch.bfloat16 else video
@@ -224,7 +224,7 @@ def _cross(attention: nn.Module, tokens: Tensor, context: Tensor) -> Tensor:
 
 
 def _pointwise(layer: nn.Module, pictures: Tensor) -> Tensor:
-    """A linear layer as the 1x1 convolution that it is in published code."""
+    """A linear layer as a 1x1 convolution, as in published code."""
     return F.conv2d(pictures, layer.weight[:, :, None, None], layer.bias)
 
 
@@ -264,7 +264,7 @@ def _audio(module: AudioTransformer, video: Tensor, audio: Tensor, masks: list[T
 
 
 def _motion(module: TemporalTransformer, video: Tensor, before: Tensor) -> Tensor:
-    """`before`: the reference UNet's features of the motion frames, (motion_frames, hw, c)."""
+    """Motion module; `before` (motion_frames, hw, c): the reference UNet's features of the motion frames."""
     motion_frames, height = len(before), video.shape[3]
     whole = torch.cat([rearrange(before, "f (h w) c -> 1 c f h w", h=height), video], dim=2)
     frames = whole.shape[2]

@@ -1,4 +1,4 @@
-"""Results of a benchmark, and their table."""
+"""Results of a benchmark and their table."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .variants import PUBLISHED
 
 @dataclass(frozen=True)
 class Result:
-    """One mode, variant and dtype. Times are medians over all clips of all repeats; `spread` has their quartiles."""
+    """Results of a mode, variant and dtype. Times are medians over all clips of all passes, unless said otherwise."""
 
     preset: str
     mode: str
     variant: str
     dtype: str
-    frames_per_s: float  #: of a clip, from its conditioning to bytes on the host, without encoding the job and writing
-    mean_seconds: float  #: a clip's time for the same, mean over all clips; what the table's ratios compare
-    ms_per_forward: float  #: a denoising step, divided by its evaluations (one a branch)
-    nfe: int  #: forward passes of the denoising UNet for one clip, per conditional branch, counted by the code
+    frames_per_s: float  #: from a clip's conditioning to bytes on the host, without encoding the job and writing
+    mean_seconds: float  #: mean time of a clip for the same, which the table's ratios compare
+    ms_per_forward: float  #: time of a denoising step, divided by its evaluations (one per branch)
+    nfe: int  #: forward passes of the denoising UNet for one clip, per conditional branch, counted
     peak_memory_mb: float  #: MiB: of the device on CUDA, else of the process
     tflop: float  #: of one clip, counted
-    peak_share: float  #: of the device's peak, in the same time
-    realtime_factor: float  #: seconds of work, writing included, for a second of video; below 1: faster than real time
-    stages_ms: dict[str, float]  #: encode (once a job), then those of a clip
-    spread: dict[str, tuple[float, float]]  #: lower and upper quartile of frames_per_s, ms_per_forward, every stage
+    peak_share: float  #: achieved share of the device's peak, 0..1
+    realtime_factor: float  #: seconds of work, writing included, per second of video; below 1: faster than real time
+    stages_ms: dict[str, float]  #: encode (once per job), then the stages of a clip
+    spread: dict[str, tuple[float, float]]  #: lower and upper quartiles of frames_per_s, ms_per_forward, every stage
     steps: int
     size: int  #: side of the picture, pixels
     clip_frames: int
@@ -54,7 +54,7 @@ def summarise(
     fps: float,
     clip_frames: int,
 ) -> Result:
-    """Median and quartiles of several passes over one job."""
+    """Medians and quartiles of several passes over a job."""
     clips = [clip for each in passes for clip in each.clips]
     nfe = passes[0].nfe
     values = {
@@ -91,7 +91,7 @@ def summarise(
 
 
 def markdown(rows: Sequence[Result], device: torch.device) -> str:
-    """Device, table (median and quartiles; stages in ms a clip, encode in ms a job), and ratios within this run."""
+    """Device, table (medians and quartiles; stages in ms per clip, encode in ms per job), and ratios between rows."""
     first = rows[0]
     columns = ["mode", "variant", "dtype", "NFE", "frames/s", "real-time factor", "ms/forward", "encode", *CLIP_STAGES]
     columns += ["TFLOP", "of peak", "peak MiB"]
@@ -112,11 +112,11 @@ def markdown(rows: Sequence[Result], device: torch.device) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of the device's processor."""
+    """Name of the GPU or of the processor, which includes the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
-    if device.type == "cpu" and sys.platform == "linux":  # where that is only the architecture
+    if device.type == "cpu" and sys.platform == "linux":  # there `platform` gives only the architecture
         described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         name = next((line.split(":")[1].strip() for line in described.splitlines() if "model name" in line), name)
     return f"{name} ({device.type}, {torch.get_num_threads()} threads)"
@@ -132,9 +132,9 @@ def _peaks(rows: Sequence[Result]) -> str:
 
 
 def _ratios(rows: Sequence[Result]) -> list[str]:
-    """How much faster every row is than published code in the same mode, and than the teacher.
+    """Speed of every row relative to published code in the same mode, and to the teacher.
 
-    Means, not medians: a slow second hits every long clip but may miss the median of short ones.
+    From means, not medians: a slow second affects every long clip but may not change the median of short ones.
     """
     by_key = {(row.mode, row.variant, row.dtype): row for row in rows}
     lines = []

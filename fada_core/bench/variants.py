@@ -1,4 +1,4 @@
-"""The variants that are compared: ways to compute the same video."""
+"""The variants to compare: different ways to compute the same video."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VARIANTS = {
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A pipeline that samples and decodes, and how frames reach the host."""
+    """A pipeline that samples and decodes, with the function that copies frames to the host."""
 
     name: str
     pipe: Pipeline | PublishedPipeline
@@ -36,39 +36,39 @@ class Variant:
     extra: dict[str, Any] = field(default_factory=dict)  #: further arguments of the pipeline's `sample`
 
     def sample(self, job: Job, options: SamplingOptions, callback: Callback | None = None) -> Iterator[Tensor]:
-        """Latents clip by clip, for the options' mode, steps and scales."""
+        """Latents clip by clip, with the mode, steps and scales of `options`."""
         effort: dict[str, Any] = {"steps": options.steps, "ref_cfg": options.ref_cfg, "audio_cfg": options.audio_cfg}
         return self.pipe.sample(job, options.mode, seed=0, callback=callback, **effort, **self.extra)
 
 
 def parse_variants(text: str, device_type: str) -> list[str]:
-    """Names from a list with commas.
+    """Names of variants from a list with commas.
 
     Raises:
-        FadaError: an unknown name, a name twice, or a graph on a device that has none.
+        FadaError: an unknown or repeated name, or "graph" on a device other than CUDA.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in VARIANTS:
             raise FadaError(f"There is no variant '{name}' to compare; choose from {', '.join(VARIANTS)}.")
         if names.count(name) > 1:
-            raise FadaError(f"The variant '{name}' is there twice; name each one once.")
+            raise FadaError(f"The variant '{name}' is given twice; name each one once.")
     if "graph" in names and device_type != "cuda":
         raise FadaError(f"The variant 'graph' needs a CUDA device, not '{device_type}'; leave it out of --compare.")
     return names
 
 
 def build_variant(name: str, pipe: Pipeline) -> Variant:
-    """The variant called `name` of a loaded model, whose weights it shares."""
+    """The variant `name` of a loaded model; they share weights."""
     if name == "eager":
         return Variant(name, pipe, to_uint8)
     networks = pipe.networks
     weights = [*networks.parameters(), *networks.buffers()]
     if name == PUBLISHED:
-        # Convolutions of its own, in the memory order that published code leaves them in.
+        # The convolutions are copied, because published code keeps them in another memory format.
         plain = _copied(networks, [weight for weight in weights if weight.ndim != 4])
         return Variant(name, PublishedPipeline(plain.to(memory_format=torch.contiguous_format), pipe.info), to_host)
-    # Modules of its own around the same weights, so that changes of them do not affect the others.
+    # The modules are copied, around the same weights, so that changes do not affect other variants.
     return Variant(name, Pipeline(_copied(networks, weights), pipe.info), to_uint8, {"compute": name})
 
 

@@ -1,1 +1,1 @@
-"""Public weights of the same family -> FADA checkpoints. The only place that opens pickles, and only for tensors."""
+"""Converts public weights to FADA checkpoints. This is the only place that opens pickles, and only for tensors."""

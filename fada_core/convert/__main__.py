@@ -1,4 +1,4 @@
-"""Command: public weights of Hallo, Hallo2 or EchoMimic, as downloaded, become one FADA checkpoint.
+"""Command: convert the public weights of Hallo, Hallo2 or EchoMimic, as downloaded, to a FADA checkpoint.
 
 python -m fada_core.convert --src pretrained_models/hallo --out models/fada/hallo.safetensors
 """
@@ -30,45 +30,45 @@ from .sides import read_audio_encoder, read_vae
 from .writer import checksum, write_tensors
 
 log = logging.getLogger("fada.convert")
-_SIDES = ("vae.", "audio_encoder.")  # prefixes of what comes from elsewhere
+_SIDES = ("vae.", "audio_encoder.")  # prefixes of the networks that come from other projects
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """Make a FADA checkpoint of public weights."""
+    """Make a FADA checkpoint from public weights."""
 
     src: Path
-    """The folder with the downloaded weights, or Hallo's file of any name."""
+    """Folder with the downloaded weights, or Hallo's file under any name."""
     out: Path
     """The checkpoint, a .safetensors file."""
     family: Annotated[Literal["hallo", "hallo2", "echomimic", "echomimic-acc"] | None, tyro.conf.arg(name="from")] = (
         None
     )
-    """What the weights are (default: what files and keys say)."""
+    """Model of the weights (default: detected from files and keys)."""
     dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
     """Number format of the weights; the audio encoder stays fp32."""
     vae: Path | None = None
-    """Autoencoder: folder or file of sd-vae-ft-mse, or TAESD (default: looked for in and beside --src)."""
+    """Autoencoder: folder or file of sd-vae-ft-mse, or TAESD (default: searched in and beside --src)."""
     audio_encoder: Path | None = None
-    """wav2vec2-base-960h (Hallo) or whisper-tiny (EchoMimic), folder or file (default: looked for likewise)."""
+    """wav2vec2-base-960h (Hallo) or whisper-tiny (EchoMimic), folder or file (default: searched likewise)."""
     refer: bool = False
-    """Leave autoencoder and audio encoder where they are, in the folder of --out, and only name them."""
+    """Store only the paths of autoencoder and audio encoder, which must be in the folder of --out."""
 
 
 def convert(config: ConvertConfig, model: ModelConfig | None = None) -> Path:
-    """Convert, check by loading the result, and return its path; progress goes to stderr.
+    """Convert the weights, check the result by loading it, and return its path; progress goes to stderr.
 
-    Tensors are read when they are written, so memory holds little but the part of a source file that is mapped.
+    Tensors are read only when they are written, so that little memory is used except for mapped files.
 
     Args:
-        model: what the files hold; default: the published sizes.
+        model: config of the weights; default: the published one.
 
     Raises:
-        FadaError: anything that is not the published layout, with what it is and what was expected.
+        FadaError: files that do not have the published layout; the message says what was found and expected.
     """
     if config.out.suffix != ".safetensors":
-        raise FadaError(f"'{config.out}' has to end in .safetensors; rename it.")
+        raise FadaError(f"'{config.out}' must end in .safetensors; rename it.")
     folder = home(config.src, config.family)
     name = config.family or detect(config.src, folder)
     family = FAMILIES[name]
@@ -88,7 +88,7 @@ def convert(config: ConvertConfig, model: ModelConfig | None = None) -> Path:
         check(found, own, f"This model's {title}", source)
         if not config.refer:
             tensors |= found
-    sides.clear()  # the writer lets go of what it has written
+    sides.clear()  # so that the writer can free each tensor that it has written
     del found
     _write(config, tensors, metadata | checkpoint_metadata(model, family.info))
     return config.out
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _wanted(model: ModelConfig) -> dict[str, Tensor]:
-    """Names and shapes of all the model's tensors, without values."""
+    """All tensors of the model by name, without values."""
     with init_empty_weights(include_buffers=False):
         return Networks(model).state_dict()
 
@@ -114,7 +114,7 @@ def _wanted(model: ModelConfig) -> dict[str, Tensor]:
 def _networks(
     src: Path, files: dict[Path, str], family: Family, model: ModelConfig, advance: Callable[[int], object]
 ) -> dict[str, Tensor]:
-    """The networks' tensors under their names here, if they are all that is wanted and nothing else."""
+    """The networks' tensors under FADA's names; they must be exactly those of the model."""
     wanted = {key: value for key, value in _wanted(model).items() if not key.startswith(_SIDES)}
     least = 2 * sum(value.numel() for value in wanted.values())  # bytes, in half precision
     tensors: dict[str, Tensor] = {}
@@ -136,9 +136,9 @@ def _sides(
     metadata: dict[str, str],
     advance: Callable[[int], object],
 ) -> tuple[ModelConfig, dict[str, tuple[str, Path, dict[str, Tensor]]]]:
-    """The model with its autoencoder's config; prefix -> title, place and tensors of both.
+    """Autoencoder and audio encoder: the model with the autoencoder's config, and {prefix: (title, path, tensors)}.
 
-    With `refer`, `metadata` gets their places.
+    With `refer`, their paths are added to `metadata`.
     """
     vae = config.vae or first_existing(folder, family.vae)
     audio_encoder = config.audio_encoder or first_existing(folder, family.audio_encoder)
@@ -168,7 +168,7 @@ def _beside(path: Path, out: Path) -> str:
 
 
 def _write(config: ConvertConfig, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside the target, load it, and only then put it in its place."""
+    """Write to a temporary file next to the target, verify it, and move it to the target."""
     half = DTYPES[config.dtype]
     dtypes = {name: torch.float32 if name.startswith("audio_encoder.") else half for name in tensors}
     size = sum(value.numel() * dtypes[name].itemsize for name, value in tensors.items())
@@ -179,13 +179,13 @@ def _write(config: ConvertConfig, tensors: dict[str, Tensor], metadata: dict[str
 
 
 def _verify(path: Path, folder: Path, dtype: torch.dtype, written: dict[str, int]) -> None:
-    """Load the checkpoint as one in `folder`; its tensors have to be those that were written, by their checksums."""
+    """Load the checkpoint as if it were in `folder`, and compare the checksums of its tensors with those written."""
     state = load_checkpoint(path, dtype=dtype, folder=folder)[0].state_dict()
     size = sum(state[name].nbytes for name in written)
     with tqdm(total=size, desc="checking", unit="B", unit_scale=True, file=sys.stderr) as bar:
         for name, expected in written.items():
             if checksum(state[name]) != expected:
-                raise FadaError(f"'{name}' reads otherwise than it was written; check the disk, or choose another.")
+                raise FadaError(f"'{name}' does not read back as written; check the disk, or choose another.")
             bar.update(state[name].nbytes)
 
 

@@ -1,4 +1,4 @@
-"""The published models: which files their folders hold, what they are, and the names of their tensors here."""
+"""The published models: their files and configs, detection, and checks of their tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("fada.convert")
 _HALLO = replace(SD15, name="hallo", schedule=replace(SD15.schedule, previous_timestep="stride"))
 _BASE = "derived from Stable Diffusion, CreativeML OpenRAIL-M"
 _EITHER = "Hallo's net.pth, or EchoMimic's reference_unet.pth and its other files"
-_OTHERS = {  # a file, suffix left out, that only projects have which FADA cannot run
+_OTHERS = {  # file name without suffix -> project, which FADA does not support
     "pose_guider": "AniPortrait or AnimateAnyone",
     "pose_encoder": "EchoMimicV2",
     "v_kps_guider": "V-Express",
@@ -28,19 +28,20 @@ _OTHERS = {  # a file, suffix left out, that only projects have which FADA canno
 
 @dataclass(frozen=True)
 class Family:
-    """One published model."""
+    """A published model."""
 
     title: str
     files: dict[str, str]
-    """File name without suffix -> the prefix that its tensors get here. A later file wins over an earlier one."""
+    """File name without suffix -> prefix of its tensors in FADA. Tensors of a later file replace those of an earlier
+    one."""
     model: ModelConfig
     info: CheckpointInfo
-    vae: tuple[str, ...] = ("sd-vae-ft-mse", "../sd-vae-ft-mse")  #: where its authors' instructions put these two
+    vae: tuple[str, ...] = ("sd-vae-ft-mse", "../sd-vae-ft-mse")  #: places in the authors' instructions, as below
     audio_encoder: tuple[str, ...] = ("../wav2vec/wav2vec2-base-960h", "wav2vec/wav2vec2-base-960h")
 
 
 def _hallo(title: str, source: str) -> Family:
-    # Sampled by their authors with 40 steps of two branches at scale 3.5.
+    # The authors sample with 40 steps of two branches at scale 3.5.
     info = CheckpointInfo("teacher", 40, 3.5, 3.5, license=f"MIT ({_BASE})", source=source)
     return Family(title, {"net": ""}, replace(_HALLO, name=title.lower()), info)
 
@@ -62,7 +63,7 @@ FAMILIES = {
     "hallo": _hallo("Hallo", "https://huggingface.co/fudan-generative-ai/hallo"),
     "hallo2": _hallo("Hallo2", "https://huggingface.co/fudan-generative-ai/hallo2"),
     "echomimic": _echomimic("EchoMimic", "", CheckpointInfo("teacher", 30, 2.5, 2.5)),
-    # Guidance is distilled away: one branch, and no scales that it would have learned.
+    # Distilled to a single branch without guidance, so its scales are fixed at 1.
     "echomimic-acc": _echomimic(
         "EchoMimic accelerated", "_acc", CheckpointInfo("student", 6, 1.0, 1.0, ((1.0, 1.0), (1.0, 1.0)))
     ),
@@ -70,9 +71,13 @@ FAMILIES = {
 
 
 def home(src: Path, family: str | None) -> Path:
-    """The folder that holds the networks: `src`, its subfolder of the model's name, or, for a file, its own."""
+    """The folder of the networks: `src`, its subfolder with the model's name, or the folder of a file.
+
+    Raises:
+        FadaError: `src` is missing, or has subfolders for both Hallo and Hallo2.
+    """
     if not src.exists():
-        raise FadaError(f"There is no '{src}'; give the folder that holds the downloaded weights.")
+        raise FadaError(f"There is no '{src}'; give the folder with the downloaded weights.")
     if src.is_file():
         return src.parent
     names = [family] if family else ["hallo", "hallo2"]
@@ -83,7 +88,11 @@ def home(src: Path, family: str | None) -> Path:
 
 
 def detect(src: Path, folder: Path) -> str:
-    """The family of a folder, from its file names and the tensors in them."""
+    """The family of a folder, from its file names and their tensors.
+
+    Raises:
+        FadaError: none or both of EchoMimic's two.
+    """
     if find([folder], "net") or _hallo_file(src, folder):
         return "hallo2" if folder.name == "hallo2" else "hallo"
     found = [name for name in ("echomimic", "echomimic-acc") if _files(FAMILIES[name], folder)]
@@ -96,7 +105,11 @@ def detect(src: Path, folder: Path) -> str:
 
 
 def networks_files(src: Path, folder: Path, family: Family) -> dict[Path, str]:
-    """The family's files in the folder and their prefixes, or an error that says what is there instead."""
+    """The family's files in the folder with their prefixes.
+
+    Raises:
+        FadaError: some are missing; the message says what is there instead.
+    """
     files = _files(family, folder)
     if (src.is_file() or not files) and family.title.startswith("Hallo") and (only := _hallo_file(src, folder)):
         files = {only: ""}
@@ -107,20 +120,20 @@ def networks_files(src: Path, folder: Path, family: Family) -> dict[Path, str]:
 
 
 def _hallo_file(src: Path, folder: Path) -> Path | None:
-    """The file given, or the only one in the folder, if it is Hallo's by its keys; its name does not matter."""
+    """The given file, or the only one in the folder, if it has Hallo's keys, whatever its name."""
     files = [src] if src.is_file() else weight_files(folder)
     return files[0] if len(files) == 1 and identify(read_tensors(files[0], _EITHER)) == "Hallo" else None
 
 
 def _files(family: Family, folder: Path) -> dict[Path, str]:
     found = {find([folder], stem): prefix for stem, prefix in family.files.items()}
-    # Motion modules may also be inside the denoising network's file; what is missing then shows by its keys.
+    # Motion modules may also be in the denoising network's file; the check of names finds missing tensors.
     needed = [find([folder], stem) for stem in family.files if not stem.startswith("motion_module")]
     return {} if None in needed else {path: prefix for path, prefix in found.items() if path}
 
 
 def _wrong(src: Path, folder: Path, expected: str, family: Family) -> FadaError:
-    """What is there in place of `expected`; `family`: whose files may be there in part."""
+    """The error that says what is there instead of `expected`; `family`: model of which some files may be there."""
     files = [src] if src.is_file() else weight_files(folder)
     if not files:
         return FadaError(f"'{src}' {_without_weights(folder)}; expected {expected}.")
@@ -142,13 +155,13 @@ def _wrong(src: Path, folder: Path, expected: str, family: Family) -> FadaError:
 
 
 def _without_weights(folder: Path) -> str:
-    """What a folder is that has no weight file of its own."""
+    """Description of a folder without weight files, for an error."""
     described = folder / "model_index.json"
     if described.is_file():
         settings = read_json(described, "the pipeline's description")
         name = settings.get("_class_name") if isinstance(settings, dict) else None
         return f"is a {shortened(str(name or 'pipeline'))} of diffusers"
-    # Browsers leave unfinished files in the folder itself, Hugging Face's downloader in one of its own.
+    # Browsers leave unfinished files in the folder itself, Hugging Face's downloader in a subfolder.
     places = folder.glob("*"), (folder / ".cache" / "huggingface" / "download").rglob("*")
     unfinished = [path.name for place in places for path in sorted(place) if path.suffix in UNFINISHED]
     if unfinished:
@@ -158,7 +171,7 @@ def _without_weights(folder: Path) -> str:
 
 
 def without_dead(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
-    """Leave out motion modules that the model never runs: in Hallo's weights, those of the level without attention."""
+    """Remove motion modules that the model never runs: in Hallo's weights, those of the level without attention."""
     if model.unet.motion_everywhere:
         return tensors
     levels = model.unet.attention_levels
@@ -169,10 +182,11 @@ def without_dead(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Te
 
 
 def check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], title: str, source: Path) -> None:
-    """Raise FadaError unless names and shapes are those that are wanted; every name not understood is logged.
+    """Raise `FadaError` unless names, shapes and kinds of numbers are as wanted; every unknown name is logged.
 
     Args:
-        source: the file or folder that the tensors come from, for errors.
+        title: of the wanted model, for errors.
+        source: file or folder of the tensors, for errors.
     """
     unknown = sorted(set(tensors) - set(wanted))
     missing = sorted(set(wanted) - set(tensors))
@@ -180,10 +194,10 @@ def check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], title: str, sou
         raise FadaError(f"'{source}' is {identify(tensors)}, not {title}; check the path.")
     if unknown:
         for name in unknown:
-            log.error("not understood: %s", shortened(name, 300))
+            log.error("unknown tensor: %s", shortened(name, 300))
         raise FadaError(
             f"{title} has no '{shortened(unknown[0], 120)}' ({len(unknown)} such tensors in '{source}', all named "
-            "above); these weights are of another version and would not do what they should, use the published ones."
+            "above); these weights are of another version, use the published ones."
         )
     if missing:
         raise FadaError(
@@ -198,7 +212,7 @@ def check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], title: str, sou
             )
         if value.is_floating_point() != wanted[name].is_floating_point() or value.is_complex():
             raise FadaError(
-                f"'{name}' in '{source}' holds {value.dtype}, which is no kind of weights; get the original."
+                f"'{name}' in '{source}' holds {value.dtype}, which weights cannot have; get the original."
             )
 
 

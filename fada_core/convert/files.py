@@ -1,4 +1,4 @@
-"""Open weight files from elsewhere, mapped from the disk and never executed, and say what a foreign one is."""
+"""Opens weight files of other projects, mapped from the disk and never executed, and identifies unexpected ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..pickles import PickleError, TornError, load_pickle, occupies_its_size
 from ..records import shortened
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-UNFINISHED = (".part", ".crdownload", ".download", ".incomplete")  #: what browsers and downloaders append meanwhile
-_WRAPPERS = ("state_dict", "model_state_dict", "params_ema", "params")  # entries that trainers put weights under
+UNFINISHED = (".part", ".crdownload", ".download", ".incomplete")  #: suffixes of unfinished downloads
+_WRAPPERS = ("state_dict", "model_state_dict", "params_ema", "params")  # entries in which trainers store weights
 
 
 def find(folders: Iterable[Path], *stems: str) -> Path | None:
-    """The first weight file with one of these names (suffix left out), in the order of the folders."""
+    """The first weight file with one of these names (without suffix), in the order of the folders."""
     names = [(folder, stem) for folder in folders for stem in stems]
     return next((p for folder, stem in names for s in SUFFIXES if (p := folder / f"{stem}{s}").is_file()), None)
 
@@ -29,24 +29,24 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
-    """All tensors of a safetensors file or a pickle of torch, by name.
+    """All tensors of a safetensors file or a torch pickle, by name.
 
-    They stay on the disk until they are used; only pickles from before torch 1.6 are read into memory.
+    They are mapped from the disk; only pickles from before torch 1.6 are read into memory.
 
     Args:
-        expected: what the file should be, for errors.
+        expected: description of the expected file, for errors.
 
     Raises:
-        FadaError: half a file, something that is no weight file, or a pickle that holds more than plain data.
+        FadaError: an incomplete file, a file that has no weights, or a pickle that holds more than plain data.
     """
 
     def wrong(what: str, advice: str) -> FadaError:
         return FadaError(f"'{path.name}' {what}; expected {expected}: {advice}.")
 
     head = _head(path)
-    torn = wrong(f"is not a whole file ({_size(path)})", "download it again")
+    torn = wrong(f"is not a complete file ({_size(path)})", "download it again")
     if head.startswith(b"version https://git-lfs"):
-        raise wrong("is only the pointer to a large file", "fetch the file itself with 'git lfs pull'")
+        raise wrong("is only a pointer of Git LFS", "fetch the file itself with 'git lfs pull'")
     if head.lstrip()[:1] == b"<":
         raise wrong("is a web page", "download the file itself")
     if path.suffix in UNFINISHED:
@@ -58,7 +58,7 @@ def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
             raise torn from error
         return _unwrapped(content, wrong)
     if not head.startswith((b"PK\x03\x04", b"\x80")):
-        raise wrong("is neither a safetensors file nor a pickle of torch", "download it again")
+        raise wrong("is neither a safetensors file nor a torch pickle", "download it again")
     try:
         content = load_pickle(path)
     except PickleError as error:
@@ -82,12 +82,12 @@ def _head(path: Path) -> bytes:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
         if "fada.config" in (file.metadata() or {}):
-            raise FadaError(f"'{path.name}' is a FADA checkpoint already; use it as it is.")
+            raise FadaError(f"'{path.name}' is already a FADA checkpoint; use it as it is.")
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
 def _unwrapped(content: Any, wrong: Callable[[str, str], FadaError]) -> dict[str, Tensor]:
-    """The weights themselves; a trainer may have put them under an entry, and 'module.' before their names."""
+    """The weights of a file, which may be in an entry of _WRAPPERS and have names with the prefix 'module.'."""
     if isinstance(content, dict):
         content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
     if not isinstance(content, dict) or not content:
@@ -95,7 +95,7 @@ def _unwrapped(content: Any, wrong: Callable[[str, str], FadaError]) -> dict[str
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             entry = f"'{shortened(name)}'" if isinstance(name, str) else f"an entry named by a {type(name).__name__}"
-            raise wrong(f"holds {entry}, which is no tensor", "check that it is the right file")
+            raise wrong(f"holds {entry}, which is not a tensor", "check that it is the right file")
         if not occupies_its_size(value):
             raise wrong(f"holds '{shortened(name)}', which repeats a few values", "get the original")
     if all(name.startswith("module.") for name in content):
@@ -103,8 +103,8 @@ def _unwrapped(content: Any, wrong: Callable[[str, str], FadaError]) -> dict[str
     return content
 
 
-SEVERAL = "one of several networks, as EchoMimic and AnimateDiff ship"  #: what is not a model by itself
-_FOREIGN = (  # a part of a name that gives a kind of file away, and what to call it; the first that is found counts
+SEVERAL = "one of several networks, as in EchoMimic and AnimateDiff"  #: not a complete model
+_FOREIGN = (  # parts of tensor names, and the kind of file that has them; the first match counts
     (("lora_up.", "lora_down.", ".lora_", ".lora.", "lora_A.", "lora_B.", ".hada_w1_", ".lokr_w1"), "a LoRA"),
     (("conditioner.embedders.", "label_emb.", "add_embedding."), "an SDXL checkpoint"),
     (("model.diffusion_model.",), "a Stable Diffusion checkpoint"),
@@ -119,7 +119,7 @@ _FOREIGN = (  # a part of a name that gives a kind of file away, and what to cal
 
 
 def identify(names: Iterable[str]) -> str:
-    """What a file with these tensors is, as far as its names tell."""
+    """Description of a file from the names of its tensors."""
     names = list(names)
     for parts, title in _FOREIGN:
         if any(part in name for name in names for part in parts):

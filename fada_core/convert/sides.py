@@ -1,4 +1,4 @@
-"""The networks that come from elsewhere: autoencoder and audio encoder, as folders or single files."""
+"""Reads the networks of other projects: autoencoder and audio encoder, as folders or single files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def read_vae(path: Path, config: VAEConfig) -> tuple[VAEConfig, dict[str, Tensor
     """The autoencoder's config (the given one, or TAESD's) and its tensors under their names in the checkpoint.
 
     Args:
-        path: a folder from diffusers, one file, or a folder with taesd_encoder and taesd_decoder, or one of these two.
+        path: a folder of diffusers, a file, a folder with taesd_encoder and taesd_decoder, or one of these two files.
 
     Raises:
-        FadaError: no such file, or an autoencoder that the networks' latents are not made for.
+        FadaError: the file is missing, or the autoencoder has other latents than the networks.
     """
     folder = path if path.is_dir() else path.parent
     pair = [find([folder], f"taesd_{half}coder") for half in ("en", "de")]
@@ -43,7 +43,10 @@ def read_audio_encoder(path: Path, config: AudioEncoderConfig) -> dict[str, Tens
     """The audio encoder's tensors under their names in the checkpoint.
 
     Args:
-        path: a folder from transformers, or a file, also ComfyUI's (models/audio_encoders) or OpenAI's Whisper.
+        path: a folder of transformers, or a file, which may be ComfyUI's (models/audio_encoders) or OpenAI's Whisper.
+
+    Raises:
+        FadaError: the file is missing, or another network.
     """
     name = {"wav2vec2": "wav2vec2-base-960h", "whisper": "whisper-tiny"}[config.kind]
     tensors = read_tensors(_file(path, _AUDIO_STEMS, "audio encoder", "--audio-encoder"), f"the audio encoder, {name}")
@@ -61,13 +64,13 @@ def _file(path: Path, stems: tuple[str, ...], what: str, option: str) -> Path:
 
 
 def _check_scale(path: Path, config: VAEConfig) -> None:
-    # SDXL's autoencoder has the same shapes; only diffusers' config tells the two apart.
+    # SDXL's autoencoder has the same shapes; only the config of diffusers distinguishes them.
     described = path / "config.json"
     if described.is_file():
         settings = read_json(described, "the autoencoder's description")
         scale = settings.get("scaling_factor", config.scaling_factor) if isinstance(settings, dict) else None
         if scale not in (config.scaling_factor, 1.0):
             raise FadaError(
-                f"The autoencoder in '{path}' has the scale {shown(scale)}, not {config.scaling_factor}; it is made "
-                "for another model, give sd-vae-ft-mse."
+                f"The autoencoder in '{path}' has the scaling factor {shown(scale)}, not {config.scaling_factor}; it "
+                "is for another model, give sd-vae-ft-mse."
             )

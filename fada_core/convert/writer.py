@@ -1,4 +1,4 @@
-"""Write a safetensors file tensor by tensor, so that it never has to be in memory as a whole."""
+"""Writes a safetensors file tensor by tensor, so that it is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ def write_tensors(
     source: Path,
     advance: Callable[[int], None],
 ) -> dict[str, int]:
-    """Write `tensors`, each as its dtype, and take each out of the dict when it is written: files that are mapped into
-    memory are let go on the way. Returns their checksums, as `checksum` gives them.
+    """Write `tensors` with their `dtypes` and return their checksums (see `checksum`).
+
+    Each tensor is removed from the dict when it is written, so that mapped files are released.
 
     Args:
-        source: where the tensors come from, for errors.
+        source: file or folder of the tensors, for errors.
         advance: called with the number of bytes after each tensor.
 
     Raises:
         FadaError: a value is not finite, or too large for its dtype.
     """
-    # The format wants the tensors without gaps; wider types first keeps every one of them aligned.
+    # The format allows no gaps between tensors; with wider types first, all are aligned.
     order = sorted(tensors, key=lambda name: -dtypes[name].itemsize)
     header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
@@ -62,7 +63,7 @@ def write_tensors(
 
 
 def checksum(tensor: Tensor) -> int:
-    """Of the bytes of a tensor on the CPU."""
+    """CRC-32 of the bytes of a tensor on the CPU."""
     return zlib.crc32(_bytes(tensor.contiguous()))
 
 

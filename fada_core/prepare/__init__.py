@@ -1,1 +1,1 @@
-"""Real footage to training data: shots, face tracks, square clips with sound, boxes, quality scores, a manifest."""
+"""Turns real footage into training data: shots, face tracks, square clips with sound, boxes, scores, a manifest."""

@@ -1,4 +1,4 @@
-"""Command: a folder of videos becomes a data set to train on. Start again to resume.
+"""Command: turn a folder of videos into a data set for training. Start again to resume.
 
 python -m fada_core.prepare --videos footage --out data --face-model face_landmarker.task
 """
@@ -47,50 +47,50 @@ class PrepareConfig:
     """Cut real footage into square clips of one face, measure them, and write manifest.jsonl and report.html."""
 
     videos: Path
-    """Folder of videos, with its subfolders."""
+    """Folder of videos, including its subfolders."""
     out: Path
     """Folder for clips, manifest, report and shards."""
     size: int = 512
-    """Side of the clips' pictures in pixels."""
+    """Side of the clips in pixels."""
     fps: float = 25.0
     min_seconds: float = 2.0
     """Shorter pieces are left out."""
     max_seconds: float = 10.0
-    """Longer pieces are cut up."""
+    """Longer pieces are split."""
     face_model: Path | None = None
-    """Model of a face detector (face_landmarker.task or a YuNet .onnx); without one, the middle square of the picture
-    is taken, and whatever is measured on faces stays unknown."""
+    """Model file of a face detector (face_landmarker.task or a YuNet .onnx); without one, the centre square of the
+    picture is used, and faces are not measured."""
     margin: float = MARGIN
-    """Room around the face on each side, as a part of its longer side."""
+    """Room on each side of the face, relative to its longer side."""
     detect_every: int = 5
-    """Frames from one look for faces to the next."""
+    """Detect faces in every so many frames."""
     identity_model: Path | None = None
-    """An ArcFace network as .onnx: store the embedding of each clip's face, for models with identity tokens (Hallo)."""
+    """An ArcFace network as .onnx, to store each clip's face embedding for models with identity tokens (Hallo)."""
     syncnet: Path | None = None
-    """syncnet_v2.model, with sfd_face.pth in the same folder: measure how well lips and sound agree."""
+    """syncnet_v2.model, with sfd_face.pth in the same folder, to measure the synchronisation of lips and sound."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     test_share: float = 0.02
-    """Part of the videos that gets the split "test"."""
+    """Share of the videos for the split "test", 0..1."""
     workers: int = max(1, (os.cpu_count() or 2) // 2)
-    """Videos at a time, each in a process of its own; 1: no further process."""
+    """Number of videos to process in parallel, each in its own process; 1: in the main process."""
     shards: bool = False
     """Also encode the clips of the split "train" with `model` and pack them into shards/*.tar."""
     model: str = "tiny"
-    """For shards: a shipped model's name or a checkpoint, whose encoders are used."""
+    """Name of a shipped model, or a checkpoint, whose encoders are used for shards."""
 
 
 def prepare(config: PrepareConfig) -> list[Record]:
-    """Do what is still to do, then write manifest and report; returns what became of every video.
+    """Process the videos that are not done yet, write manifest and report, and return the records of all videos.
 
     Raises:
-        FadaError: settings out of range, no videos there, a model that cannot be loaded, or no usable clip at all.
+        FadaError: settings out of range, no videos, a model that cannot be loaded, or no usable clip at all.
     """
     _check(config)
     if not config.videos.is_dir():
         raise FadaError(f"There is no folder '{config.videos}'; give a folder of videos.")
     begun = any((config.out / name).exists() for name in ("lock", "videos"))
     if config.out.exists() and not begun and not _is_empty(config.out):
-        raise FadaError(f"'{config.out}' is not empty, and not of an earlier run; give --out another name.")
+        raise FadaError(f"'{config.out}' is not empty, and not from an earlier run; give --out another name.")
     with only_worker(config.out):
         return _prepare(config)
 
@@ -102,7 +102,7 @@ def _is_empty(path: Path) -> bool:
 def _is_text(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # bytes that are no UTF-8, as Python keeps them in names
+    except UnicodeEncodeError:  # surrogates, with which Python represents bytes of a name that are not UTF-8
         return False
     return True
 
@@ -115,14 +115,14 @@ def _prepare(config: PrepareConfig) -> list[Record]:
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.resolve().is_relative_to(out)
     )
     for video in [video for video in videos if not _is_text(video)]:
-        log.warning("left out %s: its name is no UTF-8; rename the file", shortened(video, 200))
+        log.warning("left out %s: its name is not UTF-8; rename the file", shortened(video, 200))
         videos.remove(video)
     if not videos:
-        raise FadaError(f"There is no video in '{config.videos}'; known kinds are {', '.join(SUFFIXES)}.")
+        raise FadaError(f"There is no video in '{config.videos}'; known suffixes are {', '.join(SUFFIXES)}.")
     settings = _settings(config)
-    _tools(settings)  # a model that cannot be loaded is said once, before the work
+    _tools(settings)  # so that a model that cannot be loaded is reported once, before the work
     if settings.face_model is None:
-        log.info("no face detector: the middle square of each picture is taken")
+        log.info("no face detector: the centre square of each picture is used")
     kept, missing = {}, []
     for video in videos:
         record = _finished(config, settings, video)
@@ -131,7 +131,7 @@ def _prepare(config: PrepareConfig) -> list[Record]:
         else:
             kept[video] = record
     if kept:
-        log.info("%d videos are done already", len(kept))
+        log.info("%d videos are already done", len(kept))
     for record in tqdm(_made(config, settings, missing), total=len(missing), desc="videos", mininterval=2):
         kept[record.video] = record
         _write_text(_record_path(config, record.video), json.dumps(asdict(record)))
@@ -142,7 +142,7 @@ def _prepare(config: PrepareConfig) -> list[Record]:
     rows = [row for record in records for row in record.rows]
     write_report(config.out / "report.html", records, settings.thresholds, config.out)
     if not rows:
-        raise FadaError(f"None of the {len(videos)} videos gave a clip; {config.out / 'report.html'} says why.")
+        raise FadaError(f"None of the {len(videos)} videos gave a clip; see {config.out / 'report.html'} for reasons.")
     _write_text(config.out / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     if config.shards:
         _shards(config)
@@ -151,13 +151,13 @@ def _prepare(config: PrepareConfig) -> list[Record]:
 
 def _check(config: PrepareConfig) -> None:
     if config.size < 32 or config.size % 2 or config.fps <= 0 or config.detect_every < 1 or config.workers < 1:
-        raise FadaError("size has to be even and at least 32, fps above 0, detect_every and workers at least 1.")
+        raise FadaError("size must be even and at least 32, fps above 0, detect_every and workers at least 1.")
     if not 1 / config.fps <= config.min_seconds <= config.max_seconds:
-        raise FadaError("min_seconds has to be a frame or more, and max_seconds no less than it; correct one of them.")
+        raise FadaError("min_seconds must be a frame or more, and max_seconds no less than it; correct one of them.")
     if config.identity_model is not None and config.face_model is None:
-        raise FadaError("identity_model needs to know where the face is; give face_model too.")
+        raise FadaError("identity_model needs the place of the face; give face_model, too.")
     if not 0 <= config.test_share <= 1:
-        raise FadaError(f"test_share is {config.test_share:g}; give a part between 0 and 1.")
+        raise FadaError(f"test_share is {config.test_share:g}; give a number between 0 and 1.")
 
 
 def _settings(config: PrepareConfig) -> Settings:
@@ -172,28 +172,28 @@ def _record_path(config: PrepareConfig, video: str) -> Path:
 
 
 def _finished(config: PrepareConfig, settings: Settings, video: str) -> Record | None:
-    """What an earlier run made of a video, if file and settings are the same; failures are tried again."""
+    """The record of a video from an earlier run, if file and settings are the same and it did not fail."""
     path = _record_path(config, video)
     if not path.exists():
         return None
     try:
         record = Record.read(path)
-    except FadaError as error:  # of a disk that was full, say
-        log.info("made again: %s", error)
+    except FadaError as error:  # damaged, for example by a full disk
+        log.info("%s is processed again: %s", video, error)
         return None
     same = record.error is None and record.digest == digest(config.videos / video, settings)
     return record if same else None
 
 
 def _made(config: PrepareConfig, settings: Settings, videos: Sequence[str]) -> Iterator[Record]:
-    """Records as they are finished, in any order."""
+    """Process videos; yields their records as they are finished, in any order."""
     config.out.mkdir(parents=True, exist_ok=True)
     if config.workers == 1:
         tools = _tools(settings)
         for video in videos:
             yield make_clips(config.videos, video, config.out, settings, *tools)
         return
-    # Spawned: the detectors' and torch's threads do not survive a fork.
+    # Spawned, because the threads of torch and of the detectors do not survive a fork.
     count = min(config.workers, max(1, len(videos)))
     with ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (settings,)) as pool:
         jobs = [pool.submit(_in_worker, config.videos, video, config.out, settings) for video in videos]
@@ -201,11 +201,11 @@ def _made(config: PrepareConfig, settings: Settings, videos: Sequence[str]) -> I
             yield from (job.result() for job in as_completed(jobs))
         except BrokenProcessPool as error:
             raise FadaError(
-                "The system ended a process that was cutting a video, for lack of memory mostly; lower --workers, and "
-                "start again to go on."
+                "The system ended a process that was cutting a video, probably for lack of memory; lower --workers, "
+                "and start again to resume."
             ) from error
         finally:
-            for job in jobs:  # after an error or Ctrl-C, only what is under way is finished
+            for job in jobs:  # after an error or Ctrl-C, only running jobs are finished
                 job.cancel()
 
 
@@ -260,7 +260,7 @@ def _sentence(config: PrepareConfig, records: Iterable[Record]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    logging.getLogger("fada.face").setLevel(logging.WARNING)  # it would say of each clip what was said once
+    logging.getLogger("fada.face").setLevel(logging.WARNING)  # it would repeat the same message for every clip
 
     def work(config: PrepareConfig) -> None:
         sys.stdout.write(f"{_sentence(config, prepare(config))}\n")

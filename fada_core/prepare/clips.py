@@ -1,4 +1,4 @@
-"""One video to its clips on disk: squares with sound, the face beside them, scores, the manifest's entries."""
+"""Cuts one video into clips on disk: square videos with sound, tensors of the face, scores, entries of the manifest."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from .footage import analyse, frames_at, sound_of
 from .measures import Thresholds, light, yaw
 from .tracks import Track, cut_up, find_tracks, union
 
-_MEASURED = 5  # every so many frames: light changes slowly
-_EYE_REACH = 0.45, 0.3  # around an eye's middle, to the sides and up and down, as parts of the eyes' distance
+_MEASURED = 5  # light is measured every so many frames, because it changes slowly
+_EYE_REACH = 0.45, 0.3  # half width and half height of an eye's box, relative to the distance between the eyes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How clips are made; videos made with other settings are made again."""
+    """Settings of the clips; videos that were processed with other settings are processed again."""
 
     size: int
     fps: float
@@ -55,18 +55,19 @@ class Settings:
 
 @dataclass
 class Record:
-    """What became of one video; kept as JSON, so that it is not looked at twice."""
+    """Results of a video; kept as JSON, so that it is processed only once."""
 
-    video: str  #: relative to the folder of videos
+    video: str  #: path relative to the folder of videos
     digest: str  #: of the file and the settings
     seconds: float = 0.0
-    rows: list[dict[str, Any]] = field(default_factory=list)  #: the manifest's
-    dropped: list[dict[str, Any]] = field(default_factory=list)  #: `id`, `reason` and `quality`
-    error: str | None = None  #: why there is nothing at all
+    rows: list[dict[str, Any]] = field(default_factory=list)  #: entries of the manifest
+    dropped: list[dict[str, Any]] = field(default_factory=list)  #: `id`, `reason` and `quality` of clips left out
+    error: str | None = None  #: reason why there are no clips at all
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """
+        """Read a record.
+
         Raises:
             FadaError: the file is damaged.
         """
@@ -89,14 +90,14 @@ _RECORD: dict[str, Kind] = {
 
 
 def digest(video: Path, settings: Settings) -> str:
-    """Changes with the file and with the settings."""
+    """A text that changes with the file's size or time, or with the settings."""
     facts = video.stat()
     text = json.dumps([asdict(settings), facts.st_size, facts.st_mtime_ns])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def name_of(video: str) -> str:
-    """A name for a video's clips, of characters that suit any disk: its own, and a hash that keeps equal ones apart."""
+    """A name for a video's clips with characters for any file system; a hash of the path makes it unique."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(video).stem).strip("-")[:60]
     return f"{stem}-{hashlib.sha256(video.encode()).hexdigest()[:8]}"
 
@@ -110,14 +111,14 @@ def make_clips(
     sync: SyncNet | None = None,
     embed: Embedder | None = None,
 ) -> Record:
-    """Write all clips of `folder`/`video` under `out`/clips; memory does not grow with the video's length (its sound,
-    230 MB an hour, aside).
+    """Write all clips of `folder`/`video` to `out`/clips.
 
-    A video that cannot be used gives a record with `error`.
+    Memory does not grow with the length of the video, except for its sound (230 MB per hour). A video that cannot be
+    used gives a record with `error`.
     """
     path = folder / video
     record = Record(video, digest(path, settings))
-    for old in (out / "clips").glob(f"{name_of(video)}-*"):  # of other settings, or of an interrupted run
+    for old in (out / "clips").glob(f"{name_of(video)}-*"):  # from other settings or an interrupted run
         old.unlink()
     shortest, longest = (round(value * settings.fps) for value in (settings.min_seconds, settings.max_seconds))
     try:
@@ -129,20 +130,20 @@ def make_clips(
         tracks = [part for track in found for part in cut_up(track, shortest, longest)]
         if not tracks:
             what = "shot" if detector is None else "face"
-            raise FadaError(f"It shows no {what}, with sound, for {settings.min_seconds:g} s in one piece.")
+            raise FadaError(f"No {what} with sound lasts for {settings.min_seconds:g} s.")
         writers = []
         for number, track in enumerate(tracks):
             name = f"{name_of(video)}-{number:04d}"
             try:
                 size = analysis.width, analysis.height
                 writers.append(_Clip(name, track, *size, out / "clips", sound, settings, embed))
-            except FadaError as error:  # a face of a few pixels
+            except FadaError as error:  # for example a face of a few pixels
                 record.dropped.append({"id": name, "reason": str(error), "quality": {}})
         _write(path, writers, settings.fps)
     except FadaError as error:
         record.error = str(error)
         return record
-    # By the video, so that nobody is in both.
+    # Drawn for each video, so that no video is in both splits.
     drawn = int(hashlib.sha256(video.encode()).hexdigest(), 16) % 10_000
     split = "test" if drawn < settings.test_share * 10_000 else "train"
     for clip in writers:
@@ -159,7 +160,7 @@ def make_clips(
 
 
 def _write(path: Path, clips: list[_Clip], fps: float) -> None:
-    """One pass over the video; clips of several faces are open at the same time."""
+    """Write the clips in one pass over the video; clips of several faces may overlap."""
     waiting = sorted(clips, key=lambda clip: clip.track.start, reverse=True)
     running: list[_Clip] = []
     try:
@@ -178,7 +179,7 @@ def _write(path: Path, clips: list[_Clip], fps: float) -> None:
 
 
 class _Clip:
-    """One clip while it is written, and what is known of it then."""
+    """A clip while it is written, with its measurements."""
 
     def __init__(
         self,
@@ -207,12 +208,12 @@ class _Clip:
         self._writer.__enter__()
 
     def add(self, index: int, pixels: np.ndarray) -> None:
-        """The footage's frame `index`, (h, w, 3) uint8."""
+        """Add frame `index` of the footage, (h, w, 3) uint8."""
         region, position = self._region, index - self.track.start
         cut = pixels[region.top : region.top + region.side, region.left : region.left + region.side]
         image = to_square(torch.from_numpy(cut).permute(2, 0, 1)[None].float() / 127.5 - 1, self._settings.size)
         self._writer.write(image)
-        if position == 0 and self._embed is not None and self.track.faces is not None:  # the data set's portrait
+        if position == 0 and self._embed is not None and self.track.faces is not None:  # the portrait
             portrait = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
             self._identity = self._embed(portrait, replace(region, points=self.track.faces[0].points))[0]
         if position % _MEASURED == 0:
@@ -236,7 +237,7 @@ class _Clip:
             path.unlink(missing_ok=True)
 
     def quality(self) -> dict[str, float]:
-        """Scores by their names in the manifest: medians over the clip."""
+        """Scores by their names in the manifest; most are medians over the clip."""
         scores = {name: statistics.median(values) for name, values in self._measured.items()}
         scores["speech"] = speech_activity(self._sound)
         if self.track.faces is not None:
@@ -247,7 +248,7 @@ class _Clip:
         return scores
 
     def entry(self, root: Path) -> dict[str, Any]:
-        """The manifest's, without pool, split and quality; paths relative to `root`."""
+        """Entry of the manifest without pool, split and quality; paths are relative to `root`."""
         boxes = None if self.track.faces is None else self._boxes.relative_to(root).as_posix()
         return {
             "id": self.name,
@@ -262,13 +263,13 @@ class _Clip:
         }
 
     def _inside(self, box: Box) -> Box:
-        """A box of the footage in the clip's pixels."""
+        """Convert a box of the footage to pixels of the clip."""
         size = self._settings.size
         return box.shifted(-self._region.left, -self._region.top).scaled(self._scale, self._scale).clipped(size, size)
 
     def _face_tensors(self, faces: Any) -> dict[str, Tensor]:
-        """Per frame and in the clip's pixels: face, mouth, eyes (n, 4) x0 y0 x1 y1, points (n, 5, 2); and for the
-        whole clip the masks of the three audio regions, (3, 64, 64) uint8."""
+        """Tensors of the face in pixels of the clip: `face`, `mouth`, `eyes` (n, 4) x0 y0 x1 y1 and `points` (n, 5, 2)
+        per frame, and `masks` (3, 64, 64) uint8 of the three audio regions for the whole clip."""
         corner = torch.tensor([self._region.left, self._region.top])
         boxes = {"face": [f.box for f in faces], "mouth": [f.lips for f in faces], "eyes": [_eyes(f) for f in faces]}
         masks = torch.stack(self._region.attention_masks([MASK_SIDE])[0]).view(3, MASK_SIDE, MASK_SIDE)
@@ -280,7 +281,7 @@ class _Clip:
 
 
 def _region(track: Track, width: int, height: int, margin: float) -> FaceRegion:
-    """One square for the whole clip, around everywhere that the face goes: the model has to learn how heads move."""
+    """One square for the whole clip that contains the face in all frames, so that the model learns how heads move."""
     size_only = torch.empty(1, 3, 1, 1).expand(1, 3, height, width)
     if track.faces is None:
         return find_face(size_only)

@@ -1,4 +1,4 @@
-"""A video of any kind as frames at one rate with the sound that belongs to them, and where its shots begin."""
+"""Reads any video as frames at a constant rate with its sound in sync, and finds its shots and faces."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..face.detect import Detector, Face
 from ..media.audio import SAMPLE_RATE, load_audio
 from ..media.containers import decoded, existing_file, opened
 
-CUT_DIFFERENCE = 0.08  #: mean change of a thumbnail's values (0..1) from which a frame may begin a shot
-CUT_RATIO = 4.0  #: and by how much it has to stand out from the changes before it: a moving camera is no cut
-_CUT_MEMORY = 12  # frames
-_THUMBNAIL = 32
-_LONGEST_GAP = 600.0  # seconds between a frame and the next, or between the first frame and the first sound
+CUT_DIFFERENCE = 0.08  #: smallest mean change of a thumbnail (values 0..1) at a cut
+CUT_RATIO = 4.0  #: smallest ratio of that change to the mean of the changes before, which ignores a moving camera
+_CUT_MEMORY = 12  # number of changes in that mean
+_THUMBNAIL = 32  # side in pixels
+_LONGEST_GAP = 600.0  # largest gap in seconds between two frames, or between the first frame and the first sound
 _DETECTION_SIDE = 1280  # pixels; larger pictures are shrunk for the detector
 
 
 def frames_at(path: Path, fps: float) -> Iterator[np.ndarray]:
-    """The video at exactly `fps`: for every tick the frame nearest in time, (h, w, 3) uint8 RGB, turned upright.
+    """Yield the frames of a video at exactly `fps`, (h, w, 3) uint8 RGB, upright: at each time the nearest frame.
 
-    Frames are dropped or repeated, never blended; variable frame rates are followed by their timestamps.
+    Frames are dropped or repeated, never blended. Variable frame rates are handled by their timestamps.
 
     Raises:
-        FadaError: not a readable video, or one whose times jump or whose pictures change their size.
+        FadaError: not a readable video, or one with gaps in its times or frames of different sizes.
     """
     path = existing_file(path, "a video")
     name = f"'{path.name}'"
@@ -47,31 +47,30 @@ def frames_at(path: Path, fps: float) -> Iterator[np.ndarray]:
             time = now - first
             pixels = _upright(frame)
             if time - (before or 0.0) > _LONGEST_GAP:
-                raise FadaError(f"{name} has no picture for {time - (before or 0.0):.0f} s; convert it to MP4.")
+                raise FadaError(f"{name} has no frame for {time - (before or 0.0):.0f} s; convert it to MP4.")
             if shown is not None and pixels.shape != shown.shape:
-                raise FadaError(f"{name} changes the size of its pictures; cut it where it does.")
+                raise FadaError(f"{name} changes the size of its frames; split it there.")
             while tick / fps <= time + 1e-6:
                 nearer = before is None or time - tick / fps <= tick / fps - before
                 yield pixels if nearer else shown  # type: ignore[misc] - set with `before`
                 tick += 1
             shown, before = pixels, time
-        while (
-            shown is not None and tick / fps < time + min(1.0, 1 / rate) - 1e-6
-        ):  # the last frame lasts as long as others
+        # The last frame lasts as long as the others, at most 1 s.
+        while shown is not None and tick / fps < time + min(1.0, 1 / rate) - 1e-6:
             yield shown
             tick += 1
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    # Phones store what the sensor saw, and say how to turn it (degrees counterclockwise).
+    # Phones store pictures as seen by the sensor, with their rotation in degrees counterclockwise.
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 
 
 def sound_of(path: Path) -> Tensor:
-    """The video's sound, (samples,) float32 mono 16 kHz, whose first sample is heard with the first frame.
+    """The sound of a video, (samples,) float32 mono 16 kHz, starting at the time of the first frame.
 
     Raises:
-        FadaError: no sound, or nothing readable.
+        FadaError: there is no sound, it cannot be read, or it starts long before or after the pictures.
     """
     waveform = load_audio(path)
     name = f"'{path.name}'"
@@ -81,29 +80,29 @@ def sound_of(path: Path) -> Tensor:
         seen = next((frame.time for frame in decoded(container, "video", name, tell=False)), None)
     late = (heard or 0.0) - (seen or 0.0)
     if abs(late) > _LONGEST_GAP:
-        raise FadaError(f"{name} has {late:.0f} s between its first picture and its first sound; convert it to MP4.")
+        raise FadaError(f"{name} has {late:.0f} s between its first frame and its first sound; convert it to MP4.")
     late = round(late * SAMPLE_RATE)
-    return F.pad(waveform, (late, 0))  # a negative number cuts off
+    return F.pad(waveform, (late, 0))  # negative padding cuts
 
 
 @dataclass
 class Analysis:
-    """What one pass over a video finds; small, however long the video is."""
+    """Results of the first pass over a video."""
 
     width: int = 0
     height: int = 0
     frames: int = 0
     cuts: list[int] = field(default_factory=list)  #: first frames of all shots but the first
-    faces: dict[int, list[Face]] | None = None  #: by frame, every few frames; None: nobody looked
+    faces: dict[int, list[Face]] | None = None  #: by frame, for every few frames; None: without a detector
 
     def shots(self) -> list[tuple[int, int]]:
-        """First frame, and the one after the last, of every shot."""
+        """(first frame, last frame + 1) of every shot."""
         edges = [0, *self.cuts, self.frames]
         return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if a < b]
 
 
 def analyse(path: Path, fps: float, detector: Detector | None, every: int) -> Analysis:
-    """Look at each frame at `fps` for cuts, and at every `every`-th for faces.
+    """Find cuts in the frames at `fps`, and faces in every `every`-th frame and after each cut.
 
     Raises:
         FadaError: not a readable video, or one without frames.
@@ -119,19 +118,19 @@ def analyse(path: Path, fps: float, detector: Detector | None, every: int) -> An
         if detector is not None and found.faces is not None and (cut or index % every == 0):
             found.faces[index] = detect(pixels, detector)
     if not found.frames:
-        raise FadaError(f"'{path.name}' has no whole frame; give another file.")
+        raise FadaError(f"'{path.name}' has no complete frame; give another file.")
     return found
 
 
 class CutFinder:
-    """Tells shots apart by sudden changes of a thumbnail; give it every frame in order."""
+    """Finds cuts by sudden changes of a thumbnail; pass every frame in order."""
 
     def __init__(self) -> None:
         self._last: Tensor | None = None
         self._changes: deque[float] = deque(maxlen=_CUT_MEMORY)
 
     def is_cut(self, pixels: np.ndarray) -> bool:
-        """Whether this frame, (h, w, 3) uint8, begins a new shot."""
+        """Whether this frame (h, w, 3) uint8 begins a new shot."""
         step = max(1, min(pixels.shape[:2]) // (4 * _THUMBNAIL))
         sampled = from_numpy(np.ascontiguousarray(pixels[::step, ::step])).permute(2, 0, 1).float() / 255
         thumbnail = F.adaptive_avg_pool2d(sampled, _THUMBNAIL)
@@ -140,7 +139,7 @@ class CutFinder:
             return False
         change = float((thumbnail - self._last).abs().mean())
         self._last = thumbnail
-        # Nothing is usual yet in a shot's second frame, which therefore never begins another one.
+        # For the second frame of a shot there is no mean yet, so it never counts as a cut.
         usual = sum(self._changes) / len(self._changes) if self._changes else change
         cut = change > CUT_DIFFERENCE and change > CUT_RATIO * usual
         if cut:
@@ -151,7 +150,7 @@ class CutFinder:
 
 
 def detect(pixels: np.ndarray, detector: Detector) -> list[Face]:
-    """Faces in a picture (h, w, 3) uint8, in its own pixels, looked for in a copy of moderate size."""
+    """Faces in a picture (h, w, 3) uint8, in its own pixels, detected in a copy of at most _DETECTION_SIDE pixels."""
     height, width = pixels.shape[:2]
     step = -(-max(height, width) // _DETECTION_SIDE)
     if step == 1:

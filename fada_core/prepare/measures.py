@@ -1,4 +1,4 @@
-"""What is measured of a clip, and which pool follows from it."""
+"""Measures of a clip, and the thresholds that decide its pool."""
 
 from __future__ import annotations
 
@@ -14,38 +14,39 @@ from ..data.samples import Pool
 from ..face.detect import Points
 from ..face.masks import Box
 
-_SHARPNESS_SIDE = 256  # pixels of the whole clip's square: sharpness depends on scale
-_NOSE_DEPTH = 1.27  # of the tip before the eyes' plane, in half distances of the eyes (mediapipe's canonical face)
+_SHARPNESS_SIDE = 256  # pixels to which a clip's square is resized, because sharpness depends on scale
+_NOSE_DEPTH = 1.27  # of the nose tip in front of the eyes, in half distances of the eyes (mediapipe's canonical face)
 _LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a clip needs for the high pool, or for any; a score that is not known is not asked for."""
+    """Limits of a clip's scores for the high pool, and for any pool; unknown scores are not tested."""
 
     sync_c: float = 3.0
-    """SyncNet's confidence for the high pool (LatentSync drops clips below 3)."""
+    """Smallest confidence of SyncNet in the high pool (LatentSync drops clips below 3)."""
     sync_c_least: float = 1.5
-    """SyncNet's confidence for any pool; sound that is not the speaker's lies below."""
+    """Smallest confidence of SyncNet in any pool; sound that is not the speaker's is below it."""
     offset: float = 1.0
-    """Frames between picture and sound for the high pool, either way."""
+    """Largest offset in frames between picture and sound in the high pool, in either direction."""
     yaw: float = 30.0
-    """Degrees to either side for the high pool (Hallo's data: below 30)."""
+    """Largest yaw in degrees in the high pool, in either direction (Hallo's data: below 30)."""
     face: float = 0.3
-    """Side of the face as a part of the picture's for the high pool; heads that move much need a wide crop."""
+    """Smallest side of the face in the high pool, relative to the picture; heads that move a lot need a wide crop."""
     face_pixels: float = 160.0
-    """Side of the face in the footage's own pixels for the high pool."""
+    """Smallest side of the face in the high pool, in pixels of the footage."""
     face_pixels_least: float = 64.0
-    """The same for any pool."""
+    """Smallest side of the face in any pool, in pixels of the footage."""
     sharpness: float = 0.03
-    """Deviation of the Laplacian for the high pool; its square in 8-bit values, 58, is a common limit for blur."""
+    """Smallest sharpness in the high pool: standard deviation of the Laplacian. In 8-bit values its square is 58, a
+    common limit for blur."""
     brightness: float = 0.15
-    """Mean luma of the face for the high pool, 0..1."""
+    """Smallest mean luma of the face in the high pool, 0..1."""
     speech: float = 0.2
-    """Share of the time with sound as loud as speech for the high pool."""
+    """Smallest share of time with sound as loud as speech in the high pool."""
 
     def pool(self, scores: Mapping[str, float]) -> tuple[Pool | None, str]:
-        """The pool, None where a clip belongs to none; and what kept it from the next better one."""
+        """The pool of a clip, or None for no pool, and the reason why it is not in a better one ("" for high)."""
         least = {"sync_c": self.sync_c_least, "face_pixels": self.face_pixels_least}
         for name, limit in least.items():
             if scores.get(name, limit) < limit:
@@ -62,10 +63,10 @@ class Thresholds:
 
 
 def light(image: Tensor, face: Box | None) -> dict[str, float]:
-    """`sharpness` and `brightness` of the face (of all where none is known) in a square picture (3, s, s) in -1..1.
+    """`sharpness` and `brightness` of the face, or of the whole picture without one, in a picture (3, s, s) in -1..1.
 
-    Brightness is the mean luma, 0..1; sharpness the deviation of its Laplacian with the whole picture at 256 pixels a
-    side: 0 blurred, 0.1 very sharp.
+    Brightness is the mean luma, 0..1. Sharpness is the standard deviation of its Laplacian, with the picture resized to
+    256 pixels: 0 is blurred, 0.1 very sharp.
     """
     luma = (torch.tensor(_LUMA)[:, None, None] * (image + 1) / 2).sum(0)
     side = _SHARPNESS_SIDE
@@ -79,15 +80,16 @@ def light(image: Tensor, face: Box | None) -> dict[str, float]:
 
 
 def yaw(points: Points) -> float:
-    """Degrees by which a face is turned to the picture's right, from eyes and nose tip.
+    """Yaw of a face in degrees from eyes and nose tip; positive towards the right of the picture.
 
-    Turned by an angle a, eyes at x = -1 and 1 come to lie 2 cos(a) apart, and a nose tip before their middle by d moves
-    by d sin(a): the nose's way along the line of the eyes, by half their distance, is d tan(a).
+    After a rotation by an angle a, eyes at x = -1 and 1 are 2 cos(a) apart, and a nose tip at a distance d in front of
+    their centre has moved by d sin(a). So the shift of the nose along the line of the eyes, divided by half their
+    distance, is d tan(a).
     """
     (x0, y0), (x1, y1), (nose_x, nose_y) = points[:3]
     along_x, along_y = x1 - x0, y1 - y0
     squared = along_x**2 + along_y**2
-    if squared < 1e-6:  # in profile the eyes lie on each other
+    if squared < 1e-6:  # in profile both eyes are at the same place
         return 90.0
     way = ((nose_x - (x0 + x1) / 2) * along_x + (nose_y - (y0 + y1) / 2) * along_y) / (squared / 2)
     return math.degrees(math.atan(way / _NOSE_DEPTH))

@@ -1,4 +1,4 @@
-"""One HTML file about a prepared data set: how much of what, how the scores are spread, what was left out and why."""
+"""An HTML report about a prepared data set: counts, histograms of the scores, and reasons for what was left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .measures import Thresholds
 
 _COLOURS = {"high": "#2a7", "moderate": "#e92", "left out": "#b9bec7"}
 _BINS, _WIDTH, _HEIGHT = 24, 320, 110
-_PICTURES = 8  #: of each pool
+_PICTURES = 8  #: number of pictures of each pool
 _PICTURE_SIDE = 112
 _MOST_LINES = 200
 _STYLE = """
@@ -33,7 +33,7 @@ img { margin: 2px } .key span { display: inline-block; width: .8em; height: .8em
 
 
 def write_report(path: Path, records: Sequence[Record], thresholds: Thresholds, out: Path) -> None:
-    """Write the report for `records`, whose clips lie under `out`, to `path`."""
+    """Write the report for `records`, whose clips are in `out`, to `path`."""
     rows = [row for record in records for row in record.rows]
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Prepared data</title><style>{_STYLE}</style>",
@@ -41,13 +41,13 @@ def write_report(path: Path, records: Sequence[Record], thresholds: Thresholds, 
         _counts(records),
         "<h2>Scores</h2><p class=key>",
         *(f'<span style="background:{colour}"></span>{name}' for name, colour in _COLOURS.items()),
-        "; dashed: what the high pool needs</p><div class=plots>",
+        "; dashed: limit of the high pool</p><div class=plots>",
         *_histograms(records, thresholds),
         "</div>",
         *(_pictures(pool, [row for row in rows if row["pool"] == pool], out) for pool in ("high", "moderate")),
         _reasons("Why clips are in the moderate pool", [row["why_not_high"] for row in rows if row["why_not_high"]]),
         _reasons("Why clips were left out", [clip["reason"] for record in records for clip in record.dropped]),
-        _table("Videos that gave nothing", [(record.video, record.error) for record in records if record.error]),
+        _table("Videos without clips", [(record.video, record.error) for record in records if record.error]),
         "</html>",
     ]
     path.write_text("\n".join(parts), encoding="utf-8")
@@ -86,7 +86,7 @@ def _histograms(records: Sequence[Record], thresholds: Thresholds) -> list[str]:
 
 
 def _histogram(name: str, values: dict[str, list[float]], limit: float | None) -> str:
-    """Stacked bars as SVG; the values of each pool on top of those of the one before."""
+    """A histogram as SVG with the bars of the pools stacked."""
     everything = [value for group in values.values() for value in group]
     low, high = min(everything), max(everything)
     if limit is not None:
@@ -120,15 +120,15 @@ def _histogram(name: str, values: dict[str, list[float]], limit: float | None) -
 
 
 def _pictures(pool: str, rows: Sequence[dict[str, str]], out: Path) -> str:
-    """First frames of clips spread over the pool, inside of the file itself."""
+    """First frames of some clips of a pool, embedded in the HTML."""
     if not rows:
         return ""
     shown = rows[:: -(-len(rows) // _PICTURES)]
-    images = [f"<h2>{pool}: {len(rows)} clips, some of them</h2>"]
+    images = [f"<h2>{pool}: some of {len(rows)} clips</h2>"]
     for row in shown:
         try:
             frame = next(read_video(out / row["video"]))
-        except FadaError:  # somebody has deleted it since; the data set's reader will say so
+        except FadaError:  # deleted in the meantime; the reader of the data set will report it
             continue
         buffer = io.BytesIO()
         Image.fromarray(frame).resize((_PICTURE_SIDE, _PICTURE_SIDE)).save(buffer, "JPEG", quality=80)
@@ -140,7 +140,7 @@ def _pictures(pool: str, rows: Sequence[dict[str, str]], out: Path) -> str:
 
 
 def _reasons(title: str, reasons: Sequence[str]) -> str:
-    """Counted by their kind: numbers aside, the same sentence."""
+    """A table of reasons with their counts; reasons that differ only in the score are counted together."""
     kinds = Counter(re.sub(r"^(\w+) \S+ is (below|beyond)", r"\1 is \2", reason) for reason in reasons)
     return _table(title, [(reason, str(count)) for reason, count in kinds.most_common()])
 

@@ -1,4 +1,4 @@
-"""From faces found now and then to tracks: one person, one shot, a face for every frame; and tracks cut into clips."""
+"""Links detected faces to tracks (one person in one shot, with a face for every frame) and splits tracks into clips."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from ..face.detect import Face
 from ..face.masks import Box
 from .footage import Analysis
 
-MIN_OVERLAP = 0.3  #: intersection over union of one person's boxes in neighbouring detections
-MAX_MISSED = 1  #: detections in a row in which a face may be overlooked
+MIN_OVERLAP = 0.3  #: smallest intersection over union of a person's boxes in successive detections
+MAX_MISSED = 1  #: number of successive detections in which a face may be missing
 
 
 @dataclass(frozen=True)
 class Track:
-    """One face from frame `start` up to, not including, `end`; `faces`: in each of the frames, None: nobody looked."""
+    """A face from frame `start` to `end` (exclusive); `faces`: one for each frame, or None without a detector."""
 
     start: int
     end: int
     faces: Sequence[Face] | None
 
     def part(self, start: int, end: int) -> Track:
-        """The same face in some of the frames, counted as `start` and `end` are."""
+        """The part of the track from frame `start` to `end` (exclusive) of the video."""
         faces = None if self.faces is None else self.faces[start - self.start : end - self.start]
         return Track(start, end, faces)
 
 
 def find_tracks(analysis: Analysis) -> list[Track]:
-    """All tracks of a video, by their beginning; without a detector, each shot is one."""
+    """All tracks of a video, in the order of the shots; without a detector, each shot is a track."""
     tracks = []
     for start, end in analysis.shots():
         if analysis.faces is None:
@@ -42,7 +42,7 @@ def find_tracks(analysis: Analysis) -> list[Track]:
 
 
 def cut_up(track: Track, shortest: int, longest: int) -> list[Track]:
-    """Clips of equal length of at most `longest` frames; none where the track is shorter than `shortest`."""
+    """Split a track into parts of equal length, at most `longest` frames; none if it is shorter than `shortest`."""
     length = track.end - track.start
     if length < shortest:
         return []
@@ -52,7 +52,7 @@ def cut_up(track: Track, shortest: int, longest: int) -> list[Track]:
 
 
 def union(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all."""
+    """The smallest box that contains all boxes."""
     x0, y0, x1, y1 = zip(*boxes, strict=True)
     return Box(min(x0), min(y0), max(x1), max(y1))
 
@@ -71,9 +71,9 @@ _Chain = list[tuple[int, Face]]
 
 
 def _chains(found: list[tuple[int, list[Face]]]) -> list[_Chain]:
-    """Detections of a shot, (frame, faces), linked to one list per person: best overlaps first."""
+    """Link the detections of a shot, (frame, faces), to one list per person, the best overlaps first."""
     done: list[_Chain] = []
-    open_: list[tuple[_Chain, int]] = []  # and how often it was missed
+    open_: list[tuple[_Chain, int]] = []  # with the number of detections in a row that missed it
     for index, faces in found:
         pairs = [(c, f) for c in range(len(open_)) for f in range(len(faces))]
         values = [overlap(open_[c][0][-1][1].box, faces[f].box) for c, f in pairs]
@@ -96,7 +96,7 @@ def _chains(found: list[tuple[int, list[Face]]]) -> list[_Chain]:
 
 
 def _filled(chain: _Chain) -> Track:
-    """Faces between detections by linear interpolation."""
+    """A track with faces between detections by linear interpolation."""
     known = np.array([index for index, _ in chain])
     values = np.array([[*face.box, *face.lips, *np.ravel(face.points)] for _, face in chain])
     frames = np.arange(known[0], known[-1] + 1)
