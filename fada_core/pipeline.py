@@ -214,7 +214,7 @@ class Pipeline:
                     f"fewer than the video's {job.frames} frames."
                 )
             after = after[None]
-        clips = clip_count(job.frames, self.config.clip_frames)
+        clips = clip_count(job.frames, self.config.clip_frames - self.config.clip_overlap)
         self._compute_as(asked.compute, clips * evaluations(settings))
         self.stats = Stats()
         return self._clips(job, settings, _generator(seed), callback, self.stats, after)

@@ -172,7 +172,7 @@ class FADASampler(io.ComfyNode):
         if progress.settings != settings:
             progress.settings, progress.clips, progress.latent = settings, [], None
         if progress.latent is not None:
-            logging.info("FADA Sampler reuses %d frames of an earlier run.", cond.condition.frames)
+            logging.info("FADA Sampler reuses %d frames of an earlier run.", cond.job.frames)
             return io.NodeOutput(progress.latent, ui=progress.shown)
         chosen = model.pipeline.modes[0] if name == AUTO else name
         pipeline = model.for_sampling(3 if chosen in GUIDED and batched else 1)
@@ -182,12 +182,12 @@ class FADASampler(io.ComfyNode):
             logging.info(
                 "FADA Sampler resumes after %d of %d frames of a run that was stopped.",
                 len(after),
-                cond.condition.frames,
+                cond.job.frames,
             )
         try:
             with ClipPreview(pipeline) as preview:
                 clips = pipeline.sample(
-                    cond.condition,
+                    cond.job,
                     chosen,
                     seed=seed,
                     callback=preview,

@@ -74,7 +74,7 @@ class Progress:
 class FadaCondition:
     """An encoded job, the audio for its video, and the latest sampling of it."""
 
-    condition: Job
+    job: Job
     audio: Audio
     progress: Progress = field(default_factory=Progress)
 

@@ -258,7 +258,7 @@ def test_several_portraits_and_recordings_make_a_video_each(comfy, ran):
     for image, audio in [(images, sounds), (images, one), (images[:1], sounds)]:
         conditions, *_, portraits = comfy.run("FADAEncode", model=ran["FADALoadModel"][0], image=image, audio=audio)
         assert len(conditions) == len(portraits) == 2
-        pictures = [cond.condition.subject.portrait for cond in conditions]
+        pictures = [cond.job.subject.portrait for cond in conditions]
         assert torch.equal(*pictures) == (len(image) == 1)
         assert torch.equal(*(cond.audio["waveform"] for cond in conditions)) == (audio is one)
     masks = torch.zeros(3, 40, 50)
@@ -295,7 +295,7 @@ def test_pictures_with_other_channels(comfy, ran):
     clear = torch.cat([image, torch.zeros(1, 50, 40, 1)], -1)
     (cond,), *_ = comfy.run("FADAEncode", **given, image=image)
     (other,), _, _, (region,), _ = comfy.run("FADAEncode", **given, image=clear)
-    assert torch.equal(cond.condition.subject.portrait, other.condition.subject.portrait)
+    assert torch.equal(cond.job.subject.portrait, other.job.subject.portrait)
     frames = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(1))
     pasted = [comfy.run("FADAPasteBack", frames=frames, image=whole, region=region)[0] for whole in (image, clear)]
     assert torch.equal(*pasted)
@@ -409,7 +409,7 @@ def test_progress_of_every_step_and_the_clip_in_motion(comfy, ran, monkeypatch):
 def fresh(ran: dict[str, tuple]) -> Any:
     """The graph's condition, for which nothing was sampled yet."""
     cond = ran["FADAEncode"][0]
-    return type(cond)(cond.condition, cond.audio)
+    return type(cond)(cond.job, cond.audio)
 
 
 def sample(comfy: SimpleNamespace, ran: dict[str, tuple], cond: Any = None, **changes: Any) -> tuple:
@@ -742,7 +742,7 @@ def test_a_video_is_portrait_and_sound(comfy, ran, monkeypatch):
         made.append(cond)
         assert frames in (12, 13)  # AAC comes in whole packets
         assert (portrait.movedim(-1, 1) * 2 - 1 - clear).abs().mean() < 0.05
-    assert torch.equal(*(cond.condition.audio_features for cond in made))
+    assert torch.equal(*(cond.job.audio_features for cond in made))
     assert not list((comfy.base / "temp").glob("*.video"))
     silent = comfy.base / "silent.mp4"
     with VideoWriter(silent, 40, 48, 25) as writer:

@@ -126,15 +126,15 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
             )
             videos = (finish(frames).cpu() for frames in clips)
         else:
-            cond = pipe.encode(portrait, recording.samples, config.fps, **who)
-            bar = stack.enter_context(_progress(cond.frames))
+            job = pipe.encode(portrait, recording.samples, config.fps, **who)
+            bar = stack.enter_context(_progress(job.frames))
 
             def advance(step: int, steps: int, latents: Tensor) -> None:
-                bar.update(cond.frames * step / steps - bar.n)
+                bar.update(job.frames * step / steps - bar.n)
                 if check:
                     check()
 
-            latents = pipe.sample(cond, callback=advance, **how)
+            latents = pipe.sample(job, callback=advance, **how)
             decode = partial(pipe.decode, checked=False)
             videos = decode_ahead(decode, latents, pipe.device, finish, pipe.networks.dtype)
         stack.enter_context(writer)
