@@ -55,6 +55,8 @@ def open_data(
         parts = []
         for pool in config.pools:
             clips, seconds = config.avatars.clips, config.avatars.seconds
+            if pool == "moderate" and config.avatars.moderate_clips is not None:
+                clips = config.avatars.moderate_clips
             source = AvatarSet(cache / "data", pool, min(clips, most or clips), seconds, model.size, model.fps)
             with accelerator.main_process_first():
                 source.render(config.avatars.workers)

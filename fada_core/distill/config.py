@@ -22,6 +22,8 @@ class AvatarsConfig:
 
     clips: int = 640
     """Avatars of each pool; those of the high pool are the teacher's own."""
+    moderate_clips: int | None = None
+    """Avatars of the moderate pool (default: as many as of the other)."""
     seconds: float = 2.4
     versions: int = 2
     """Of every clip: as it is, and changed in framing and colours."""
@@ -73,6 +75,8 @@ class DistillConfig:
     def __post_init__(self) -> None:
         counts = {"batch": self.batch, "lora_rank": self.lora_rank}
         counts |= {f"avatars.{name}": getattr(self.avatars, name) for name in ("clips", "versions", "workers")}
+        if self.avatars.moderate_clips is not None:
+            counts["avatars.moderate_clips"] = self.avatars.moderate_clips
         for name, value in counts.items():
             if value < 1:
                 raise FadaError(f"{name} is {value}; give at least 1.")

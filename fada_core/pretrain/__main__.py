@@ -187,6 +187,7 @@ def _autoencoder(
         if not train(task, config.vae, config.out / "vae", accelerator, deadline):
             return False
         task.set_statistics()
+        networks.vae.half().float()  # as checkpoints hold it, so that a student finds the teacher's latents again
         if accelerator.is_main_process:
             with whole_file(target) as partial:
                 save_model(networks.vae, partial)
