@@ -30,7 +30,7 @@ class Options:
 def run(options: Options) -> dict[str, float]:
     """Print and return the mean milliseconds of processor time per frame, for each pool."""
     torch.set_num_threads(1)
-    sample(options.seed - 1, "moderate", 0.2, size=options.size)  # compiles what is compiled at first use
+    sample(options.seed - 1, "moderate", 0.2, size=options.size)  # triggers the compilation at first use
     found = {}
     for pool in get_args(Pool):
         began, frames = time.process_time(), 0

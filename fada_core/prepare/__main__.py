@@ -63,7 +63,7 @@ class PrepareConfig:
     margin: float = MARGIN
     """Room on each side of the face, relative to its longer side."""
     detect_every: int = 5
-    """Detect faces in every so many frames."""
+    """Interval of face detection, in frames."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, to store each clip's face embedding for models with identity tokens (Hallo)."""
     syncnet: Path | None = None
