@@ -221,8 +221,8 @@ PORTRAIT = replace(
     TINY,
     name="portrait",
     size=256,
-    unet=replace(TINY.unet, in_channels=64, block_out_channels=(128, 128, 112)),
-    condition=replace(TINY.condition, audio_tokens=8, audio_window=11),  # lips prepare for sounds 200 ms ahead
+    unet=replace(TINY.unet, in_channels=64),
+    condition=replace(TINY.condition, audio_window=11),  # lips prepare for sounds 200 ms ahead
     vae=VAEConfig(
         kind="tiny",
         latent_channels=64,

@@ -47,8 +47,8 @@ class PretrainConfig:
     preset: Literal["portrait", "tiny"] = "portrait"
     """Shape of the networks."""
     base: str | None = None
-    """A shipped model's name or a teacher's checkpoint to train further, in place of fresh networks of `preset`: only
-    the teacher's stage runs."""
+    """A shipped model's name or a teacher's checkpoint to train further, in place of fresh networks of `preset`: its
+    autoencoder and audio projection stay as they are, or go on with the teacher."""
     data: str = "avatars"
     """`avatars`, or a manifest (.jsonl) as `fada_core.prepare` writes it. The autoencoder sees both pools, the teacher
     the high one alone."""
@@ -148,7 +148,7 @@ def run(config: PretrainConfig) -> Path | None:
     def show(networks: Networks, folder: Path, step: int) -> None:
         preview_avatars(networks, folder, step, [way])
 
-    if config.closeup_cells and config.base is None:
+    if config.closeup_cells:
         parts = TeacherTask(networks, clips, config.closeup_batch, lambda *_: None, config.closeup_cells)
         if not train(parts, config.closeups, config.out / "closeups", accelerator, deadline):
             log.info("stopped among the close-ups; start again to go on")

@@ -23,10 +23,9 @@ HUBER_C = 0.1
 """Error up to which the pseudo-Huber loss is square; larger errors count linearly. Speech leaves open how far a mouth
 goes: the square asks for the mean of what it may do, a linear loss for the median, which moves less. Far outside, where
 somebody turns the head, linear errors keep the few cells that move a lot from outweighing all others."""
-DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.04, 0.10, 0.02
-"""Shares of samples; the first trains the base branch. Without the portrait the error is ten times as large, so that
-few such samples have as much weight as all others."""
-NOISY_SHARE, NOISY_FROM = 0.5, 0.6
+DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.05, 0.10, 0.02
+"""Shares of samples; the first trains the base branch."""
+NOISY_SHARE, NOISY_FROM = 0.6, 0.6
 """This share of the samples comes from the noisiest part of the schedule, where only the speech determines the mouth;
 with little noise, x_t shows it already. For the same reason errors are those of x_0: in v, late steps dominate."""
 
@@ -130,7 +129,10 @@ class TeacherTask:
         # sigma times the error of v is the error of x_0 (see distill/losses.py).
         error = (prediction - target) * sigma[:, None, None, None, None]
         huber = (error.square() + HUBER_C**2).sqrt() - HUBER_C
-        loss = (batch.weights * huber).mean() / batch.weights.mean()
+        # The network's output counts `residual_std` times as much where it is a difference to the portrait. Rows that do
+        # not see the portrait would fill the gradient, and its running square by which Adam divides, if not held back.
+        share = torch.where(drops[:, 0], self.config.residual_std or 1.0, 1.0)[:, None, None, None, None]
+        loss = (share * batch.weights * huber).mean() / batch.weights.mean()
         return {"loss": loss, "mse": error.detach().square().mean()}
 
     def preview(self, folder: Path, step: int) -> None:
