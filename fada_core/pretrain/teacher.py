@@ -129,8 +129,8 @@ class TeacherTask:
         # sigma times the error of v is the error of x_0 (see distill/losses.py).
         error = (prediction - target) * sigma[:, None, None, None, None]
         huber = (error.square() + HUBER_C**2).sqrt() - HUBER_C
-        # The network's output counts `residual_std` times as much where it is a difference to the portrait. Rows that do
-        # not see the portrait would fill the gradient, and its running square by which Adam divides, if not held back.
+        # The network's output counts `residual_std` times as much where it is a difference to the portrait. Rows that
+        # do not see the portrait are held back likewise; else they fill the gradient, and its running square in Adam.
         share = torch.where(drops[:, 0], self.config.residual_std or 1.0, 1.0)[:, None, None, None, None]
         loss = (share * batch.weights * huber).mean() / batch.weights.mean()
         return {"loss": loss, "mse": error.detach().square().mean()}
