@@ -167,9 +167,11 @@ def run(config: PretrainConfig) -> Path | None:
 
 
 def _read_base(name: str) -> Networks:
-    networks, info = load_checkpoint(name)
+    frozen, info = load_checkpoint(name)
     if info.role != "teacher":
         raise FadaError(f"'{name}' is a {info.role}; pretraining goes on from a teacher.")
+    networks = Networks(frozen.config)
+    networks.load_state_dict(frozen.state_dict())
     return networks
 
 
