@@ -19,10 +19,10 @@ from ..data.samples import ClipDataset
 from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
 
-HUBER_C = 0.1
-"""Error up to which the pseudo-Huber loss is square; larger errors count linearly. Speech leaves open how far a mouth
-goes: the square asks for the mean of what it may do, a linear loss for the median, which moves less. Far outside, where
-somebody turns the head, linear errors keep the few cells that move a lot from outweighing all others."""
+HUBER_C = 0.5
+"""Error up to which the pseudo-Huber loss is square; larger errors count linearly. While a model cannot tell from the
+speech how far a mouth goes, the square asks for the mean of what it may do, and a linear loss for the median: no motion
+at all. Errors of heads that turn are larger, and do not outweigh all others."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.05, 0.10, 0.02
 """Shares of samples; the first trains the base branch."""
 NOISY_SHARE, NOISY_FROM = 0.6, 0.6
