@@ -25,7 +25,7 @@ speech how far a mouth goes, the square asks for the mean of what it may do, and
 at all. Errors of heads that turn are larger, and do not outweigh all others."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.05, 0.10, 0.02
 """Shares of samples; the first trains the base branch."""
-NOISY_SHARE, NOISY_FROM = 0.6, 0.6
+NOISY_SHARE, NOISY_FROM = 0.85, 0.6
 """This share of the samples comes from the noisiest part of the schedule, where only the speech determines the mouth;
 with little noise, x_t shows it already. For the same reason errors are those of x_0: in v, late steps dominate."""
 
