@@ -222,7 +222,7 @@ PORTRAIT = replace(
     name="portrait",
     size=256,
     unet=replace(TINY.unet, in_channels=64),
-    condition=replace(TINY.condition, audio_window=11),  # lips prepare for sounds 200 ms ahead
+    condition=replace(TINY.condition, audio_tokens=8, audio_window=11),  # lips prepare for sounds 200 ms ahead
     vae=VAEConfig(
         kind="tiny",
         latent_channels=64,
