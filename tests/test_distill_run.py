@@ -262,7 +262,7 @@ def test_the_command_makes_a_student(teacher_file: Path, tmp_path: Path) -> None
     student, info = load_checkpoint(run(config))
     assert info.role == "student" and info.steps == 6
     assert info.scale_ranges == ((1.0, 2.0), (1.0, 4.0))
-    assert info.training["clips"] == {"high": 1, "moderate": 1}
+    assert info.training["clips"] == {"high": 2, "moderate": 2}, "each in two versions"
     assert student.config.control.kind == "tokens"
     assert (tmp_path / "preview-000002.png").exists() and (tmp_path / "preview-000002.mp4").exists()
 
