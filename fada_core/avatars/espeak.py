@@ -13,7 +13,8 @@ from ..errors import FadaError
 from .phones import SAMPLE_RATE, VOICELESS_STOPS, Phoneme
 
 #: Voice variants that sound female and male.
-FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "Alicia", "anika", "steph", "belinda", "linda")
+#: Without the breathy variants (f2, f3, f5, Alicia): espeak-ng seeds their noise with the time of day.
+FEMALE = ("f1", "f4", "Annie", "anika", "steph", "belinda", "linda")
 MALE = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Andy", "adam", "david", "Michael", "Lee", "edward", "pablo"),
     "Hugo",
