@@ -448,7 +448,7 @@ def test_sides_that_do_not_fit(hallo: Download, tmp_path: Path) -> None:
         hallo.convert(out, vae=Path("nowhere"))
     sdxl = save_vae(tmp_path / "sdxl-vae")
     (sdxl / "config.json").write_text('{"scaling_factor": 0.13025}')
-    with pytest.raises(FadaError, match="scale 0.13025"):
+    with pytest.raises(FadaError, match="scaling factor 0.13025"):
         hallo.convert(out, vae=sdxl)
     with pytest.raises(FadaError, match="no audio encoder in .*--audio-encoder"):
         hallo.convert(out, audio_encoder=tmp_path)
