@@ -2,7 +2,7 @@
 
 Hallo's audio features come from a wav2vec2 that was pretrained on speech. Ours are mel bands, and what they mean is
 learned here: a linear readout, thrown away afterwards, has to tell the face's units from each frame's audio tokens. An
-utterance costs a tenth of a rendered clip, and learning from it a thousandth, so that no step of the teacher is spent
+utterance costs a fraction of a rendered clip, and so does learning from it, so that no step of the teacher is spent
 on telling vowels apart.
 """
 

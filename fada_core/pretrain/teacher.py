@@ -1,4 +1,4 @@
-"""Second stage: the teacher learns to denoise clips of latents from portrait, motion frames and speech.
+"""Third stage: the teacher learns to denoise clips of latents from portrait, motion frames and speech.
 
 Reference and audio are dropped separately and together, so that one network serves all three branches of guidance. Only
 the high pool is used (FADA, figure 2).
