@@ -453,9 +453,11 @@ def test_pretraining_on_prepared_footage(tmp_path: Path, monkeypatch: pytest.Mon
         utterances=0,
         vae_batch=2,
         closeup_cells=4,
+        still_batch=1,
         closeup_batch=1,
         teacher_batch=1,
         vae=short,
+        stills=short,
         closeups=short,
         teacher=short,
         cpu=True,
@@ -493,6 +495,24 @@ def test_audio_projection_learns_mouths_from_sound(tmp_path: Path) -> None:
     assert sum(loss[-5:]) < 0.8 * sum(loss[:5])
     held_out = json.loads((tmp_path / "run" / "held-out-000080.json").read_text())
     assert held_out["openness"] > 0.3
+
+
+def test_stills_are_single_frames(avatar_set: AvatarSet, tmp_path: Path) -> None:
+    """A still has no frames beside or before it; learning from stills leaves the motion modules alone."""
+    torch.manual_seed(0)
+    networks = Networks(replace(TINY, vae=SMALL_VAE))
+    accelerator = Accelerator(cpu=True)
+    clips = encode_clips(avatar_set, networks, accelerator, tmp_path / "latents")
+    task = TeacherTask(networks, clips, 2, lambda *_: None, cells=8, stills=True)
+    batch, *_ = task.draw(sample_generators(0, 0, 0, 2))
+    channels = TINY.unet.in_channels
+    assert batch.latents.shape == (2, 1, channels, 8, 8) and batch.motion.shape == (2, 0, channels, 8, 8)
+    before = {name: value.clone() for name, value in networks.denoising_unet.state_dict().items()}
+    train(task, replace(SETTINGS, steps=2), tmp_path, accelerator, NEVER)
+    changed = {name for name, value in networks.denoising_unet.state_dict().items() if not value.equal(before[name])}
+    assert changed and not any("motion_modules" in name for name in changed)
+    TeacherTask(networks, clips, 2, lambda *_: None)
+    assert all(value.requires_grad for value in networks.denoising_unet.parameters())
 
 
 def test_teacher_learns(avatar_set: AvatarSet, tmp_path: Path) -> None:

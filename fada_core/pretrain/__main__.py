@@ -78,6 +78,8 @@ class PretrainConfig:
     closeup_cells: int = 8
     """Side in latent cells of the parts of pictures, around mouths, that the teacher learns from first: half of the
     picture's side costs a quarter. 0: whole pictures from the start."""
+    still_batch: int = 48
+    """Single frames a step and process, close-ups all of them, that the teacher learns from before clips; 0: none."""
     closeup_batch: int = 16
     """Clips a step and process."""
     teacher_batch: int = 8
@@ -86,6 +88,11 @@ class PretrainConfig:
     )
     speech: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=4000, learning_rate=1e-3, preview_every=1000, save_every=500)
+    )
+    stills: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=12_000, learning_rate=1e-3, warmup_steps=200, decay_share=0.2, ema_decay=0.9995
+        )
     )
     closeups: LoopConfig = field(
         default_factory=lambda: LoopConfig(
@@ -148,6 +155,11 @@ def run(config: PretrainConfig) -> Path | None:
     def show(networks: Networks, folder: Path, step: int) -> None:
         preview_avatars(networks, folder, step, [way])
 
+    if config.still_batch:
+        singles = TeacherTask(networks, clips, config.still_batch, lambda *_: None, config.closeup_cells, stills=True)
+        if not train(singles, config.stills, config.out / "stills", accelerator, deadline):
+            log.info("stopped among the stills; start again to go on")
+            return None
     if config.closeup_cells:
         parts = TeacherTask(networks, clips, config.closeup_batch, lambda *_: None, config.closeup_cells)
         if not train(parts, config.closeups, config.out / "closeups", accelerator, deadline):
@@ -215,6 +227,8 @@ def _audio_projection(config: PretrainConfig, networks: Networks, accelerator: A
                 save_model(networks.audioproj, partial)
         accelerator.wait_for_everyone()
     load_model(networks.audioproj, target)
+    # A teacher that does not use the speech yet takes it for noise, and would make all tokens alike.
+    networks.audioproj.requires_grad_(False)
     return True
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..data.batches import ClipBatch, draw_batch
 from ..data.samples import ClipDataset
+from ..models.motion import MotionModule
 from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
 
@@ -80,6 +81,9 @@ class TeacherTask:
     batch: int
     make_preview: Callable[[Networks, Path, int], None]
     cells: int = 0  #: side of the close-ups to learn from, in latent cells; 0: whole pictures
+    stills: bool = False
+    """Learn from single frames, without those before them; the motion modules rest. A frame costs a twelfth of a clip,
+    and nothing but the speech tells its mouth, neither the frame before nor the ones beside it."""
     ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
@@ -87,6 +91,9 @@ class TeacherTask:
         self.schedule = NoiseSchedule(self.config.schedule)
         for frozen in (self.networks.vae, self.networks.audio_encoder):
             frozen.requires_grad_(False)
+        for module in self.networks.denoising_unet.modules():
+            if isinstance(module, MotionModule):
+                module.requires_grad_(not self.stills)
         self.module = _Denoiser(self.networks).to(memory_format=torch.channels_last)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -100,7 +107,8 @@ class TeacherTask:
 
     def draw(self, generators: list[torch.Generator]) -> tuple[ClipBatch, Tensor, Tensor, Tensor]:
         """Clips, (no reference, no audio) of each (batch, 2), noise as the latents, timesteps (batch,)."""
-        batch = draw_batch(self.clips, self.config, generators)
+        layout = replace(self.config, clip_frames=1, motion_frames=0) if self.stills else self.config
+        batch = draw_batch(self.clips, layout, generators)
         if self.cells:
             batch = closeups(batch, self.cells, generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
