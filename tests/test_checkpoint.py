@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from fada_core.checkpoint import CheckpointInfo, checkpoint_metadata, load_checkpoint, read_info, save_checkpoint
 from fada_core.errors import FadaError
 from fada_core.models.networks import Networks
-from tests.test_sampling import SMALL, make_networks
+from tests.support.networks import SMALL, make_networks
 
 Tensors = dict[str, torch.Tensor]
 Metadata = dict[str, str]

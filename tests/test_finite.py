@@ -19,7 +19,7 @@ from fada_core.media.video import read_video
 from fada_core.pipeline import Pipeline
 from fada_core.speed.overlap import decode_ahead
 from fada_core.system import default_dtype
-from tests.test_sampling import SMALL, make_networks
+from tests.support.networks import SMALL, make_networks
 
 
 def make_pipeline(dtype: torch.dtype = torch.float32) -> Pipeline:

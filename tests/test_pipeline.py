@@ -15,9 +15,7 @@ from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.errors import FadaError
 from fada_core.pipeline import Pipeline
 from fada_core.system import default_device, default_dtype
-from tests.test_sampling import SMALL, make_networks
-
-FRAME = 640  # samples of one frame at 25 fps
+from tests.support.networks import FRAME, SMALL, make_networks, speech
 
 
 def make_pipeline() -> Pipeline:
@@ -32,10 +30,6 @@ def pipe() -> Pipeline:
 @pytest.fixture(scope="module")
 def image() -> torch.Tensor:
     return torch.rand(1, 3, 90, 70, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-def speech(samples: int) -> torch.Tensor:
-    return 0.3 * torch.randn(samples, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")

@@ -35,9 +35,9 @@ from fada_core.training import LoopConfig, train
 from fada_core.training.state import newest_whole
 from tests.fuzz.guard import OUTSIDE
 from tests.fuzz.mutations import VALUES, spoil_bytes, spoil_json, spoil_text
-from tests.public_models import Download, write_hallo
-from tests.small import SMALL
-from tests.test_training import NEVER, SETTINGS, Regression
+from tests.support.public_models import Download, write_hallo
+from tests.support.small import SMALL
+from tests.support.training import NEVER, SETTINGS, Regression
 
 FPS, SIDE = 25, 32
 

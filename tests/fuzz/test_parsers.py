@@ -14,7 +14,7 @@ from fada_core.config_json import config_from_dict
 from fada_core.errors import FadaError
 from fada_core.records import RecordError, parse_json
 from tests.fuzz.mutations import spoil_bytes, spoil_json
-from tests.small import SMALL
+from tests.support.small import SMALL
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))

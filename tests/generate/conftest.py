@@ -10,8 +10,8 @@ from PIL import Image
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
 from fada_core.generate.__main__ import main
 from fada_core.models.networks import Networks
-from tests.generate.support import STEPS, Run, write_sound
-from tests.small import SMALL
+from tests.support.generate import STEPS, Run, write_sound
+from tests.support.small import SMALL
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from fada_core.generate import video
 from fada_core.media.audio import load_audio
 from fada_core.media.outputs import UNFINISHED
 from fada_core.media.video import probe, read_video
-from tests.generate.support import Run, decoded_frames, refused, write_sound
+from tests.support.generate import Run, decoded_frames, refused, write_sound
 
 
 def test_no_sink_overwrites_an_input(run: Run, tmp_path: Path) -> None:

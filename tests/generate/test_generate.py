@@ -25,7 +25,7 @@ from fada_core.generate.__main__ import main
 from fada_core.media.audio import load_audio
 from fada_core.media.listen import listen
 from fada_core.media.video import probe
-from tests.generate.support import RATE, STEPS, Run, decoded_frames, refused, write_sound
+from tests.support.generate import RATE, STEPS, Run, decoded_frames, refused, write_sound
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from fada_core.generate import video
 from fada_core.generate.__main__ import main
 from fada_core.media.outputs import UNFINISHED
-from tests.generate.support import decoded_frames, write_sound
+from tests.support.generate import decoded_frames, write_sound
 
 Make = Callable[..., tuple[int, list[dict[str, Any]]]]
 
@@ -117,9 +117,7 @@ def test_lists_as_other_programs_write_them(make: Make, shared: dict[str, str], 
 
 
 def test_latin_letters_are_told(make: Make, shared: dict[str, str]) -> None:
-    status, (bad, good) = make(
-        shared | {"out": "\u00fc.mp4"}, shared | {"out": "b.mp4"}, encoding="latin-1"
-    )
+    status, (bad, good) = make(shared | {"out": "\u00fc.mp4"}, shared | {"out": "b.mp4"}, encoding="latin-1")
     assert status == 1 and "UTF-8" in bad["error"] and "report" in good
 
 

@@ -85,9 +85,7 @@ def test_opposite_phase_is_no_silence(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_bass_alone_is_not_heard(tmp_path: Path) -> None:
     planes = np.zeros((6, RATE), np.float32)
     planes[2], planes[3] = tone(1), tone(1, frequency=40)
-    assert torch.allclose(
-        load_audio(write(tmp_path / "a.wav", planes, "5.1")), torch.from_numpy(planes[2]), atol=1e-3
-    )
+    assert torch.allclose(load_audio(write(tmp_path / "a.wav", planes, "5.1")), torch.from_numpy(planes[2]), atol=1e-3)
 
 
 # Level
