@@ -78,25 +78,26 @@ class PretrainConfig:
     closeup_cells: int = 8
     """Side in latent cells of the parts of pictures, around mouths, that the teacher learns from first: half of the
     picture's side costs a quarter. 0: whole pictures from the start."""
-    still_batch: int = 48
-    """Single frames a step and process, close-ups all of them, that the teacher learns from before clips; 0: none."""
-    closeup_batch: int = 16
-    """Clips a step and process."""
+    closeup_batch: int = 48
+    """Single frames a step and process."""
+    picture_batch: int = 16
+    """Single frames a step and process, whole pictures; 0: from close-ups to clips at once."""
     teacher_batch: int = 8
+    """Clips a step and process."""
     vae: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=4000, learning_rate=6e-4, max_grad_norm=1.0, weight_decay=0.0)
     )
     speech: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=4000, learning_rate=1e-3, preview_every=1000, save_every=500)
     )
-    stills: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=12_000, learning_rate=1e-3, warmup_steps=200, decay_share=0.2, ema_decay=0.9995
-        )
-    )
     closeups: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=20_000, learning_rate=1e-3, warmup_steps=200, decay_share=0.2, ema_decay=0.9995
+            steps=12_000, learning_rate=1e-3, warmup_steps=200, decay_share=0.2, ema_decay=0.999
+        )
+    )
+    pictures: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=8000, learning_rate=8e-4, warmup_steps=200, decay_share=0.2, ema_decay=0.999
         )
     )
     teacher: LoopConfig = field(
@@ -155,15 +156,12 @@ def run(config: PretrainConfig) -> Path | None:
     def show(networks: Networks, folder: Path, step: int) -> None:
         preview_avatars(networks, folder, step, [way])
 
-    if config.still_batch:
-        singles = TeacherTask(networks, clips, config.still_batch, lambda *_: None, config.closeup_cells, stills=True)
-        if not train(singles, config.stills, config.out / "stills", accelerator, deadline):
-            log.info("stopped among the stills; start again to go on")
-            return None
-    if config.closeup_cells:
-        parts = TeacherTask(networks, clips, config.closeup_batch, lambda *_: None, config.closeup_cells)
-        if not train(parts, config.closeups, config.out / "closeups", accelerator, deadline):
-            log.info("stopped among the close-ups; start again to go on")
+    stages = [("closeups", config.closeups, config.closeup_batch, config.closeup_cells)] if config.closeup_cells else []
+    stages += [("pictures", config.pictures, config.picture_batch, 0)] if config.picture_batch else []
+    for name, loop, batch, cells in stages:
+        singles = TeacherTask(networks, clips, batch, lambda *_: None, cells, stills=True)
+        if not train(singles, loop, config.out / name, accelerator, deadline):
+            log.info("stopped among the %s; start again to go on", name)
             return None
     task = TeacherTask(networks, clips, config.teacher_batch, show)
     train(task, config.teacher, config.out / "teacher", accelerator, deadline)
