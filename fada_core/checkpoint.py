@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -135,6 +134,8 @@ def load_checkpoint(
     Raises:
         FadaError: the file is not a complete FADA checkpoint; the message names the file, the key and what to do.
     """
+    from accelerate import init_empty_weights  # not at the top: ComfyUI's start would take longer
+
     path = resolve(name_or_path)
     metadata = _open_metadata(path)
     config, info = _config(path, metadata), _info(path, metadata)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import diffusers  # imports its parts lazily: `from diffusers import ...` would take seconds here
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,6 +147,8 @@ class StableDiffusionVAE(Autoencoder):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
+        import diffusers  # not at the top: it takes a while, and FADA's own models do without
+
         self.scale, self.shift = config.scaling_factor, config.shift_factor
         kind: Any = diffusers.AutoencoderKL  # diffusers has no type annotations for it
         self.kl = kind(
@@ -203,6 +204,8 @@ class TAESD(Autoencoder):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
+        import diffusers
+
         kind: Any = diffusers.AutoencoderTiny
         self.taesd = kind(latent_channels=config.latent_channels)
 

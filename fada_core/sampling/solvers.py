@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import diffusers  # imports its parts lazily: `from diffusers import ...` would take seconds here
 import torch
 from torch import Tensor
 
@@ -85,6 +84,8 @@ def build_solver(schedule: NoiseSchedule, steps: int, name: str = "ddim") -> Sol
     """
     if name == "ddim":
         return DDIM(schedule, steps)
+    import diffusers  # not at the top: it takes a while, and the default does without
+
     if name == "dpm++":
         return Multistep(diffusers.DPMSolverMultistepScheduler, schedule, steps)
     if name == "unipc":

@@ -1,4 +1,5 @@
-"""What importing the pack takes, in the python of a real ComfyUI, started in its folder: `import_cost.py --cpu`.
+"""What importing the pack takes, in the python of a real ComfyUI, started in its folder: `import_cost.py --cpu`
+with `--base-directory` and an empty folder.
 
 Prints JSON: seconds of the processor's and of the clock's time beyond what ComfyUI itself has loaded when it comes to
 the packs, what was printed and logged meanwhile, connections that were made, and model files that were opened.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import importlib.util
 import io
@@ -24,7 +26,7 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 # What main.py has imported by then, in its order: ComfyUI's nodes.py puts another `utils` in front of its own.
-*_, nodes = map(importlib.import_module, ["utils.install_util", "execution", "server", "nodes"])
+*_, server, nodes = map(importlib.import_module, ["utils.install_util", "execution", "server", "nodes"])
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +43,7 @@ async def load() -> list[str]:
 
 
 if __name__ == "__main__":
+    server.PromptServer(asyncio.new_event_loop())  # as main.py: packs add their addresses to it
     asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False))
     touched: list[str] = []
 
@@ -49,6 +52,7 @@ if __name__ == "__main__":
             touched.append(f"{event} {arguments}")
 
     sys.addaudithook(watch)
+    gc.freeze()  # or a look through all of ComfyUI's objects, which is due at some time, might fall into ours
     said = io.StringIO()
     logging.getLogger().addHandler(logging.StreamHandler(said))
     processor, clock = time.process_time(), time.perf_counter()

@@ -6,6 +6,7 @@ Without an accelerator the CPU plays one: it is told to have a budget, and layer
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import sys
@@ -21,6 +22,8 @@ comfy.options.enable_args_parsing()
 import comfy.model_management as management  # noqa: E402
 import torch  # noqa: E402
 import utils.install_util  # noqa: E402, F401  as main.py: ComfyUI's nodes.py puts another `utils` in front of it
+
+import server  # noqa: E402  isort: skip
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,6 +66,7 @@ if __name__ == "__main__":
     management.is_device_cpu = lambda device: False  # or it would load everything without a question
     management.vram_state = management.VRAMState.NORMAL_VRAM
     management.minimum_inference_memory = lambda: 0
+    server.PromptServer(asyncio.new_event_loop())  # as main.py: packs add their addresses to it
     parts = pack()
     whole, expected = run(parts, 2**40)
     budget = whole["size"] // 3

@@ -392,17 +392,17 @@ def test_several_portraits_in_a_batch(server):
     assert all(probe(server.base / "output" / name).height == 80 for name in names)
 
 
-def in_comfyui(script: str, *arguments: str) -> dict[str, Any]:
-    """What a script of this folder prints in ComfyUI's python."""
+def in_comfyui(script: str, base: Path, *arguments: str) -> dict[str, Any]:
+    """What a script of this folder prints in ComfyUI's python, with ComfyUI's folders in `base`."""
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    command = [python, str(Path(__file__).parent / script), *arguments, "--cpu"]
+    command = [python, str(Path(__file__).parent / script), *arguments, "--cpu", "--base-directory", str(base)]
     done = subprocess.run(command, cwd=COMFYUI, capture_output=True, text=True, timeout=900)  # noqa: S603
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_little_memory_keeps_part_of_the_weights_away(base):
-    told = in_comfyui("little_memory.py", str(base / "models/fada" / STUDENT))
+def test_little_memory_keeps_part_of_the_weights_away(base, tmp_path):
+    told = in_comfyui("little_memory.py", tmp_path, str(base / "models/fada" / STUDENT))
     assert told["whole"]["loaded"] == told["whole"]["size"]
     assert 0 < told["part"]["loaded"] <= told["budget"] < told["part"]["size"]
     assert told["part"]["away"] > 0 == told["whole"]["away"]
@@ -460,11 +460,11 @@ def test_graphs_and_help_are_served(server):
     assert "FADA talking portrait, lip sync avatar" in [entry["name"] for entry in blueprints]
 
 
-def test_the_import_is_quick_and_touches_nothing():
+def test_the_import_is_quick_and_touches_nothing(tmp_path):
     """Processor's time: what else the machine does is not the pack's."""
-    told = in_comfyui("import_cost.py")
+    told = in_comfyui("import_cost.py", tmp_path)
     assert len(told["nodes"]) == 7
-    assert told["processor"] < 1, told
+    assert told["processor"] < 0.3, told
     assert (told["said"], told["touched"]) == ("", [])
 
 
