@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def lock(file: IO[Any] | int) -> bool:
     """
     number = file if isinstance(file, int) else file.fileno()
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             # Locked bytes cannot be read by others, and the beginning of the file names the owner: lock a later byte.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,7 @@ from .models.audio import audio_encoder_weights
 from .models.networks import Networks
 from .models.vae import vae_weights
 from .records import OBJECT, Kind, RecordError, check, number, parse_json, several, shortened, shown
+from .settings import Role
 
 WEIGHTS = Path(__file__).parent / "weights"
 _SIDE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -36,7 +37,7 @@ _SIDE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 class CheckpointInfo:
     """A checkpoint's metadata besides its config."""
 
-    role: Literal["teacher", "student"]
+    role: Role
     steps: int = 25
     ref_cfg: float = 2.0  #: the paper's default
     audio_cfg: float = 6.5  #: the paper's default
@@ -217,11 +218,11 @@ _FACTS: dict[str, Kind] = {
 
 
 def _info(path: Path, metadata: dict[str, str]) -> CheckpointInfo:
-    role = metadata.get("fada.role")
-    if role not in ("teacher", "student"):
-        raise FadaError(
-            f"'fada.role' in {path.name} is '{shortened(str(role))}', not teacher or student; the file is damaged."
-        )
+    roles: dict[str | None, Role] = {"teacher": "teacher", "student": "student"}
+    role = roles.get(metadata.get("fada.role"))
+    if role is None:
+        found = shortened(str(metadata.get("fada.role")))
+        raise FadaError(f"'fada.role' in {path.name} is '{found}', not teacher or student; the file is damaged.")
     try:
         facts = {name: parse_json(metadata[name]) for name in _FACTS if name in metadata}
         check(facts, _FACTS, ("fada.steps", "fada.ref_cfg", "fada.audio_cfg"))

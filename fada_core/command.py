@@ -47,6 +47,7 @@ def run_command(
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        parsed: Options
         if isinstance(options, type):
             parsed = tyro.cli(
                 options,

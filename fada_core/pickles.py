@@ -114,6 +114,7 @@ def _check_pickle(content: io.BytesIO, count: int) -> None:
         stack: list[tuple[int, Any]] = []  # of each value its size and, if it is a string, the string
         marks: list[int] = []  # length of the stack at each mark
         memo: dict[int, tuple[int, Any]] = {}
+        argument: Any  # of the type that the instruction has
         for instruction, argument, _ in pickletools.genops(content):
             name, before = instruction.name, instruction.stack_before
             if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):

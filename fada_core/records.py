@@ -162,6 +162,7 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, Any | RecordEr
     with _opened(path, what) as file:
         start = file.read(4)
         file.seek(0)
+        lines: Iterator[bytes | str | RecordError]
         if _encoding(start) == "utf-8":
             lines = _lines(file)
         else:  # two bytes per character: lines can be split only after decoding
@@ -249,7 +250,7 @@ def _content(path: Path, what: str, most: int) -> bytes:
     return content
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes | RecordError]:
+def _lines(file: BinaryIO) -> Iterator[bytes | str | RecordError]:
     """Split at line feeds only: JSON strings may contain the other characters at which str.splitlines() splits."""
     while line := file.readline(MAX_LINE + 1):
         if len(line) <= MAX_LINE:

@@ -140,15 +140,16 @@ def _sides(
 
     With `refer`, their paths are added to `metadata`.
     """
-    vae = config.vae or first_existing(folder, family.vae)
-    audio_encoder = config.audio_encoder or first_existing(folder, family.audio_encoder)
-    for path, option, places in (
-        (vae, "--vae", family.vae),
-        (audio_encoder, "--audio-encoder", family.audio_encoder),
-    ):
+
+    def place(given: Path | None, option: str, places: Sequence[str]) -> Path:
+        path = given or first_existing(folder, places)
         if path is None or not path.exists():
             where = f"no '{path}'" if path else f"no {places[0].removeprefix('../')} in or beside '{folder}'"
             raise FadaError(f"There is {where}; download it and name it with {option}.")
+        return path
+
+    vae = place(config.vae, "--vae", family.vae)
+    audio_encoder = place(config.audio_encoder, "--audio-encoder", family.audio_encoder)
     vae_config, vae_tensors = read_vae(vae, model.vae)
     advance(1)
     audio_tensors = read_audio_encoder(audio_encoder, model.audio)

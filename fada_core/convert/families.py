@@ -211,9 +211,7 @@ def check(tensors: dict[str, Tensor], wanted: dict[str, Tensor], title: str, sou
                 f"{tuple(wanted[name].shape)}; check that it is the right file."
             )
         if value.is_floating_point() != wanted[name].is_floating_point() or value.is_complex():
-            raise FadaError(
-                f"'{name}' in '{source}' holds {value.dtype}, which weights cannot have; get the original."
-            )
+            raise FadaError(f"'{name}' in '{source}' holds {value.dtype}, which weights cannot have; get the original.")
 
 
 def first_existing(folder: Path, places: Iterable[str]) -> Path | None:

@@ -27,8 +27,9 @@ def read_vae(path: Path, config: VAEConfig) -> tuple[VAEConfig, dict[str, Tensor
         FadaError: the file is missing, or the autoencoder has other latents than the networks.
     """
     folder = path if path.is_dir() else path.parent
-    pair = [find([folder], f"taesd_{half}coder") for half in ("en", "de")]
-    if all(pair) and (path.is_dir() or path in pair):
+    halves = [find([folder], f"taesd_{half}coder") for half in ("en", "de")]
+    pair = [half for half in halves if half is not None]
+    if len(pair) == 2 and (path.is_dir() or path in pair):
         taesd = {half: read_tensors(half, "TAESD's encoder and decoder") for half in pair}
         tensors = {f"{half.stem}.{name}": value for half, own in taesd.items() for name, value in own.items()}
     else:

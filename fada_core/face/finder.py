@@ -64,6 +64,13 @@ def _stage(before: int, width: int, blocks: int) -> nn.Sequential:
     )
 
 
+def _rare(head: nn.Conv2d) -> nn.Conv2d:
+    """The layer, so that its first output is low at first: faces are rare."""
+    if head.bias is not None:
+        nn.init.constant_(head.bias[:1], -4.0)
+    return head
+
+
 class WindowNetwork(nn.Module):
     """The first network: (n, 3, h, w) in -1..1, sides multiples of 16 -> (n, 15, h / s, w / s) for each s of STRIDES.
 
@@ -79,9 +86,7 @@ class WindowNetwork(nn.Module):
         self.deep = _stage(fine, deep, 4)
         self.back = nn.Conv2d(deep, fine, 1)
         self.fine = _Block(fine)
-        self.heads = nn.ModuleList(nn.Conv2d(width, 15, 1) for width in (fine, deep))
-        for head in self.heads:
-            nn.init.constant_(head.bias[:1], -4.0)  # faces are rare
+        self.heads = nn.ModuleList(_rare(nn.Conv2d(width, 15, 1)) for width in (fine, deep))
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         x = self.start(pictures)

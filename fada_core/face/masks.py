@@ -135,8 +135,8 @@ def _blurred(mask: np.ndarray, taps: int) -> np.ndarray:
         error = wanted - weights[i]
     weights[half] = 256 - weights.sum()
     padded = np.pad(mask.astype(np.int64), half, mode="reflect")
-    rows = sum(weight * padded[:, i : i + MASK_SIDE] for i, weight in enumerate(weights))
-    both = sum(weight * rows[i : i + MASK_SIDE] for i, weight in enumerate(weights))
+    rows = np.tensordot(np.lib.stride_tricks.sliding_window_view(padded, taps, 1), weights, 1)
+    both = np.tensordot(np.lib.stride_tricks.sliding_window_view(rows, taps, 0), weights, 1)
     return ((both + 2**15) >> 16).astype(np.uint8)
 
 

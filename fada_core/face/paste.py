@@ -111,8 +111,10 @@ class PasteBack:
                 "both."
             )
         frames = frames.float().cpu()
-        whole = self._still is None
-        frames = self._coloured(self._sized(frames)) if whole else self._laid_over(self._coloured(frames))
+        if self._still is None:
+            frames = self._coloured(self._sized(frames))
+        else:
+            frames = self._laid_over(self._coloured(frames), self._still)
         pasted = self._original.repeat(len(frames), 1, 1, 1)
         pasted[..., self._rows, self._columns] = torch.lerp(self._under.expand_as(frames), frames, self._alpha)
         return pasted
@@ -133,15 +135,15 @@ class PasteBack:
         # The median ignores hair or a shoulder that moves through the edge.
         return (frames + difference.median(-1).values[..., None, None]).clamp(-1, 1)
 
-    def _laid_over(self, frames: Tensor) -> Tensor:
-        """The picture's square with the changes of the frames, (n, 3, side, side)."""
-        change = frames - self._still
+    def _laid_over(self, frames: Tensor, still: Tensor) -> Tensor:
+        """The picture's square with the changes of the frames from `still`, (n, 3, side, side)."""
+        change = frames - still
         amount = change.abs().amax(1, keepdim=True)
         reach = max(1, round(SPREAD * frames.shape[-1]))
         amount = F.max_pool2d(amount, 2 * reach + 1, stride=1, padding=reach)
         for _ in range(2):  # two box filters: a smooth kernel
             amount = F.avg_pool2d(F.pad(amount, (reach,) * 4, mode="replicate"), 2 * reach + 1, stride=1)
-        moved = self._sized(self._still + change * _step(amount, *NOISE))
+        moved = self._sized(still + change * _step(amount, *NOISE))
         new = F.interpolate(_step(amount, *DETAIL), (self._side, self._side), mode="bilinear")
         return (moved + self._colour + (1 - new) * self._detail + new * self._grain).clamp(-1, 1)
 

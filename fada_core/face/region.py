@@ -49,8 +49,8 @@ class FaceRegion:
 
     def attention_masks(self, sides: Sequence[int]) -> list[list[Tensor]]:
         """Masks of the audio attention in the square: masks[level][region], (1, side * side, 1) in 0..1."""
-        boxes = (box.shifted(-self.left, -self.top) for box in (self.face, self.lips))
-        return attention_masks(*boxes, self.side, self.side, sides)
+        face, lips = (box.shifted(-self.left, -self.top) for box in (self.face, self.lips))
+        return attention_masks(face, lips, self.side, self.side, sides)
 
     def fits(self, image: Tensor) -> None:
         """Check that `image` (1, 3, h, w) has the size of the picture in which the face was found.

@@ -184,7 +184,7 @@ def mono_weights(names: Sequence[str]) -> np.ndarray:
 
 def blocks(frames: Iterable[av.AudioFrame], name: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
     """Decoded sound as (channels, samples) float32, with rate and channel names, which may change between blocks."""
-    to_float, kind = None, None
+    to_float, kind = av.AudioResampler(format="flt"), None
     for frame in frames:
         found = frame.sample_rate, frame.layout.name, frame.format.name
         if not MIN_RATE <= frame.sample_rate <= MAX_RATE:
@@ -203,6 +203,27 @@ def channel_names(channels: int) -> tuple[str, ...]:
     return _NAMES.get(channels) or ("FC",) * min(channels, 1) + ("",) * (channels - 1)
 
 
+class Resampler:
+    """Resamples a mix that arrives in pieces to 16 kHz; their rate may change."""
+
+    def __init__(self) -> None:
+        self._stream: soxr.ResampleStream | None = None
+        self._rate = 0
+
+    def __call__(self, piece: np.ndarray, rate: int) -> np.ndarray:
+        """The samples that are ready after a piece (samples,) float32 at `rate`."""
+        left = np.zeros(0, np.float32)
+        if self._stream is None or rate != self._rate:
+            left = self.finish()
+            self._stream, self._rate = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32"), rate
+        return np.concatenate([left, self._stream.resample_chunk(piece)])
+
+    def finish(self) -> np.ndarray:
+        """The last samples."""
+        nothing = np.zeros(0, np.float32)
+        return nothing if self._stream is None else self._stream.resample_chunk(nothing, last=True)
+
+
 @dataclass
 class _Heard:
     samples: np.ndarray  #: (samples,) float32 mono at 16 kHz
@@ -216,8 +237,9 @@ def _hear(path: Path, start: float, duration: float | None, channel: int | None)
     first = round(start * SAMPLE_RATE)
     last = None if duration is None else first + max(1, round(duration * SAMPLE_RATE))
     most = first + round(MAX_HOURS * 3600 * SAMPLE_RATE)
-    parts, position, peak, power, powers = [], 0, 0.0, 0.0, np.zeros(0)
-    resampler, rate = None, 0
+    parts: list[np.ndarray] = []
+    position, peak, power, powers = 0, 0.0, 0.0, np.zeros(0)
+    resample = Resampler()
 
     def keep(block: np.ndarray) -> None:
         nonlocal position
@@ -232,11 +254,7 @@ def _hear(path: Path, start: float, duration: float | None, channel: int | None)
 
     name = f"'{path.name}'"
     with opened(path, name, "sound") as container:
-        for planes, now, names in blocks(decoded(container, "sound", name, tell=channel is None), name):
-            if now != rate:
-                if resampler is not None:
-                    keep(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-                resampler, rate = soxr.ResampleStream(now, SAMPLE_RATE, 1, dtype="float32"), now
+        for planes, rate, names in blocks(decoded(container, "sound", name, tell=channel is None), name):
             weights = mono_weights(names)
             if channel is not None and channel < len(weights):
                 weights = np.eye(len(weights), dtype=np.float32)[channel]
@@ -247,11 +265,10 @@ def _hear(path: Path, start: float, duration: float | None, channel: int | None)
                 each = np.square(planes, dtype=np.float64).sum(1) * (weights > 0)
                 powers = np.pad(powers, (0, max(0, len(each) - len(powers))))
                 powers[: len(each)] += each
-            keep(resampler.resample_chunk(mix))
+            keep(resample(mix, rate))
             if last is not None and position >= last:
                 break
-        if resampler is not None:
-            keep(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        keep(resample.finish())
     if start and position <= first:
         long = f"'{path.name}' is only {position / SAMPLE_RATE:.2f} s long"
         raise FadaError(f"start is {start:g} s, but {long}; choose an earlier start.")

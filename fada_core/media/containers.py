@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, Protocol
 
 import av
 
@@ -33,6 +33,12 @@ _HOPELESS = 1000  #: number of unreadable packets in a row after which reading e
 Kind = Literal["sound", "video"]
 
 
+class Readable(Protocol):
+    """A binary file object."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 def existing_file(path: str | Path, what: str) -> Path:
     """The path of an existing file. `what`: the expected content, for the error, such as "a picture".
 
@@ -45,7 +51,7 @@ def existing_file(path: str | Path, what: str) -> Path:
 
 
 @contextmanager
-def opened(source: Path | BinaryIO, name: str, kind: Kind) -> Iterator[av.container.InputContainer]:
+def opened(source: Path | Readable, name: str, kind: Kind) -> Iterator[av.container.InputContainer]:
     """Open a recording that has a stream of `kind` within the limits.
 
     Args:

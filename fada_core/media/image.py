@@ -96,16 +96,16 @@ def _pixels(path: Path) -> np.ndarray:
     Image.init()  # all readers, so that those that this Pillow was built without can be left out
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about sizes, which are checked below, and about files that fail afterwards
-        with Image.open(_without_texts(path), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-            width, height = image.size
+        with Image.open(_without_texts(path), formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+            width, height = file.size
             if width * height > MAX_PIXELS:
                 raise FadaError(_too_large(path, f" ({width}x{height})"))
             if min(height, width) < MIN_SIDE:
                 raise FadaError(
                     f"'{path.name}' has {width}x{height} pixels; give a portrait with at least {MIN_SIDE} a side."
                 )
-            profile, kind = image.info.get("icc_profile"), image.format
-            image = ImageOps.exif_transpose(image)
+            profile, kind = file.info.get("icc_profile"), file.format
+            image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I") or image.mode == "F":
                 return np.repeat(_grey(image, kind, path.name)[..., None], 3, axis=2)
             return np.array(_over_white(_in_srgb(image, profile, path.name)))
@@ -163,14 +163,15 @@ def _in_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Imag
                 profile = None
             else:
                 alpha = image.getchannel("A") if image.mode == "RGBA" else None
-                image = ImageCms.profileToProfile(
-                    image.convert("RGB") if alpha else image,
+                to_srgb = ImageCms.buildTransform(
                     source,
                     ImageCms.createProfile("sRGB"),
-                    renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                    outputMode="RGB",
-                    flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+                    "RGB" if alpha else image.mode,
+                    "RGB",
+                    ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                    ImageCms.Flags.BLACKPOINTCOMPENSATION,
                 )
+                image = to_srgb.apply(image.convert("RGB") if alpha else image)
                 if alpha:
                     image.putalpha(alpha)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
@@ -202,6 +203,16 @@ def to_bytes(images: Tensor) -> Tensor:
     """Convert (n, 3, h, w) in -1..1 to uint8 (n, h, w, 3), rounded and clamped, on the same device."""
     scaled = (images.detach().float() + 1) * 127.5
     return scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def from_uint8(pictures: Tensor) -> Tensor:
+    """Convert uint8 pictures of any shape to float32 in -1..1."""
+    return pictures.float() / 127.5 - 1
+
+
+def from_frame(frame: np.ndarray) -> Tensor:
+    """Convert a frame (h, w, 3) uint8 to (1, 3, h, w) float32 in -1..1."""
+    return from_uint8(torch.from_numpy(frame).permute(2, 0, 1)[None])
 
 
 def to_uint8(images: Tensor) -> Tensor:

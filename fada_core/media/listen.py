@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from io import BufferedReader
 from queue import Empty, Queue
 from threading import Thread
-from typing import BinaryIO
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
 from ..errors import FadaError
-from .audio import SAMPLE_RATE, blocks, full_scale, mono_weights
-from .containers import decoded, opened
+from .audio import Resampler, blocks, full_scale, mono_weights
+from .containers import Readable, decoded, opened
 
 log = logging.getLogger("fada.media")
 
@@ -39,7 +38,7 @@ _MP3_KBITS = {
 """Bit rates in kbit/s by (is MPEG-1, layer) (ISO 11172-3, 2.4.2.3; ISO 13818-3, 2.4.2.3)."""
 
 
-def listen(source: BinaryIO, patience: float) -> Iterator[Tensor]:
+def listen(source: BufferedReader, patience: float) -> Iterator[Tensor]:
     """Speech as it arrives, in pieces (samples,) float32 mono in -1..1 at 16 kHz, until the end of the source.
 
     A source with the header of a sound or video file is decoded; anything else is read as raw samples, 16-bit
@@ -76,14 +75,14 @@ def listen(source: BinaryIO, patience: float) -> Iterator[Tensor]:
         yield torch.from_numpy(piece)
 
 
-def _beginning(source: BinaryIO) -> tuple[bytes, bool]:
+def _beginning(source: BufferedReader) -> tuple[bytes, bool]:
     """Read as many bytes as `begins_container` needs; returns them and its answer."""
     head = b""
     while True:
         verdict = begins_container(head)
         if verdict is not None:
             return head, verdict
-        more = source.read1(_PIECE_BYTES)  # type: ignore[attr-defined] - a buffered reader
+        more = source.read1(_PIECE_BYTES)
         if not more:
             return head, False
         head += more
@@ -133,42 +132,39 @@ def _packet_length(header: bytes) -> int:
     return 188 if header[0] == 0x47 else 0
 
 
-def _raw(source: BinaryIO, head: bytes) -> Iterator[np.ndarray]:
+def _raw(source: BufferedReader, head: bytes) -> Iterator[np.ndarray]:
     rest, piece = b"", head
     while piece:
         whole = rest + piece
         rest = whole[len(whole) // 2 * 2 :]
         yield np.frombuffer(whole, "<i2", len(whole) // 2).astype(np.float32) / 2**15
-        piece = source.read1(_PIECE_BYTES)  # type: ignore[attr-defined] - a buffered reader
+        piece = source.read1(_PIECE_BYTES)
 
 
-def _decoded(source: BinaryIO, head: bytes) -> Iterator[np.ndarray]:
-    resampler, now, scale = None, 0, 1.0
-    file = _Rewound(source, head)
+def _decoded(source: BufferedReader, head: bytes) -> Iterator[np.ndarray]:
+    resample, scale = Resampler(), 1.0
+    file: Readable = _Rewound(source, head)
     if source.seekable():  # a file, whose index may be at its end
         source.seek(-len(head), 1)
-        file = source  # type: ignore[assignment]
-    with opened(file, _NAME, "sound") as container:  # type: ignore[arg-type]
+        file = source
+    with opened(file, _NAME, "sound") as container:
         for planes, rate, names in blocks(decoded(container, "sound", _NAME), _NAME):
-            if rate != now:
-                resampler, now = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32"), rate
             if scale == 1:
                 scale = full_scale(float(np.abs(planes).max(initial=0.0)), _NAME)
-            piece = resampler.resample_chunk(mono_weights(names) @ planes / np.float32(scale))
+            piece = resample(mono_weights(names) @ planes / np.float32(scale), rate)
             if len(piece):
                 yield piece
-        if resampler is not None:
-            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield resample.finish()
 
 
 class _Rewound:
     """A pipe whose first bytes were already read. `read` returns data as soon as there is some."""
 
-    def __init__(self, source: BinaryIO, head: bytes) -> None:
+    def __init__(self, source: BufferedReader, head: bytes) -> None:
         self._source, self._head = source, head
 
     def read(self, size: int) -> bytes:
         if self._head:
             given, self._head = self._head[:size], self._head[size:]
             return given
-        return self._source.read1(size)  # type: ignore[attr-defined] - a buffered reader
+        return self._source.read1(size)

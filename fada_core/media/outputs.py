@@ -15,10 +15,10 @@ from ..atomic import lock
 from ..errors import FadaError
 
 STDOUT = "-"  #: path that stands for the standard output, as MP4
-SUFFIXES = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
 UNFINISHED = ".unfinished"  #: file in an unfinished folder of frames, which names its job
 
 Format = Literal["mp4", "webm", "gif", "png"]
+SUFFIXES: dict[str, Format] = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
 
 _LEAST_BYTES = {"mp4": 0.002, "webm": 0.002, "gif": 0.02, "png": 0.05}
 """Bytes per pixel and frame of a video with hardly any motion: a lower bound for the check of disk space."""
@@ -42,7 +42,7 @@ def format_of(path: str | Path, format: Format | None = None) -> Format:
     if suffix.lower() not in SUFFIXES:
         allowed = ", ".join(SUFFIXES)
         raise FadaError(f"'{suffix}' is not a supported video format; use {allowed}, or a folder for PNG frames.")
-    return SUFFIXES[suffix.lower()]  # type: ignore[return-value] - the values are formats
+    return SUFFIXES[suffix.lower()]
 
 
 def check_place(path: Path, *, folder: bool = False) -> None:

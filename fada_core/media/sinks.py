@@ -11,12 +11,12 @@ import wave
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import av
 import numpy as np
 import soxr
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -97,7 +97,8 @@ class ContainerSink:
             # Without flags: the encoder's optimisations compare palette indices, but each frame has its own palette.
             "gif": ("gif", "pal8", {"gifflags": "0"}),
         }[format]
-        self._stream = self._container.add_stream(codec, rate=fps, options={"g": group, **settings})
+        made = self._container.add_stream(codec, rate=fps, options={"g": group, **settings})
+        self._stream = cast(av.VideoStream, made)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixels
         self._stream.time_base = self._time_base
         self._reformatter = VideoReformatter()  # reused, because creating one takes longer than a small frame
@@ -118,8 +119,9 @@ class ContainerSink:
             picture = _paletted(frame)
         else:
             rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            colours = {"dst_colorspace": "ITU601", "dst_color_range": "MPEG"}
-            picture = self._reformatter.reformat(rgb, format="yuv420p", **colours)
+            picture = self._reformatter.reformat(
+                rgb, format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
+            )
         picture.pts, picture.time_base = self._count, self._time_base
         self._count += 1
         for packet in self._stream.encode(picture):
@@ -149,7 +151,7 @@ class _SoundTrack:
         self._container = container
         self._layout = "mono" if channels == 1 else "stereo"
         self._resampler = soxr.ResampleStream(rate, _SOUND_RATE, channels, dtype="float32")
-        self._stream = container.add_stream(codec, rate=_SOUND_RATE, layout=self._layout)
+        self._stream = cast(av.AudioStream, container.add_stream(codec, rate=_SOUND_RATE, layout=self._layout))
         self._count = 0
         self._channels = channels
 
@@ -190,7 +192,22 @@ def _paletted(frame: np.ndarray) -> av.VideoFrame:
     palette = np.full((256, 4), 255, np.uint8)
     colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     palette[: len(colours), 1:] = colours  # alpha, red, green, blue
-    return av.VideoFrame.from_ndarray((np.asarray(image), palette), format="pal8")
+    # PyAV's types lack the pair of indices and palette.
+    return av.VideoFrame.from_ndarray((np.asarray(image), palette), format="pal8")  # type: ignore[arg-type]
+
+
+def wav_file(path: Path, rate: int, channels: int) -> wave.Wave_write:
+    """Open a new WAV file with 16-bit samples."""
+    file = wave.open(str(path), "wb")  # noqa: SIM115 - closed by the caller
+    file.setnchannels(channels)
+    file.setsampwidth(2)
+    file.setframerate(rate)
+    return file
+
+
+def pcm(samples: np.ndarray) -> bytes:
+    """Samples in -1..1 as 16-bit integers."""
+    return (samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
 
 
 class FolderSink:
@@ -212,12 +229,7 @@ class FolderSink:
         for name, text in ({**metadata, "fps": str(fps)}).items():
             self._texts.add_text(name, text)
         self._count = 0
-        self._wave = None
-        if sound is not None:
-            self._wave = wave.open(str(folder / "audio.wav"), "wb")  # noqa: SIM115 - closed by close()
-            self._wave.setnchannels(sound[1])
-            self._wave.setsampwidth(2)
-            self._wave.setframerate(sound[0])
+        self._wave = None if sound is None else wav_file(folder / "audio.wav", *sound)
 
     def video(self, frame: np.ndarray) -> None:
         texts = None if self._count else self._texts
@@ -226,8 +238,7 @@ class FolderSink:
 
     def sound(self, samples: np.ndarray) -> None:
         if self._wave is not None:
-            # Also updates the header, so that the file is valid at any time.
-            self._wave.writeframes((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
+            self._wave.writeframes(pcm(samples))  # also updates the header, so that the file is valid at any time
 
     def close(self, whole: bool) -> None:
         if self._wave is not None:

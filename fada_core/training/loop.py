@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from accelerate import Accelerator
@@ -168,7 +168,7 @@ def _train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerato
     hollow = hollow_copy(task.module) if accelerator.is_fsdp2 else None
     module, optimizer = prepare(accelerator, task.module, _optimizer(config, task.parameter_groups()))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    ema = EMAModel(shards(parameters), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+    ema = EMAModel(_local(parameters), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     first = 0 if state is None else load_state(state, task.module, optimizer.optimizer, ema)
     progress = tqdm(
         total=config.steps, initial=first, desc=folder.name, disable=not accelerator.is_main_process, mininterval=5
@@ -204,7 +204,7 @@ def _train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerato
             usual = loss if step == first else 0.95 * usual + 0.05 * loss
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema.step(shards(parameters))
+            ema.step(_local(parameters))
             step += 1
             progress.update()
             log.add(step, rate, {**losses, "grad_norm": norm}, write=step % config.log_every == 0)
@@ -219,7 +219,7 @@ def _train(task: Task, config: LoopConfig, folder: Path, accelerator: Accelerato
     progress.close()
     if step > saved:
         save()
-    ema.copy_to(shards(parameters))
+    ema.copy_to(_local(parameters))
     if hollow is not None:
         task.module = fill(hollow, task.module, accelerator)
     task.module.eval()
@@ -254,6 +254,11 @@ def _preview(task: Task, folder: Path, step: int) -> None:
         ) from error
 
 
+def _local(parameters: list[Tensor]) -> list[nn.Parameter]:
+    """`shards` for EMAModel, which takes any tensors, but is annotated with parameters."""
+    return cast(list[nn.Parameter], shards(parameters))
+
+
 @contextmanager
 def _averaged(
     task: Task, ema: EMAModel, parameters: list[Tensor], hollow: nn.Module | None, accelerator: Accelerator
@@ -263,8 +268,8 @@ def _averaged(
     With sharded parameters, all processes have to call this.
     """
     trained = task.module
-    ema.store(shards(parameters))
-    ema.copy_to(shards(parameters))
+    ema.store(_local(parameters))
+    ema.copy_to(_local(parameters))
     if hollow is not None:
         task.module = fill(hollow, trained, accelerator)
         if accelerator.is_main_process:
@@ -272,15 +277,15 @@ def _averaged(
     task.module.eval()
     yield
     task.module = trained.train()
-    ema.restore(shards(parameters))
+    ema.restore(_local(parameters))
 
 
 def _optimizer(config: LoopConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    settings = {"lr": config.learning_rate, "betas": (0.9, config.beta2), "weight_decay": config.weight_decay}
+    rate, betas, decay = config.learning_rate, (0.9, config.beta2), config.weight_decay
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, fused=True, **settings)
+        return torch.optim.AdamW(groups, rate, betas, weight_decay=decay, fused=True)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise FadaError("adamw8bit needs the package bitsandbytes: pip install bitsandbytes.") from error
-    return AdamW8bit(groups, **settings)
+    return AdamW8bit(groups, rate, betas, weight_decay=decay)

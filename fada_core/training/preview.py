@@ -11,7 +11,7 @@ from einops import rearrange
 from ..avatars.clip import sample
 from ..data.avatars import HELD_OUT_SEED
 from ..data.faces import clip_box, face_inputs
-from ..media.image import to_uint8
+from ..media.image import from_uint8, to_uint8
 from ..media.video import VideoWriter
 from ..models.networks import Networks
 from ..sampling.chain import sample_chain
@@ -34,7 +34,7 @@ def preview_avatars(networks: Networks, folder: Path, step: int, ways: list[Samp
     for index in range(AVATARS):
         seconds = CLIPS * config.clip_frames / config.fps
         clip = sample(HELD_OUT_SEED + index, "high", seconds, size=config.size, fps=config.fps, framing="face")
-        picture = (clip.portrait[None].float() / 127.5 - 1).to(networks.device)
+        picture = from_uint8(clip.portrait[None]).to(networks.device)
         portrait = networks.vae.encode(picture).float()
         features = networks.audio_encoder.encode(clip.waveform.to(networks.device), len(clip.frames), config.fps)
         face_box, masks = face_inputs(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
@@ -58,7 +59,7 @@ def fill(hollow: nn.Module, module: nn.Module, accelerator: Accelerator) -> nn.M
 
 def prepare(
     accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[nn.Module, torch.optim.Optimizer]:
+) -> tuple[nn.Module, AcceleratedOptimizer]:
     """accelerate's `prepare`, with settings for sharding; it replaces the optimiser's parameters.
 
     Raises:

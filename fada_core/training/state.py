@@ -136,7 +136,7 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, 
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         for index, (shadow, parameter) in enumerate(zip(ema.shadow_params, parameters, strict=True)):
-            shadow.copy_(*shards([shard_as(file.get_tensor(f"ema.{index}"), parameter)]))
+            shadow.copy_(shards([shard_as(file.get_tensor(f"ema.{index}"), parameter)])[0])
         metadata = file.metadata()
     ema.optimization_step = json.loads(metadata["ema"])["optimization_step"]
     return int(metadata["step"])
@@ -176,7 +176,7 @@ def _checksum(metadata: Mapping[str, str], names: Iterable[str], tensor: Callabl
     for name in sorted(names):
         value = tensor(name)
         crc = zlib.crc32(f"{name} {value.dtype} {list(value.shape)}".encode(), crc)
-        crc = zlib.crc32(memoryview(value.reshape(-1).view(torch.uint8).numpy()), crc)
+        crc = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
 
 
