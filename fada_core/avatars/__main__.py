@@ -2,18 +2,17 @@
 
 import json
 import sys
-import wave
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ..command import run_command
 from ..errors import FadaError
 from ..media.audio import load_audio
+from ..media.sinks import pcm, wav_file
 from ..media.video import VideoWriter, contact_sheet
 from .alignment import align
 from .clip import Framing, Pool, sample
@@ -75,11 +74,8 @@ def render_clip(options: Options, out: Path) -> None:
     )
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(clip.portrait.movedim(0, -1).numpy()).save(out / "portrait.png")
-    with wave.open(str(out / "speech.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes((clip.waveform.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes())
+    with wav_file(out / "speech.wav", SAMPLE_RATE, 1) as file:
+        file.writeframes(pcm(clip.waveform.numpy()))
     with VideoWriter(out / "truth.mp4", options.size, options.size, clip.fps, clip.waveform, crf=12) as writer:
         writer.write(clip.frames.movedim(1, -1).numpy())
     facts = {
@@ -107,8 +103,8 @@ def render_sheet(options: Options, path: Path) -> None:
         style = options.style
         if style == "all":
             style = STYLES[0] if i % 2 == 0 else STYLES[1 + i // 2 % (len(STYLES) - 1)]
-        made = {"size": options.size, "style": style, "framing": options.framing, "fps": options.fps}
-        clip = sample(options.seed + i, options.pool, 0.6, **made)
+        seed, size, fps = options.seed + i, options.size, options.fps
+        clip = sample(seed, options.pool, 0.6, size=size, fps=fps, style=style, framing=options.framing)
         frames.append(clip.frames[int(clip.truth["openness"].argmax())].movedim(0, -1).numpy())
     contact_sheet(frames, min(COLUMNS, len(frames)), path)
 

@@ -1,13 +1,15 @@
 """Glasses, earrings, scarves and a face mask, and a microphone or a hand that occludes the lower face."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from . import assets
 from .fabric import weave
 from .garments import cloth
-from .glue import project_front
-from .mesh import Material, Mesh, Part
+from .glue import attach, project_front
+from .mesh import Kind, Material, Mesh, Part, Triple, triple
 from .neckline import contour
 from .scalp import Skull, base, smooth, unit
 from .shapes import Shape, ball, join, sheet, tube
@@ -17,21 +19,16 @@ PROP_AWAY = np.array([0.5, -4.0, 0.6], np.float32)  # shift in dm that takes a p
 EAR_TOP, EAR_LOBE = (0.76, 7.27, 0.60), (0.79, 6.83, 0.47)  # on the base mesh: where temples rest, where rings hang
 
 
-def solid(name: str, part: Part, shape: Shape, color: np.ndarray, gloss: float, neck: float = 1.0) -> Mesh:
+def solid(
+    name: str, part: Part, shape: Shape, color: Iterable[float], gloss: float, neck: float = 1.0, kind: Kind = "plain"
+) -> Mesh:
     """A rigid mesh of one colour. `neck`: how far it turns with the skull, 0 (not at all) .. 1 (fully)."""
-    material = Material("plain", tuple(float(c) for c in color), gloss=gloss, two_sided=True)
-    return Mesh(
-        name,
-        part,
-        shape.faces,
-        shape.uv,
-        material,
-        rest=shape.points,
-        neck=np.full(len(shape.points), neck, np.float32),
-    )
+    material = Material(kind, triple(color), gloss=gloss, two_sided=True)
+    turns = np.full(len(shape.points), neck, np.float32)
+    return Mesh(name, part, shape.faces, shape.uv, material, shape.points, turns)
 
 
-def on_skin(skull: Skull, place: tuple[float, float, float]) -> np.ndarray:
+def on_skin(skull: Skull, place: Triple) -> np.ndarray:
     """Position (3,) on this person of the skin vertex that is nearest to `place` on the base mesh."""
     static = base()
     skin = np.unique(static["faces"])
@@ -94,22 +91,9 @@ def glasses(skull: Skull, kind: str, color: np.ndarray, tint: float, rng: np.ran
     arch = wrap(np.stack([span, centre_y + 0.22 * high + 0.035 * (1 - (span / inner) ** 2), 0 * span], 1))
     shapes.append(tube(arch, thick * 0.9, 5))
     metal = color.max() > 0.35 and rng.random() < 0.6
-    out = [solid("glasses", Part.GLASSES, join(shapes), color, 0.9 if metal else 0.6)]
-    glass = join(lenses)
-    lens_color = tuple(float(1 - 0.95 * tint + 0.1 * tint * c) for c in rng.random(3))
-    material = Material("glass", lens_color, gloss=1.0, two_sided=True)
-    out.append(
-        Mesh(
-            "lenses",
-            Part.GLASSES,
-            glass.faces,
-            glass.uv,
-            material,
-            rest=glass.points,
-            neck=np.ones(len(glass.points), np.float32),
-        )
-    )
-    return out
+    frame = solid("glasses", Part.GLASSES, join(shapes), color, 0.9 if metal else 0.6)
+    lens_color = 1 - 0.95 * tint + 0.1 * tint * rng.random(3)
+    return [frame, solid("lenses", Part.GLASSES, join(lenses), lens_color, 1.0, kind="glass")]
 
 
 def earrings(skull: Skull, kind: str, color: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
@@ -186,24 +170,12 @@ def face_mask(skull: Skull, color: np.ndarray, rng: np.random.Generator) -> list
     low = (smooth((t - 0.25) / 0.7) * (1 - 0.6 * a**2)).reshape(-1)
     anchor = np.broadcast_to(np.array([bridge, chin, chin]), (len(flat), 3))
     weight = np.stack([1 - low, low, 0 * low], 1).astype(np.float32)
-    offset = flat - np.einsum("nc,ncx->nx", weight, skull.points[anchor])
     shape = sheet(points)
     texture = weave("woven", "plain", np.stack([color, color]), rng)
     line = (0.82 + 0.18 * np.abs(np.sin(3.2 * np.pi * np.linspace(0, 1, len(texture))))) ** 1.5
     texture = (texture * line[:, None, None]).astype(np.uint8)
     material = Material("cloth", texture=texture, gloss=0.1, two_sided=True)
-    out = [
-        Mesh(
-            "mask",
-            Part.MASK,
-            shape.faces,
-            shape.uv,
-            material,
-            anchor=anchor.astype(np.int32),
-            weight=weight,
-            offset=offset.astype(np.float32),
-        )
-    ]
+    cover = Mesh("mask", Part.MASK, shape.faces, shape.uv, material, attach(skull, flat, anchor, weight))
     loops = []
     for side, column in ((-1, 0), (1, -1)):
         for row, ear in ((1, EAR_TOP), (rows - 3, EAR_LOBE)):
@@ -214,7 +186,7 @@ def face_mask(skull: Skull, color: np.ndarray, rng: np.random.Generator) -> list
                     skull.push((start * (1 - s) + end * s).astype(np.float32), np.float32(0.015), ears=False), 0.008, 4
                 )
             )
-    return [*out, solid("mask loops", Part.MASK, join(loops), np.array([0.8, 0.8, 0.8]), 0.1)]
+    return [cover, solid("mask loops", Part.MASK, join(loops), np.array([0.8, 0.8, 0.8]), 0.1)]
 
 
 def _fist(grip: np.ndarray, axis: np.ndarray, side: float) -> list[Shape]:
@@ -264,20 +236,7 @@ def prop(skull: Skull, kind: str, skin: np.ndarray, rng: np.random.Generator) ->
         grip = top - axis * 0.8
     else:
         grip = top + [0, 0.12, -0.05]
-    hand = join(_fist(grip, axis, side))
-    material = Material("plain", tuple(float(c) for c in skin), gloss=0.15, two_sided=True)
-    out.append(
-        Mesh(
-            "hand",
-            Part.PROP,
-            hand.faces,
-            hand.uv,
-            material,
-            rest=hand.points,
-            neck=np.zeros(len(hand.points), np.float32),
-        )
-    )
-    return out
+    return [*out, solid("hand", Part.PROP, join(_fist(grip, axis, side)), skin, 0.15, 0.0)]
 
 
 def prop_motion(kind: str, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:

@@ -9,14 +9,13 @@ mouth is shut in a pause, whatever the jaw and the expression do.
 
 from dataclasses import dataclass
 from functools import cache
-from types import SimpleNamespace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from . import assets
 from .assets import UNITS, unit_index, units
-from .head import FaceShape, Head
+from .head import Body, FaceShape, Head
 from .phones import (
     BILABIAL,
     LABIODENTAL,
@@ -91,11 +90,11 @@ def sample_habits(rng: np.random.Generator) -> Habits:
 @cache
 def _geometry() -> np.ndarray:
     """Lip distance, mouth width and lip protrusion (3, 53) in dm: the change by each unit, then the value at rest."""
-    average = SimpleNamespace(age=0.35, sex=0.5, ancestry=(1 / 3, 1 / 3, 1 / 3), shape=FaceShape())
-    place = {int(v): i for i, v in enumerate(assets.HEAD.hm08)}
-    upper, lower = ([place[v] for v in side] for side in MIDDLE)
-    left, right = (place[v] for v in CORNERS)
-    moves = np.concatenate([assets.HEAD.unit_deltas, Head(average).neutral[None]])
+    average = Body(0.35, 0.5, (1 / 3, 1 / 3, 1 / 3), FaceShape())
+    data = assets.load()
+    upper, lower = map(data.rows, MIDDLE)
+    left, right = data.rows(CORNERS)
+    moves = np.concatenate([data.unit_deltas, Head(average).neutral[None]])
     gap = moves[:, upper, 1].mean(1) - moves[:, lower, 1].mean(1)
     return np.stack([gap, moves[:, left, 0] - moves[:, right, 0], moves[:, upper + lower, 2].mean(1)])
 

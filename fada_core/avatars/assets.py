@@ -1,9 +1,10 @@
 """The base head in head.npz: vertices, faces, texture coordinates, targets, face units, region masks.
 
-`HEAD` is loaded at the first use. `UNITS` lists the 52 face units in the order of every array of units: ARKit's names,
+`load` reads it once. `UNITS` lists the 52 face units in the order of every array of units: ARKit's names,
 sorted. Lengths are in decimetres, x to the person's left, y up, z to the front.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -100,6 +101,7 @@ class HeadData:
         d = self._data
         self.vertices: np.ndarray = d["vertices"]
         self.hm08 = d["hm08"].astype(np.int32)
+        self._row = {number: row for row, number in enumerate(self.hm08.tolist())}
         self.mirror = d["mirror"].astype(np.int32)
         self.skin_base = d["skin_base"].astype(np.int32)
         self.skin_faces = d["skin_faces"].astype(np.int32)
@@ -112,6 +114,10 @@ class HeadData:
         starts = ends - d["target_sizes"]
         names = d["target_names"].tolist()
         self._targets = {n: (s, e, k) for n, s, e, k in zip(names, starts, ends, d["target_steps"], strict=True)}
+
+    def rows(self, numbers: Sequence[int]) -> list[int]:
+        """Base vertices of vertices of MakeHuman's mesh."""
+        return [self._row[number] for number in numbers]
 
     @property
     def target_names(self) -> list[str]:
@@ -163,9 +169,3 @@ class HeadData:
 def load() -> HeadData:
     """The head.npz beside this file."""
     return HeadData(Path(__file__).with_name("head.npz"))
-
-
-def __getattr__(name: str) -> HeadData:
-    if name == "HEAD":
-        return load()
-    raise AttributeError(name)

@@ -4,11 +4,12 @@ import numpy as np
 
 from . import assets
 from .cap import noise
+from .color import with_alpha
 from .face_hair import FaceHairTraits
 from .glue import glued
 from .mesh import Mesh, Part
 from .scalp import Skull, base, smooth, unit
-from .strands import STRAIGHT, TONES, WAVY, WHITE, atlas, cards, encode
+from .strands import STRAIGHT, TONES, WAVY, WHITE, atlas, cards
 
 # (azimuth in degrees, height in dm) on the base mesh: upper and lower borders of a full beard.
 CHEEK = np.array(
@@ -83,7 +84,7 @@ def beard(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> lis
     dense = beard_density(azimuth, height, kind, phases)
     alpha = np.clip(dense * 1.7 - 0.75 * streak, 0, 1) * smooth(dense * 3) * (0.75 + 0.25 * traits.beard_length)
     rgb = (color * (1 - grey) + WHITE * grey) * (0.45 + 0.6 * streak[..., None])
-    texture = np.concatenate([encode(rgb), np.rint(255 * alpha[..., None]).astype(np.uint8)], -1)
+    texture = with_alpha(rgb, alpha)
     near = faces[own[faces].all(1) & (weight[faces].max(1) > 0)]
     used, near = np.unique(near, return_inverse=True)
     uv = np.stack([(static["azimuth"][used] + 100) / 200, (points[used, 1] - 5.85) / 1.55], 1)

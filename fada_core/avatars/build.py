@@ -66,7 +66,8 @@ class Source:
 
 def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Vertices (n, 3), texture coordinates (m, 2), and quads (q, 4, 2) of (vertex, texture coordinate) by group."""
-    points, uvs, groups, name = [], [], {}, ""
+    points, uvs, name = [], [], ""
+    groups: dict[str, list[list[list[int]]]] = {}
     for line in text.splitlines():
         words = line.split()
         if not words:
@@ -86,7 +87,7 @@ def read_target(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Vertex indices (k,) and displacements (k, 3) of a MakeHuman target."""
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
-    rows = [line.split() for line in data.decode().splitlines() if line and line[0] not in "#\"\r\n"]
+    rows = [line.split() for line in data.decode().splitlines() if line and line[0] not in '#"\r\n']
     rows = [r for r in rows if len(r) == 4]
     return np.array([int(r[0]) for r in rows], int), np.array([[float(w) for w in r[1:]] for r in rows]).reshape(-1, 3)
 

@@ -4,15 +4,13 @@
 frames. (`light.sample_camera` places the camera.)
 """
 
-import io
 from dataclasses import dataclass
 
 import numba
 import numpy as np
-from PIL import Image
 
-from ..errors import FadaError
-from .filters import blur, luminance
+from .color import decoded, encoded
+from .filters import blur, jpeg, luminance
 
 TILE = 96  # pixels by which the tile of grain exceeds a frame: range of its random shift in each frame
 
@@ -41,12 +39,7 @@ class CameraLook:
 
 
 def sample_camera_look(rng: np.random.Generator, pool: str) -> CameraLook:
-    """A random camera: good and well adjusted in the high pool, from a studio's to an old phone's in the moderate one.
-
-    Raises `FadaError` for an unknown pool.
-    """
-    if pool not in ("high", "moderate"):
-        raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
+    """A random camera: well adjusted in the high pool, from a studio's to an old phone's in the moderate one."""
     wide = 1.0 if pool == "moderate" else 0.55
     warm, tint = rng.normal(0, 0.07 * wide), rng.normal(0, 0.025 * wide)
     old = rng.random() < 0.3 * wide
@@ -71,12 +64,11 @@ def sample_camera_look(rng: np.random.Generator, pool: str) -> CameraLook:
 def _curve(look: CameraLook) -> np.ndarray:
     """Table (3, 256) float32 from uint8 sRGB to sRGB 0..1: exposure, white balance, contrast and haze."""
     value = np.arange(256) / 255
-    light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     gain = np.array(look.balance)[:, None] * 2.0**look.exposure
-    light = light[None] * gain
+    light = decoded(value)[None] * gain
     over = np.maximum(gain, 1)  # highlights are compressed by a shoulder that ends at white, instead of clipped
     light = np.where(light > 0.6, 0.6 + (light - 0.6) * 0.4 / (over - 0.6), light)
-    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
+    shown = encoded(light)
     shown = shown + (look.contrast - 1) * 1.6 * (shown * shown * (3 - 2 * shown) - shown)
     return np.clip(look.black + (1 - look.black) * shown, 0, 1).astype(np.float32)
 
@@ -108,12 +100,6 @@ def _finish(picture, vignette, tile, y0, x0, grain, color_grain, out):
                 out[y, x, c] = np.uint8(min(max(value * 255 + np.float32(0.5), np.float32(0)), np.float32(255)))
 
 
-def _jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
-
-
 def develop(look: CameraLook, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Frames (n, h, w, 3) uint8 sRGB -> the same as taken by this camera, uint8."""
     _, h, w, _ = frames.shape
@@ -137,5 +123,5 @@ def develop(look: CameraLook, frames: np.ndarray, rng: np.random.Generator) -> n
         y0, x0 = rng.integers(0, TILE, 2)
         _finish(taken, vignette, tile, y0, x0, np.float32(look.grain), np.float32(look.color_grain), out[i])
         if look.jpeg:
-            out[i] = _jpeg(out[i], look.jpeg)
+            out[i] = jpeg(out[i], look.jpeg)
     return out

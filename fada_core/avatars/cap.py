@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from .color import with_alpha
 from .mesh import Material, Mesh, Part
 from .scalp import Line, Skull, base, smooth, unit
-from .strands import WHITE, encode
+from .strands import WHITE
 
 SIZE = 256
 REACH = 160.0  # slope in degrees at the rim of the texture
@@ -44,7 +45,7 @@ def paint(line: Line, color: np.ndarray, grey: float, rng: np.random.Generator) 
     alpha = np.clip(1.5 * density - 0.75 * streak * (1.2 - density), 0, 1) * smooth(1.7 * density)
     base_color = (color * (1 - grey) + WHITE * grey) * 0.55
     rgb = base_color * (0.35 + 1.25 * streak[..., None])
-    return np.concatenate([encode(rgb), np.rint(255 * alpha[..., None]).astype(np.uint8)], -1)
+    return with_alpha(rgb, alpha)
 
 
 def cap(skull: Skull, line: Line, texture: np.ndarray, lift: float, name: str) -> Mesh:
@@ -57,7 +58,7 @@ def cap(skull: Skull, line: Line, texture: np.ndarray, lift: float, name: str) -
     azimuth, slope = static["azimuth"][used], static["slope"][used]
     height = 0.012 + lift * smooth(inside[used] / 16)
     points = skull.points[used] + skull.normals[used] * height[:, None]
-    away = points - skull.place(np.float32(168.0), np.float32(22.0))
+    away = points - skull.whorl
     tangent = unit(away - (away * skull.normals[used]).sum(1, keepdims=True) * skull.normals[used])
     return Mesh(
         name,

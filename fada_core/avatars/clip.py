@@ -13,6 +13,7 @@ from .camera import develop, sample_camera_look
 from .degrade import degrade
 from .landmarks import boxes, hair_box, landmarks
 from .light import Camera
+from .mesh import triple
 from .performance import Performance, Pool, generator, perform
 from .person import Person, make_scene
 from .phones import SAMPLE_RATE, Phoneme
@@ -63,9 +64,7 @@ class AvatarClip:
 def _on_the_face(scene: Scene, motion: Motion, size: int, rng: np.random.Generator) -> Camera:
     """Move and zoom the scene's camera so that the portrait's face is framed about as by the crop of `face.region`."""
     camera = scene.camera
-    posed = scene.head.pose(
-        motion.units[0], float(motion.yaw[0]), float(motion.pitch[0]), float(motion.roll[0]), gaze=tuple(motion.gaze[0])
-    )
+    posed = motion.pose(scene.head, 0)
     share = rng.uniform(0.85, 1.2) / (1 + 2 * MARGIN)
     aim = size / 2 + rng.normal(0, 0.03, 2) * size
     for _ in range(3):  # repeated, because perspective changes slightly as the camera moves
@@ -75,8 +74,7 @@ def _on_the_face(scene: Scene, motion: Motion, size: int, rng: np.random.Generat
         shift = (pixels[0] * right_of - pixels[1] * up) * 2 * camera.half / size
         half = camera.half * max(right - left, bottom - top) / (share * size)
         shift -= ((aim[0] - size / 2) * right_of - (aim[1] - size / 2) * up) * 2 * half / size
-        eye, target = (tuple((np.array(p) + shift).tolist()) for p in (camera.eye, camera.target))
-        camera = replace(camera, eye=eye, target=target, half=half)
+        camera = replace(camera, eye=triple(camera.eye + shift), target=triple(camera.target + shift), half=half)
     return camera
 
 
@@ -176,7 +174,8 @@ def sample(
         truth[name] = torch.from_numpy(getattr(motion, name)[1:]).float()
     waveform, heard = _recorded(speech.waveform, seed, pool)
     frames = torch.from_numpy(pictures).movedim(-1, 1).contiguous()
-    clean, defects, av_offset = frames, [], 0
+    clean, av_offset = frames, 0
+    defects: list[str] = []
     if pool == "moderate":
         suffered = rng("defects")
         frames, defects = degrade(frames, torch.Generator().manual_seed(int(suffered.integers(2**62))))

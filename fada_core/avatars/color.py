@@ -2,17 +2,35 @@
 
 import numpy as np
 
-_GRID = np.linspace(0, 1, 4096)
-_CURVE = np.where(_GRID <= 0.0031308, 12.92 * _GRID, 1.055 * _GRID ** (1 / 2.4) - 0.055)
-_ENCODE = np.round(255 * _CURVE).astype(np.uint8)
+
+def decoded(srgb: np.ndarray) -> np.ndarray:
+    """sRGB 0..1 of any shape -> linear light (IEC 61966-2-1), of the same precision."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def encoded(linear: np.ndarray) -> np.ndarray:
+    """Linear light 0..1 of any shape -> sRGB (IEC 61966-2-1), of the same precision."""
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def to_linear(srgb: np.ndarray) -> np.ndarray:
-    """sRGB 0..1 of any shape -> linear float32 (IEC 61966-2-1)."""
-    c = np.asarray(srgb, np.float32)
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    """sRGB 0..1 of any shape -> linear float32."""
+    return decoded(np.asarray(srgb, np.float32)).astype(np.float32)
+
+
+def encode(linear: np.ndarray) -> np.ndarray:
+    """Linear of any shape, clipped to 0..1 -> uint8 sRGB."""
+    return np.rint(255 * encoded(np.clip(linear, 0, 1))).astype(np.uint8)
+
+
+def with_alpha(linear: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Linear colours (..., 3) and alpha (...) 0..1 -> a texture (..., 4) uint8 sRGB."""
+    return np.concatenate([encode(linear), np.rint(255 * alpha[..., None]).astype(np.uint8)], -1)
+
+
+_TABLE = encode(np.linspace(0, 1, 4096))
 
 
 def to_srgb8(linear: np.ndarray) -> np.ndarray:
-    """Linear of any shape, clipped to 0..1 -> uint8 sRGB (IEC 61966-2-1)."""
-    return _ENCODE[(np.clip(linear, 0, 1) * 4095 + 0.5).astype(np.int32)]
+    """The same by a table, for large pictures: values may differ from those of `encode` by 1."""
+    return _TABLE[(np.clip(linear, 0, 1) * 4095 + 0.5).astype(np.int32)]

@@ -1,12 +1,9 @@
 """Visual defects of the moderate pool, those that the paper names for internet footage: darkness, blur, low resolution,
 noise, compression."""
 
-import io
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from . import filters
 
@@ -45,9 +42,7 @@ def compress(frames: torch.Tensor, quality: int) -> torch.Tensor:
     """Compress each frame of (n, 3, h, w) uint8 as a JPEG of `quality` 1..95."""
     result = torch.empty_like(frames)
     for index, frame in enumerate(frames):
-        buffer = io.BytesIO()
-        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
-        result[index] = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+        result[index] = torch.from_numpy(filters.jpeg(frame.movedim(0, -1).numpy(), quality)).movedim(-1, 0)
     return result
 
 

@@ -69,7 +69,10 @@ def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
         yield library, sample_rate
         library.espeak_Terminate()
     finally:
-        (_ctypes.FreeLibrary if sys.platform == "win32" else _ctypes.dlclose)(library._handle)
+        if sys.platform == "win32":
+            _ctypes.FreeLibrary(library._handle)
+        else:
+            _ctypes.dlclose(library._handle)
 
 
 def _with_closures(phonemes: list[Phoneme], audio: np.ndarray) -> list[Phoneme]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .color import to_linear, to_srgb8
+from .mesh import Triple, triple
 from .noise import smooth_noise
 from .surface import ramp
-
-Color = tuple[float, float, float]  # linear RGB
 
 REACH = np.pi / 2  # angle from the axis at the edge of the texture
 IRIS = np.radians(23.5)  # angle from the axis at the edge of the iris on MakeHuman's large eyeball, as in `organs`
@@ -35,8 +34,8 @@ IRISES = (
 class EyeTraits:
     """Looks of eyes. `iris` (outer) and `inner` colours; `pupil`: radius relative to the iris; the others 0..1."""
 
-    iris: Color
-    inner: Color
+    iris: Triple
+    inner: Triple
     pupil: float
     ring: float  # dark rim of the iris
     fibres: float
@@ -53,8 +52,8 @@ def sample_eye_traits(rng: np.random.Generator, age: float, ancestry: np.ndarray
     outer, inner, _ = IRISES[rng.choice(len(IRISES), p=chance / chance.sum())]
     tint = rng.normal(0, 0.06) + rng.normal(0, 0.02, 3)
     return EyeTraits(
-        iris=tuple(float(c) for c in np.clip(to_linear(np.array(outer) / 255) * np.exp(3 * tint), 0, 1)),
-        inner=tuple(float(c) for c in np.clip(to_linear(np.array(inner) / 255) * np.exp(3 * tint), 0, 1)),
+        iris=triple(np.clip(to_linear(np.array(outer) / 255) * np.exp(3 * tint), 0, 1)),
+        inner=triple(np.clip(to_linear(np.array(inner) / 255) * np.exp(3 * tint), 0, 1)),
         pupil=float(np.clip(rng.normal(0.38 - 0.1 * (age - 0.3), 0.06), 0.24, 0.55)),
         ring=float(rng.beta(2, 1.6) * (1 - 0.4 * age)),
         fibres=float(rng.beta(2.5, 1.8)),

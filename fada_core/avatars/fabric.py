@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .strands import encode
+from .color import encode
 
 SIZE = 128
 PATTERNS = ("plain", "stripes", "checks", "dots", "melange")

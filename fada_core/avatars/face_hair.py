@@ -121,11 +121,11 @@ def _lash_grid(name: str) -> tuple[np.ndarray, int]:
     column = near[first] - row
     order = np.empty(count, int)
     order[column * 5 + row] = np.arange(count)
-    order = order.reshape(-1, 5)
-    z = assets.load().vertices[patch.base[order], 2].mean(0)
+    rows = order.reshape(-1, 5)
+    z = assets.load().vertices[patch.base[rows], 2].mean(0)
     if z[0] > z[-1]:
-        order = order[:, ::-1]
-    return patch.base[order.ravel()], len(order)
+        rows = rows[:, ::-1]
+    return patch.base[rows.ravel()], len(rows)
 
 
 def lashes(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> list[Mesh]:
@@ -137,12 +137,11 @@ def lashes(skull: Skull, traits: FaceHairTraits, rng: np.random.Generator) -> li
             grid_base, columns = _lash_grid(f"{eye}_{name}_lashes")
             place = grid_base.reshape(columns, 5)
             stretch = 0.55 * traits.lash_length if upper else 0.35 * traits.lash_length - 0.2
-            anchor = np.repeat(place[..., None], 3, 2)
-            weight = np.zeros((columns, 5, 3), np.float32)
-            weight[..., 0] = 1
-            anchor[:, 4, 1] = place[:, 2]
-            weight[:, 4] = [1 + stretch, -stretch, 0]
-            anchor, weight = anchor.reshape(-1, 3), weight.reshape(-1, 3)
+            anchor = np.repeat(place.reshape(-1, 1), 3, 1)
+            anchor[4::5, 1] = place[:, 2]
+            weight = np.zeros((columns * 5, 3), np.float32)
+            weight[:, 0] = 1
+            weight[4::5] = [1 + stretch, -stretch, 0]
             points = np.einsum("nc,ncx->nx", weight, skull.points[anchor])
             s = np.repeat(np.linspace(0, 1, columns), 5)
             uv = np.stack([s, np.tile(np.linspace(1, 0, 5), columns)], 1)

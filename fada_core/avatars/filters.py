@@ -1,12 +1,14 @@
-"""Image filters for the styles (blur, Kuwahara, lines, paper), each about a millisecond for a picture of 256 pixels.
+"""Image filters (blur, Kuwahara, lines, paper, JPEG), each about a millisecond for a picture of 256 pixels.
 
 Pictures are C-contiguous float32 (h, w, c), sRGB 0..1. Edge pixels are repeated beyond the border.
 """
 
+import io
 import math
 
 import numba
 import numpy as np
+from PIL import Image
 
 from .mesh import Part
 
@@ -81,7 +83,7 @@ def _box(planes: np.ndarray, n: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _kuwahara(picture: np.ndarray, n: int, sharpness: float) -> np.ndarray:
+def _kuwahara(picture: np.ndarray, n: int, sharpness: np.float32) -> np.ndarray:
     h, w, _ = picture.shape
     planes = np.empty((h, w, 4), np.float32)
     for y in range(h):
@@ -118,6 +120,13 @@ def kuwahara(picture: np.ndarray, radius: int, sharpness: float = 3000) -> np.nd
     weigh most, the more so the higher `sharpness`.
     """
     return _kuwahara(np.ascontiguousarray(picture), radius + 1, np.float32(sharpness))
+
+
+def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+    """Compress (h, w, 3) uint8 as a JPEG of `quality` 1..95, and decompress it."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return np.array(Image.open(buffer))
 
 
 def luminance(picture: np.ndarray) -> np.ndarray:
@@ -164,6 +173,13 @@ def difference_lines(tone: np.ndarray, sigma: float, gain: float, threshold: flo
     return np.clip((dark - threshold) * gain, 0, 1)
 
 
+def _uniform(field: np.ndarray) -> np.ndarray:
+    """The ranks of all values of a field, as 0..1."""
+    order = np.empty(field.size, np.float32)
+    order[np.argsort(field, axis=None)] = np.linspace(0, 1, field.size, dtype=np.float32)
+    return order.reshape(field.shape)
+
+
 def streaks(size: int, angle: float, length: float, width: float, rng: np.random.Generator) -> np.ndarray:
     """A field (size, size), uniformly distributed in 0..1, of strokes `length` by `width` pixels at `angle` radians."""
     n = int(size * 1.5) + 8
@@ -177,18 +193,14 @@ def streaks(size: int, angle: float, length: float, width: float, rng: np.random
     wave = 1.2 * np.sin(x / size * 5 + rng.uniform(0, 6)) + 1.2 * np.sin(y / size * 4 + rng.uniform(0, 6))
     u, v = x * c + y * s + n / 2, -x * s + y * c + n / 2 + wave
     field = row[v.astype(int).clip(0, n - 1), u.astype(int).clip(0, n - 1)]
-    order = np.empty(size * size, np.float32)
-    order[np.argsort(field, axis=None)] = np.linspace(0, 1, size * size, dtype=np.float32)
-    return order.reshape(size, size)
+    return _uniform(field)
 
 
 def paper(size: int, grain: float, rng: np.random.Generator) -> np.ndarray:
     """Roughness of paper or canvas (size, size), uniformly distributed in 0..1, with bumps of some `grain` pixels."""
     field = blur(rng.standard_normal((size, size)).astype(np.float32), grain)
     field = field / field.std() + 0.5 * rng.standard_normal((size, size)).astype(np.float32)
-    order = np.empty(size * size, np.float32)
-    order[np.argsort(field, axis=None)] = np.linspace(0, 1, size * size, dtype=np.float32)
-    return order.reshape(size, size)
+    return _uniform(field)
 
 
 def smooth_field(size: int, cells: float, rng: np.random.Generator) -> np.ndarray:

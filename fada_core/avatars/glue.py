@@ -4,9 +4,10 @@ from functools import cache
 
 import numpy as np
 
-from .mesh import Material, Mesh, Part
+from .color import with_alpha
+from .mesh import Attachment, Material, Mesh, Part
 from .scalp import Skull, base, unit
-from .strands import WHITE, encode
+from .strands import WHITE
 
 
 def project_front(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,19 +42,24 @@ def _front_faces() -> tuple[np.ndarray, np.ndarray]:
     return faces[keep], points
 
 
+def attach(skull: Skull, points: np.ndarray, anchor: np.ndarray, weight: np.ndarray) -> Attachment:
+    """Attach points (n, 3) to the face at the base vertices `anchor` (n, 3) with `weight` (n, 3)."""
+    offset = points - np.einsum("nc,ncx->nx", weight, skull.points[anchor])
+    return Attachment(anchor.astype(np.int32), weight.astype(np.float32), offset.astype(np.float32))
+
+
 def glued(
     skull: Skull, name: str, part: Part, points: np.ndarray, anchor: np.ndarray, weight: np.ndarray, faces: np.ndarray,
     uv: np.ndarray, texture: np.ndarray, tangent: np.ndarray, gloss: float = 0.15,
 ) -> Mesh:  # fmt: skip
     """A mesh of hair whose vertices `points` (n, 3) keep their offset from their anchors.
 
-    `anchor` (n, 3) and `weight` (n, 3) as in `Mesh`; `texture` (H, W, 4) uint8.
+    `anchor` (n, 3) and `weight` (n, 3) as in `Attachment`; `texture` (H, W, 4) uint8.
     """
-    offset = points - np.einsum("nc,ncx->nx", weight, skull.points[anchor])
     material = Material("hair", texture=texture, gloss=gloss, two_sided=True)
     return Mesh(
-        name, part, faces.astype(np.int32), uv.astype(np.float32), material, anchor=anchor.astype(np.int32),
-        weight=weight.astype(np.float32), offset=offset.astype(np.float32), tangent=tangent.astype(np.float32),
+        name, part, faces.astype(np.int32), uv.astype(np.float32), material, attach(skull, points, anchor, weight),
+        tangent=tangent.astype(np.float32),
     )  # fmt: skip
 
 
@@ -83,12 +89,11 @@ def draw(
             apart = np.sqrt((x + 0.5 - path[..., 0]) ** 2 + (y + 0.5 - path[..., 1]) ** 2)
             cover = np.clip(cover_by / 2 + 0.6 - apart, 0, 1) * np.minimum(cover_by, 1)
             ok = (x >= 0) & (x < w) & (y >= 0) & (y < h) & (cover > 0)
-            hair = np.broadcast_to(np.arange(len(start))[:, None], x.shape)[ok]
             np.maximum.at(alpha, (y[ok], x[ok]), cover[ok])
             strong = ok & (cover > 0.35)
             hair = np.broadcast_to(np.arange(len(start))[:, None], x.shape)[strong]
             rgb[y[strong], x[strong]] = tint[hair]
-    return np.concatenate([encode(rgb), np.rint(255 * alpha[..., None]).astype(np.uint8)], -1)
+    return with_alpha(rgb, alpha)
 
 
 def tints(color: np.ndarray, grey: float, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -74,8 +74,7 @@ def plant(skull: Skull, line: Line, count: int, top: float, rng: np.random.Gener
 def combing(cut: Cut, skull: Skull, points: np.ndarray, roots: Roots, part: np.ndarray) -> np.ndarray:
     """Direction (n, 3) of combing at `points` (n, 3). `part` (n,): side of the parting, -1 or 1 (the person's left)."""
     ones = np.ones(len(points), np.float32)
-    crown = skull.place(np.float32(168.0), np.float32(22.0))
-    away = unit(points - crown)
+    away = unit(points - skull.whorl)
     kind = cut.comb
     if kind == "whorl":
         return away + np.array([0, 0, 0.15], np.float32)

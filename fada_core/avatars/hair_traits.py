@@ -4,6 +4,7 @@ import numpy as np
 
 from .face_hair import FaceHairTraits
 from .hair import HairTraits
+from .mesh import Triple, triple
 from .strands import natural_color
 
 # Relative frequencies of the styles for women and for men.
@@ -35,9 +36,7 @@ BEARDS = {
 }
 
 
-def sample_hair_traits(
-    rng: np.random.Generator, age: float, sex: float, ancestry: tuple[float, float, float], pool: str
-) -> HairTraits:
+def sample_hair_traits(rng: np.random.Generator, age: float, sex: float, ancestry: Triple, pool: str) -> HairTraits:
     """Random hair. `age` 0 (5 years) .. 1 (85), `sex` 0 female .. 1 male, `ancestry`: African, Asian, European shares.
 
     Dyed hair has natural colours in the pool "high", and now and then others in "moderate".
@@ -83,7 +82,7 @@ def sample_hair_traits(
         kinds = np.array(list(BEARDS.values()))
         beard = str(rng.choice(list(BEARDS), p=kinds / kinds.sum()))
     face = FaceHairTraits(
-        color=tuple(float(c) for c in 0.9 * own),
+        color=triple(0.9 * own),
         grey=float(grey * 0.5),
         brow_height=float(rng.normal(0, 0.008)),
         brow_thick=float(np.clip(rng.normal(0.85 + 0.3 * sex, 0.15), 0.5, 1.6)),
@@ -99,7 +98,7 @@ def sample_hair_traits(
         style,
         face,
         length=float(rng.random()),
-        color=tuple(float(c) for c in color),
+        color=triple(color),
         grey=grey,
         roots=roots,
         curl=curl,

@@ -6,7 +6,6 @@ tilts the head to the person's left shoulder. Gaze is (yaw, pitch) of the eyes r
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
 
 import numpy as np
 from scipy import sparse
@@ -14,7 +13,7 @@ from scipy import sparse
 from ..errors import FadaError
 from . import assets
 from .assets import UNITS, unit_index
-from .mesh import Mesh
+from .mesh import Attachment, Mesh, Triple
 
 ANCESTRIES = ("african", "asian", "caucasian")
 PIVOT = np.array([0.0, 6.05, 0.05], np.float32)  # centre of head rotation: the uppermost vertebrae, in dm
@@ -42,13 +41,14 @@ class FaceShape:
     targets: dict[str, float] = field(default_factory=dict)
 
 
-class Shaped(Protocol):
-    """The attributes of a person that `Head` uses. `age`: 0 (5 years) .. 1 (85 years); `sex`: 0 female .. 1 male;
-    `ancestry`: African, Asian, European shares."""
+@dataclass(frozen=True)
+class Body:
+    """The traits of a person that shape the head. `age`: 0 (5 years) .. 1 (85); `sex`: 0 female .. 1 male; `ancestry`:
+    African, Asian, European shares, which sum to 1."""
 
     age: float
     sex: float
-    ancestry: tuple[float, float, float]
+    ancestry: Triple
     shape: FaceShape
 
 
@@ -72,7 +72,9 @@ def _thirds(value: float, low: str, middle: str, high: str) -> dict[str, float]:
 def _paired_targets() -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
     """Axes of variation, each as (positive targets, negative targets, standard deviation)."""
     names = [n[6:] for n in assets.load().target_names if n.startswith("local/")]
-    have, done, axes = set(names), set(), []
+    have = set(names)
+    done: set[str] = set()
+    axes = []
     opposites = {"incr": "decr", "up": "down", "out": "in", "forward": "backward", "concave": "convex"}
     opposites |= {"compress": "uncompress"}
     opposites |= {b: a for a, b in opposites.items()}
@@ -82,7 +84,7 @@ def _paired_targets() -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
             continue
         stem, _, end = name.rpartition("-")
         other = f"{stem}-{opposites[end]}" if end in opposites else ""
-        sides = [(name,), (other,) if other in have else ()]
+        sides: list[tuple[str, ...]] = [(name,), (other,) if other in have else ()]
         if name.startswith("l-"):
             sides = [tuple(x for n in s for x in (n, "r-" + n[2:])) for s in sides]
         done.update(*sides)
@@ -179,10 +181,10 @@ class Posed:
 
     def place(self, mesh: Mesh) -> np.ndarray:
         """Vertex positions (n, 3) of a mesh in this frame."""
-        if mesh.rest is not None:
-            return self.rotate(mesh.rest, mesh.neck)
-        corners = self.vertices[mesh.anchor]
-        return (corners * mesh.weight[..., None]).sum(1) + mesh.offset @ self.turn.T
+        if isinstance(mesh.rest, Attachment):
+            corners = self.vertices[mesh.rest.anchor]
+            return (corners * mesh.rest.weight[..., None]).sum(1) + mesh.rest.offset @ self.turn.T
+        return self.rotate(mesh.rest, mesh.neck)
 
 
 class Head:
@@ -193,7 +195,7 @@ class Head:
     raises `FadaError` for an age, sex or ancestry out of range and for an unknown target.
     """
 
-    def __init__(self, person: Shaped):
+    def __init__(self, person: Body):
         if not 0 <= person.age <= 1 or not 0 <= person.sex <= 1 or abs(sum(person.ancestry) - 1) > 1e-3:
             raise FadaError("A person's age and sex must lie in 0..1, and the three shares of ancestry must sum to 1.")
         data = assets.load()
@@ -205,9 +207,8 @@ class Head:
         self.neutral += data.vertices[eyes].mean(0) - self.neutral[eyes].mean(0)
         for name, weight in REST.items():
             self.neutral += np.float32(weight) * data.unit_deltas[unit_index(name)]
-        row = {int(n): i for i, n in enumerate(data.hm08)}
-        self._close_lips([row[n] for n in CONTACT_UPPER], [row[n] for n in CONTACT_LOWER])
-        chin, crown = self.neutral[row[CHIN], 1], self.neutral[row[CROWN], 1]
+        self._close_lips(data.rows(CONTACT_UPPER), data.rows(CONTACT_LOWER))
+        chin, crown = self.neutral[data.rows((CHIN, CROWN)), 1]
         self.height, self.middle = float(crown - chin), float(crown + chin) / 2
 
     def _close_lips(self, upper: list[int], lower: list[int]) -> None:
@@ -218,7 +219,7 @@ class Head:
         self.neutral += np.float32((gap / gain).max().clip(0, 0.2)) * close
 
     @staticmethod
-    def _weights(person: Shaped) -> list[tuple[str, float]]:
+    def _weights(person: Body) -> list[tuple[str, float]]:
         have = set(assets.load().target_names)
         muscles = _thirds(person.shape.muscle, "minmuscle", "averagemuscle", "maxmuscle")
         weights = _thirds(person.shape.weight, "minweight", "averageweight", "maxweight")
@@ -234,7 +235,7 @@ class Head:
                 ]
         unknown = [n for n, _ in out if n.startswith("local/") and n not in have]
         if unknown:
-            raise FadaError(f"There is no local target {unknown[0][6:]!r}; see assets.HEAD.target_names.")
+            raise FadaError(f"There is no local target {unknown[0][6:]!r}; see HeadData.target_names.")
         return [(n, w) for n, w in out if w > 1e-5 and n in have]
 
     def pose(
@@ -243,7 +244,7 @@ class Head:
         yaw: float = 0.0,
         pitch: float = 0.0,
         roll: float = 0.0,
-        gaze: tuple[float, float] = (0.0, 0.0),
+        gaze: np.ndarray | tuple[float, float] = (0.0, 0.0),
     ) -> Posed:
         """Pose the head. `units` (52,): weights of the face units, usually 0..1, in the order of `UNITS`.
 
@@ -253,10 +254,10 @@ class Head:
         units = np.asarray(units, np.float32)
         if units.shape != (len(UNITS),) or not np.isfinite(units).all():
             raise FadaError(f"A pose takes {len(UNITS)} finite face units, not an array of shape {units.shape}.")
-        gaze = np.asarray(gaze, np.float32)
+        look = np.asarray(gaze, np.float32)
         lids = units.copy()
-        for side, outward in (("Left", gaze[0]), ("Right", -gaze[0])):
-            for name, angle in (("Out", outward), ("In", -outward), ("Up", gaze[1]), ("Down", -gaze[1])):
+        for side, outward in (("Left", look[0]), ("Right", -look[0])):
+            for name, angle in (("Out", outward), ("In", -outward), ("Up", look[1]), ("Down", -look[1])):
                 open_ = 1 - min(1.0, max(0.0, float(units[unit_index("eyeBlink" + side)])))
                 lids[unit_index(f"eyeLook{name}{side}")] += open_ * max(0.0, float(angle)) / LOOK[name]
         used = np.flatnonzero(lids)
@@ -267,4 +268,4 @@ class Head:
         turn = rotation(yaw, pitch, roll)
         turned = (still - PIVOT) @ turn.T + PIVOT
         vertices = still + data.neck[:, None] * (turned - still)
-        return Posed(vertices, normals(vertices), still, turn, gaze, units)
+        return Posed(vertices, normals(vertices), still, turn, look, units)

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .color import encode
 from .fabric import weave
 from .garments import cloth
 from .mesh import Mesh, Part
 from .scalp import Skull, smooth
 from .shapes import join, sheet
-from .strands import encode
 
 KINDS = ("", "cap", "beanie", "brimmed", "headscarf")
-# Slopes in degrees of the rim in front and behind, within which hair lies flat. A headscarf covers all hair.
-RIMS = {"cap": (63.0, 90.0), "beanie": (66.0, 112.0), "brimmed": (66.0, 94.0)}
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,8 @@ class Rim:
         return self.front + (self.back - self.front) * (0.5 - 0.5 * np.cos(np.radians(azimuth)))
 
 
-def rim(kind: str) -> Rim | None:
-    """The rim of one of KINDS, or None where it has none."""
-    return Rim(*RIMS[kind]) if kind in RIMS else None
+#: Rims within which hair lies flat; a headscarf covers all hair.
+RIMS = {"cap": Rim(63.0, 90.0), "beanie": Rim(66.0, 112.0), "brimmed": Rim(66.0, 94.0)}
 
 
 def dome(
@@ -54,7 +51,7 @@ def dome(
 
 def cap(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
     """A baseball cap."""
-    edge = rim("cap")
+    edge = RIMS["cap"]
     texture = weave("woven", "plain", colors, rng)
     texture[:, ::21] = (texture[:, ::21] * 0.75).astype(np.uint8)  # seams
     points, azimuth, slope = dome(skull, edge, 0.09 + 0.13 * np.sin(np.pi * np.linspace(0, 1, 12)) ** 0.8, 12)
@@ -77,7 +74,7 @@ def cap(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh
 
 def beanie(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
     """A knitted hat with a turned-up edge."""
-    edge = rim("beanie")
+    edge = RIMS["beanie"]
     texture = weave("knit", str(rng.choice(["plain", "plain", "stripes", "melange"])), colors, rng)
     t = np.linspace(0, 1, 12)
     points, azimuth, slope = dome(skull, edge, 0.08 + rng.uniform(0.05, 0.3) * np.cos(np.pi / 2 * t) ** 1.5, 12)
@@ -95,7 +92,7 @@ def beanie(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[M
 
 def brimmed(skull: Skull, colors: np.ndarray, rng: np.random.Generator) -> list[Mesh]:
     """A hat with a band and a brim."""
-    edge = rim("brimmed")
+    edge = RIMS["brimmed"]
     texture = weave("woven", "melange", np.stack([colors[0], colors[0] * 0.8]), rng)
     texture[78:100] = encode(colors[1] * 0.6)
     t = np.linspace(0, 1, 14)

@@ -1,4 +1,4 @@
-"""Ground truth of a rendered frame: 68 landmarks, mouth openness, masks and boxes.
+"""Ground truth of a rendered frame: 68 landmarks, masks and boxes.
 
 Landmarks are vertices of the base mesh, picked by hand, in iBUG's order: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes,
 48-59 outer lips, 60-67 inner lips, each from the viewer's left. The inner lips are the ring where closed lips touch.
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import FadaError
 from . import assets
-from .head import Head, Posed
+from .head import Posed
 from .light import Camera
 from .mesh import Part
 
@@ -21,20 +21,16 @@ BRIDGE, SEPTUM, NOSTRIL = (132, 131, 201, 297), 317, (7077, 7096)
 EYE = (7795, 7791, 7775, 7781, 7785, 7788)  # inner corner, upper lid, outer corner, lower lid
 LIP_TOP, LIP_UPPER, LIP_CORNER, LIP_LOWER, LIP_BOTTOM = 455, (7215, 7170), 10405, (7166, 7241), 492
 INNER_TOP, INNER_UPPER, INNER_CORNER, INNER_LOWER, INNER_BOTTOM = 474, 11964, 7191, 7236, 493
-FULLY_OPEN = 0.6  # lip gap, relative to the width of the resting mouth, that counts as openness 1
 
 
 @cache
 def vertices() -> np.ndarray:
     """Base vertices (68,) int of the landmarks."""
     data = assets.load()
-    row = {int(n): i for i, n in enumerate(data.hm08)}
-
-    def left(numbers: tuple[int, ...]) -> list[int]:
-        return [row[n] for n in numbers]
+    left = data.rows
 
     def right(numbers: tuple[int, ...]) -> list[int]:
-        return [int(data.mirror[row[n]]) for n in numbers]
+        return data.mirror[left(numbers)].tolist()
 
     points = right(JAW[::-1]) + left((CHIN,)) + left(JAW)
     points += right(BROW[::-1]) + left(BROW)
@@ -58,18 +54,6 @@ def project(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
 def landmarks(posed: Posed, camera: Camera, size: int) -> np.ndarray:
     """Landmarks (68, 2) float32 in pixels of a picture of `size`."""
     return project(posed.vertices[vertices()], camera, size).astype(np.float32)
-
-
-def openness(posed: Posed, head: Head) -> float:
-    """Mouth openness 0 (lips touch) .. 1: the gap in the middle of the lips relative to the width of the person's
-    resting mouth, divided by `FULLY_OPEN`.
-
-    Measured on the unrotated head, it depends neither on the camera nor on the size of the head.
-    """
-    points = vertices()
-    top, bottom = posed.still[points[62]], posed.still[points[66]]
-    width = np.linalg.norm(head.neutral[points[60]] - head.neutral[points[64]])
-    return float(np.clip((top[1] - bottom[1]) / (FULLY_OPEN * width), 0, 1))
 
 
 MASKS = {
@@ -111,5 +95,6 @@ def boxes(points: np.ndarray, margin: float = 0.0) -> dict[str, tuple[float, flo
         if name == "face":
             low = low - [0, 0.5 * abs(points[33, 1] - points[27, 1])]
         wide = (high - low) * margin
-        out[name] = tuple(float(x) for x in (*(low - wide), *(high + wide)))
+        (left, top), (right, bottom) = (low - wide).tolist(), (high + wide).tolist()
+        out[name] = left, top, right, bottom
     return out

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import FadaError
 from .head import Head
-
-Vector = tuple[float, float, float]
+from .mesh import Triple, triple
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,12 @@ class Light:
     """
 
     name: str
-    key_direction: Vector
-    key_color: Vector
-    sky: Vector
-    ground: Vector
-    rim_direction: Vector
-    rim_color: Vector
+    key_direction: Triple
+    key_color: Triple
+    sky: Triple
+    ground: Triple
+    rim_direction: Triple
+    rim_color: Triple
     softness: float = 0.6
 
 
@@ -38,8 +36,8 @@ class Camera:
     """A camera for square pictures. `eye` and `target` in dm; `half`: half the height in dm of the view at the distance
     of the target; `roll` in radians."""
 
-    eye: Vector
-    target: Vector
+    eye: Triple
+    target: Triple
     half: float
     roll: float = 0.0
 
@@ -57,7 +55,7 @@ class Camera:
         return size / 2 * float(np.linalg.norm(np.subtract(self.eye, self.target))) / self.half
 
 
-def direction(azimuth: float, elevation: float) -> Vector:
+def direction(azimuth: float, elevation: float) -> Triple:
     """Unit vector of angles in degrees; azimuth 0 is the front, positive towards the person's left."""
     a, e = math.radians(azimuth), math.radians(elevation)
     return (math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e))
@@ -76,9 +74,7 @@ _SHARES = {"high": (0.36, 0.24, 0.2, 0.2, 0.0, 0.0), "moderate": (0.2, 0.18, 0.1
 
 
 def sample_light(rng: np.random.Generator, pool: str) -> Light:
-    """Random light. Raises `FadaError` for an unknown pool."""
-    if pool not in _SHARES:
-        raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
+    """Random light."""
     kind = LIGHTS[rng.choice(len(LIGHTS), p=_SHARES[pool])]
     side = rng.choice([-1.0, 1.0])
     gray = np.ones(3)
@@ -110,19 +106,14 @@ def sample_light(rng: np.random.Generator, pool: str) -> Light:
     ground = sky * rng.uniform(0.35, 0.65) * np.array([1.0, 0.94, 0.87])
     behind = direction(-side * rng.uniform(120, 155), rng.uniform(10, 45))
     lamp = direction(side * azimuth, elevation)
-    return Light(kind, lamp, *(tuple(float(x) for x in c) for c in (key, sky, ground)), behind, tuple(rim), softness)
+    return Light(kind, lamp, triple(key), triple(sky), triple(ground), behind, triple(rim), softness)
 
 
 _FRAMES = {"high": (1.45, 2.1), "moderate": (1.3, 2.8)}
 
 
 def sample_camera(rng: np.random.Generator, head: Head, pool: str) -> Camera:
-    """Random camera of a portrait: from a tight face to a bust, from the distance of a selfie to that of a tele lens.
-
-    Raises `FadaError` for an unknown pool.
-    """
-    if pool not in _FRAMES:
-        raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
+    """Random camera of a portrait: from a tight face to a bust, from a selfie's distance to that of a tele lens."""
     low, high = _FRAMES[pool]
     half = float(rng.uniform(low, high)) * head.height / 2.35
     wide = pool == "moderate"
@@ -132,4 +123,4 @@ def sample_camera(rng: np.random.Generator, head: Head, pool: str) -> Camera:
     target = (float(rng.normal(0, 0.06 if wide else 0.04)) * half, head.middle + float(shift), 0.9)
     azimuth, elevation = rng.normal(0, 6 if wide else 3), rng.normal(1, 5 if wide else 3)
     eye = np.array(target) + distance * np.array(direction(float(azimuth), float(elevation)))
-    return Camera(tuple(float(x) for x in eye), target, half, float(rng.normal(0, 0.02 if wide else 0.008)))
+    return Camera(triple(eye), target, half, float(rng.normal(0, 0.02 if wide else 0.008)))

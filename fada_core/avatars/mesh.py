@@ -4,11 +4,20 @@ Lengths are in decimetres, as in MakeHuman: x to the person's left, y up, z to t
 linear RGB.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
 import numpy as np
+
+Triple = tuple[float, float, float]  #: a colour in linear RGB, a point, or a direction
+
+
+def triple(values: Iterable[float]) -> Triple:
+    """Three numbers, of an array for example, as plain floats."""
+    first, second, third = (float(value) for value in values)
+    return first, second, third
 
 
 class Part(IntEnum):
@@ -46,21 +55,33 @@ class Material:
     """
 
     kind: Kind
-    color: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    color: Triple = (1.0, 1.0, 1.0)
     texture: np.ndarray | None = None
     gloss: float = 0.2
     two_sided: bool = False
 
 
 @dataclass(frozen=True)
-class Mesh:
-    """A mesh of n vertices that is worn by a person or grows on it. It moves in one of two ways.
+class Attachment:
+    """Vertices that follow the face: each is the mean of the base vertices `anchor` (n, 3) with `weight` (n, 3), plus
+    `offset` (n, 3), which rotates with the head."""
 
-    Either `rest` (n, 3) are its positions on the person's own neutral head, and `neck` (n,) says how far each turns
-    with the skull (1 fully, 0 not at all; None stands for 1). Or it is attached to the face: a vertex is the mean of
-    the base vertices `anchor` (n, 3) with `weight` (n, 3), plus `offset` (n, 3), which rotates with the head.
-    `faces` (F, 3) int32 wind counter-clockwise seen from outside; `tangent` (n, 3) is the direction of hair strands.
-    Raises `ValueError` for arrays that do not fit.
+    anchor: np.ndarray
+    weight: np.ndarray
+    offset: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A mesh of n vertices that is worn by a person or grows on it.
+
+    `rest`: positions (n, 3) on the person's own neutral head, or an `Attachment` to the face. `neck` (n,): how far each
+    position turns with the skull (1 fully, 0 not at all; None stands for 1). `faces` (F, 3) int32 wind
+    counter-clockwise seen from outside; `tangent` (n, 3) is the direction of hair strands. Raises `ValueError` for
+    arrays that do not fit.
     """
 
     name: str
@@ -68,23 +89,16 @@ class Mesh:
     faces: np.ndarray
     uv: np.ndarray
     material: Material
-    rest: np.ndarray | None = None
+    rest: np.ndarray | Attachment
     neck: np.ndarray | None = None
-    anchor: np.ndarray | None = None
-    weight: np.ndarray | None = None
-    offset: np.ndarray | None = None
     tangent: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if (self.rest is None) == (self.anchor is None):
-            raise ValueError(f"mesh {self.name!r} needs either rest positions or anchors")
         n = len(self.uv)
-        for name in ("rest", "neck", "anchor", "weight", "offset", "tangent"):
+        for name in ("rest", "neck", "tangent"):
             value = getattr(self, name)
             if value is not None and len(value) != n:
                 raise ValueError(f"mesh {self.name!r} has {n} texture coordinates, but {len(value)} rows of {name}")
-        if self.anchor is not None and (self.weight is None or self.offset is None):
-            raise ValueError(f"mesh {self.name!r} has anchors without weights or offsets")
         if len(self.faces) and int(self.faces.max()) >= n:
             raise ValueError(f"mesh {self.name!r} has a face that names vertex {int(self.faces.max())} of {n}")
 
@@ -94,14 +108,13 @@ class Overrides:
     """One material for a whole person, for statues.
 
     `albedo` (S, S, 3) uint8 sRGB in the skin's texture coordinates; `color` (3,) linear for everything else; `metal`: 0
-    stone .. 1 bronze; `gloss` 0..1. Eyes are blank unless `eyes` is set.
+    stone .. 1 bronze; `gloss` 0..1. Eyes are blank.
     """
 
-    albedo: np.ndarray | None = None
-    color: tuple[float, float, float] = (0.8, 0.8, 0.78)
-    gloss: float = 0.3
-    metal: float = 0.0
-    eyes: bool = False
+    albedo: np.ndarray
+    color: Triple
+    gloss: float
+    metal: float
 
     def apply(self, mesh: Mesh) -> Mesh:
         """The mesh with this material. Of a texture with alpha, the alpha and a weak grey version are kept."""
@@ -110,7 +123,5 @@ class Overrides:
             gray = old[..., :3].mean(2, keepdims=True)
             gray = np.clip(200 + (gray - gray.mean()) * 0.5, 120, 255)
             texture = np.concatenate([np.repeat(gray, 3, 2).astype(np.uint8), old[..., 3:]], 2)
-        if mesh.part == Part.EYES and self.eyes:
-            return mesh
         material = Material("plain", self.color, texture, self.gloss, mesh.material.two_sided)
         return replace(mesh, material=material)

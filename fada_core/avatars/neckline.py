@@ -63,7 +63,8 @@ def clip(skull: Skull, field: np.ndarray) -> tuple[Surface, np.ndarray, np.ndarr
     faces = faces[torso[faces].all(1) & (field[faces] > 0).any(1)]
     sign = field[faces] > 0
     whole = sign.all(1)
-    pairs, out = {}, [faces[whole]]
+    pairs: dict[tuple[int, int], int] = {}
+    out = [faces[whole]]
     count = len(field)
 
     def between(a: int, b: int) -> int:
@@ -80,7 +81,7 @@ def clip(skull: Skull, field: np.ndarray) -> tuple[Surface, np.ndarray, np.ndarr
                 ring.append(between(face[a], face[b]))
         cut += [[ring[0], ring[i], ring[i + 1]] for i in range(1, len(ring) - 1)]
     out.append(np.array(cut, int).reshape(-1, 3))
-    ends = np.array(list(pairs), int).reshape(-1, 2)
+    ends = np.array(list(pairs), np.int64).reshape(-1, 2)
     t = (field[ends[:, 0]] / (field[ends[:, 0]] - field[ends[:, 1]]))[:, None]
 
     def extend(values: np.ndarray) -> np.ndarray:

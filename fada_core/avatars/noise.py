@@ -5,7 +5,7 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _hash(x: int, y: int, z: int, seed: int) -> int:
+def _hash(x: int, y: int, z: int, seed: int) -> np.uint64:
     """Hash of a lattice point, 32 bits."""
     low = np.uint64(0xFFFFFFFF)
     h = (np.uint64(x) * np.uint64(0x9E3779B1)) ^ (np.uint64(y) * np.uint64(0x85EBCA77))
@@ -18,7 +18,7 @@ def _hash(x: int, y: int, z: int, seed: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _unit(h: int) -> float:
+def _unit(h: np.uint64) -> np.float32:
     """32 bits -> -1..1."""
     return np.float32(h) * np.float32(2 / 4294967296.0) - np.float32(1)
 
@@ -50,7 +50,7 @@ def _smooth_noise(points: np.ndarray, scale: np.ndarray, octaves: int, seed: int
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest_seed(points: np.ndarray, frequency: float, seed: int, distance: np.ndarray, tag: np.ndarray) -> None:
+def _nearest_seed(points: np.ndarray, frequency: np.float32, seed: int, distance: np.ndarray, tag: np.ndarray) -> None:
     for i in range(len(points)):
         px, py, pz = points[i, 0] * frequency, points[i, 1] * frequency, points[i, 2] * frequency
         x, y, z = int(np.floor(px)), int(np.floor(py)), int(np.floor(pz))

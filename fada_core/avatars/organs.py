@@ -26,28 +26,35 @@ TOOTH_COLUMNS = np.array([0.0, 0.1, 0.28, 0.5, 0.72, 0.9, 1.0])
 class Organ:
     """An organ: its `mesh` at rest, and the base vertices `base` (k,) that it follows with `weights` (n, k).
 
-    Without `weights`, vertices follow one base vertex each (n = k). An eye turns about its `centre` (3,) instead and
-    has its own normals (n, 3).
+    Without `weights`, vertices follow one base vertex each (n = k).
     """
 
     mesh: Mesh
     base: np.ndarray
     weights: np.ndarray | None = None
-    normals: np.ndarray | None = None
-    centre: np.ndarray | None = None
 
-    def place(self, posed: Posed) -> tuple[np.ndarray, np.ndarray | None]:
-        """Positions (n, 3) in this frame, and normals (n, 3) of an eye, else None."""
-        if self.normals is not None:
-            return self._look(posed)
+    def place(self, posed: Posed) -> tuple[np.ndarray, None]:
+        """Positions (n, 3) in this frame, without normals."""
         points = posed.vertices[self.base]
         return (points if self.weights is None else self.weights @ points), None
 
-    def _look(self, posed: Posed) -> tuple[np.ndarray, np.ndarray]:
+
+@dataclass(frozen=True)
+class Eye:
+    """An eye: its `mesh` at rest, and the `offsets` (n, 3) of its vertices from its `centre` (3,) and its `normals`
+    (n, 3), which turn with the gaze."""
+
+    mesh: Mesh
+    offsets: np.ndarray
+    centre: np.ndarray
+    normals: np.ndarray
+
+    def place(self, posed: Posed) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and normals (n, 3) in this frame."""
         (cy, sy), (cp, sp) = ((np.cos(a), np.sin(a)) for a in posed.gaze)
         look = np.array([[cy, -sy * sp, sy * cp], [0, cp, sp], [-sy, -cy * sp, cy * cp]], np.float32)
         turn = posed.turn @ look
-        return (self.mesh.rest - self.centre) @ turn.T + posed.rotate(self.centre[None]), self.normals @ turn.T
+        return self.offsets @ turn.T + posed.rotate(self.centre[None]), self.normals @ turn.T
 
 
 @cache
@@ -69,7 +76,7 @@ def _eye_shape() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return points, normal, eye_uv(points), np.array(faces, np.int32)
 
 
-def eyes(head: Head, texture: np.ndarray) -> list[Organ]:
+def eyes(head: Head, texture: np.ndarray) -> list[Eye]:
     """Both eyes, with a texture of `eyes.eye_texture`. Each is a sphere fitted to the helper eye."""
     points, normal, uv, faces = _eye_shape()
     out = []
@@ -82,7 +89,7 @@ def eyes(head: Head, texture: np.ndarray) -> list[Organ]:
         radius = np.float32(np.sqrt(solution[3] + centre @ centre))
         rest = points * radius + centre
         mesh = Mesh(f"{side} eye", Part.EYES, faces, uv, Material("eye", texture=texture, gloss=1.0), rest=rest)
-        out.append(Organ(mesh, base, normals=normal, centre=centre))
+        out.append(Eye(mesh, rest - centre, centre, normal))
     return out
 
 
@@ -94,7 +101,7 @@ def _teeth_shape(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     angle = np.linspace(0, np.pi / 2, 400)
     arch = np.stack([half * np.sin(angle) ** 0.92, back + (front - back) * np.cos(angle)], 1)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(arch, axis=0), axis=1))])
-    grid, u = [], []
+    pieces, along = [], []
     starts = np.concatenate([[0], np.cumsum(widths)])
     total = starts[-1]
     teeth = [(-1, i) for i in range(len(widths) - 1, -1, -1)] + [(1, i) for i in range(len(widths))]
@@ -136,14 +143,14 @@ def _teeth_shape(upper: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             o = np.broadcast_to(outward, s.shape)
             h = np.broadcast_to(height, s.shape)
             column.append(np.stack([x + out[:, 0] * o, y + sign * h * scale, z + out[:, 1] * o, np.full_like(s, v)], 1))
-        grid.append(np.stack(column, 1))
-        u.append(0.5 + 0.5 * s * side / total)
-    grid, u = np.concatenate(grid), np.concatenate(u)
-    columns, rows = grid.shape[:2]
-    v = grid[..., 3] if upper else 1 - grid[..., 3]
-    uv = np.stack([np.repeat(u[:, None], rows, 1), v], -1).reshape(-1, 2)
-    a = np.arange(columns - 1)[:, None] * rows + np.arange(rows - 1)[None]
-    quads = np.stack([a, a + 1, a + rows + 1, a + rows], -1).reshape(-1, 4)
+        pieces.append(np.stack(column, 1))
+        along.append(0.5 + 0.5 * s * side / total)
+    grid = np.concatenate(pieces)
+    columns, count = grid.shape[:2]
+    down = grid[..., 3] if upper else 1 - grid[..., 3]
+    uv = np.stack([np.repeat(np.concatenate(along)[:, None], count, 1), down], -1).reshape(-1, 2)
+    a = np.arange(columns - 1)[:, None] * count + np.arange(count - 1)[None]
+    quads = np.stack([a, a + 1, a + count + 1, a + count], -1).reshape(-1, 4)
     faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     if not upper:
         faces = faces[:, ::-1]
@@ -167,12 +174,8 @@ def teeth(head: Head, textures: tuple[np.ndarray, np.ndarray]) -> list[Organ]:
     return out
 
 
-def _helper(head: Head, name: str, part: Part, material: Material) -> Organ:
-    patch = assets.load().helpers[name]
-    mesh = Mesh(name.replace("_", " "), part, patch.faces, patch.uv, material, rest=head.neutral[patch.base])
-    return Organ(mesh, patch.base)
-
-
 def tongue(head: Head, texture: np.ndarray) -> Organ:
     """The tongue, with a texture of `mouth_texture.tongue_texture`."""
-    return _helper(head, "tongue", Part.TONGUE, Material("tongue", texture=texture, gloss=0.6))
+    patch = assets.load().helpers["tongue"]
+    material = Material("tongue", texture=texture, gloss=0.6)
+    return Organ(Mesh("tongue", Part.TONGUE, patch.faces, patch.uv, material, head.neutral[patch.base]), patch.base)

@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import FadaError
 from .articulation import Habits, sample_habits
 from .color import to_linear
 from .eyes import EyeTraits, eye_texture, sample_eye_traits
 from .hair import HairTraits, grow
 from .hair_traits import sample_hair_traits
-from .head import FaceShape, Head, sample_shape
+from .head import Body, Head, sample_shape
 from .light import sample_camera, sample_light
+from .mesh import triple
 from .mouth_texture import MouthTraits, sample_mouth_traits, teeth_texture, tongue_texture
 from .scene import Scene
 from .scenery import background
@@ -20,18 +20,11 @@ from .statue import material
 from .styles import STATUES, STYLES
 from .wardrobe import WardrobeTraits, dress, fit, sample_wardrobe_traits
 
-POOLS = ("high", "moderate")
-
 
 @dataclass(frozen=True)
-class Person:
-    """All traits of a person. `age`: 0 (5 years) .. 1 (85); `sex`: 0 female .. 1 male; `ancestry`: African, Asian,
-    European shares, which sum to 1."""
+class Person(Body):
+    """All traits of a person."""
 
-    age: float
-    sex: float
-    ancestry: tuple[float, float, float]
-    shape: FaceShape
     skin: SkinTraits
     eyes: EyeTraits
     mouth: MouthTraits
@@ -41,14 +34,12 @@ class Person:
 
 
 def sample_person(rng: np.random.Generator, pool: str) -> Person:
-    """A random person. `pool`: "high" or "moderate", the paper's two pools. Raises `FadaError` for another pool."""
-    if pool not in POOLS:
-        raise FadaError(f"There is no pool {pool!r}; choose high or moderate.")
+    """A random person. `pool`: "high" or "moderate", the paper's two pools."""
     low, high = [(0.0, 0.18), (0.18, 0.4), (0.4, 0.65), (0.65, 1.0)][rng.choice(4, p=[0.12, 0.43, 0.25, 0.2])]
     age = float(rng.uniform(low, high))
     sex = float(np.clip(rng.choice([0.06, 0.94]) + rng.normal(0, 0.06), 0, 1))
     shares = rng.dirichlet([0.3, 0.3, 0.3])
-    ancestry = tuple(float(a) for a in shares / shares.sum())
+    ancestry = triple(shares / shares.sum())
     shape = sample_shape(rng)
     skin = sample_skin_traits(rng, age, sex, shares, pool)
     eyes = sample_eye_traits(rng, age, shares, pool)
@@ -70,7 +61,7 @@ def make_scene(
     head = Head(person)
     surface = paint(person.skin, person.age, rng, texture)
     skin = np.median(surface.albedo.reshape(-1, 3), 0) / 255
-    wardrobe = replace(person.wardrobe, hand_color=tuple(float(c) for c in to_linear(skin)))
+    wardrobe = replace(person.wardrobe, hand_color=triple(to_linear(skin)))
     return Scene(
         head=head,
         surface=surface,

@@ -5,11 +5,10 @@ import math
 import numpy as np
 from numba import njit
 
+from .color import encode
 from .shade import EPS, HAIR, ONE, TWO, ZERO, surface
 
-ENCODE = np.linspace(0, 1, 4097)
-ENCODE = np.where(ENCODE <= 0.0031308, 12.92 * ENCODE, 1.055 * ENCODE ** (1 / 2.4) - 0.055)
-ENCODE = np.round(ENCODE * 255).astype(np.uint8)
+ENCODE = encode(np.linspace(0, 1, 4097))
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import FadaError
 from . import assets, pixels, raster
-from .head import Posed
+from .head import Head, Posed
 from .light import direction
 from .mesh import Part
 from .scene import SHADOW_SIZE, SHADOW_SPAN, Scene
@@ -39,6 +39,10 @@ class Motion:
             if np.shape(getattr(self, name)) != shape:
                 given = np.shape(getattr(self, name))
                 raise FadaError(f"A motion of {n} frames needs {name} of shape {shape}, not {given}.")
+
+    def pose(self, head: Head, i: int) -> Posed:
+        """`head` in frame `i`."""
+        return head.pose(self.units[i], float(self.yaw[i]), float(self.pitch[i]), float(self.roll[i]), self.gaze[i])
 
     @staticmethod
     def still(units: np.ndarray) -> "Motion":
@@ -78,8 +82,7 @@ class Renderer:
         setting["exposure"] *= self._meter(scene, setting)
         poses = []
         for i in range(n):
-            args = (motion.units[i], float(motion.yaw[i]), float(motion.pitch[i]), float(motion.roll[i]))
-            posed = scene.head.pose(*args, gaze=tuple(motion.gaze[i]))
+            posed = motion.pose(scene.head, i)
             scene.prop_shift = np.zeros(3, np.float32) if motion.prop is None else motion.prop[i]
             self._draw(scene, posed, setting, pictures[i], parts[i])
             poses.append(posed)
@@ -88,7 +91,7 @@ class Renderer:
     def _setting(self, scene: Scene) -> dict[str, np.ndarray]:
         """Light and camera as arrays, which stay the same for a clip."""
         scene.focus()
-        light, side = scene.light, self.size * self.factor
+        light = scene.light
         edge = 1 - 0.012 * (1 + 2 * light.softness)  # cosine at the edge of the lamp's reflection in an eye
         lamp = np.array(
             [
@@ -97,11 +100,9 @@ class Renderer:
             ],
             np.float32,
         )  # fmt: skip
-        view, focal = scene.camera.view(), np.float32(scene.camera.focal(side))
         return {
             "lamp": lamp,
-            "view": view,
-            "focal": focal,
+            "view": scene.camera.view(),
             "eye": np.array(scene.camera.eye, np.float32),
             "matrix": scene.light_matrix(np.array(light.key_direction), SHADOW_SIZE, SHADOW_SPAN),
             "exposure": np.full(3, EXPOSURE, np.float32),
@@ -122,8 +123,9 @@ class Renderer:
 
     def _draw(self, scene: Scene, posed: Posed, s: dict, picture: np.ndarray, parts: np.ndarray) -> None:
         scene.pose(posed)
-        middle = np.float32(self.size * self.factor / 2)
-        raster.project(scene.points, s["view"], s["focal"], middle, s["screen"])
+        side = self.size * self.factor
+        focal, middle = np.float32(scene.camera.focal(side)), np.float32(side / 2)
+        raster.project(scene.points, s["view"], focal, middle, s["screen"])
         self._near.fill(0)
         self._ids.fill(-1)
         self._lens.fill(-1)
@@ -158,5 +160,4 @@ def mouth_frame(posed: Posed) -> np.ndarray:
     return np.stack([(upper + lower) / 2, posed.turn @ np.array([0, 0, 1], np.float32), rates]).astype(np.float32)
 
 
-_rows = {int(n): i for i, n in enumerate(assets.load().hm08)}
-_LIPS = (_rows[474], _rows[494])  # the middle of the inner edges of the upper and the lower lip
+_LIPS = assets.load().rows((474, 494))  # the middle of the inner edges of the upper and the lower lip

@@ -29,10 +29,10 @@ LINE = np.array(
 )  # fmt: skip
 
 
-def smooth(x: np.ndarray) -> np.ndarray:
+def smooth(x: np.ndarray | float) -> np.ndarray:
     """Smoothstep: 0 below 0, 1 above 1, with zero slope at both."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
+    t = np.clip(x, 0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -140,13 +140,15 @@ class Skull:
         bare = ~static["ear"][faces].any(1)
         self.map = self._radii(cell, radius)
         self.bare_map = self._radii(cell[:, bare], radius[:, bare])
+        #: (3,), the point from which hair grows in all directions
+        self.whorl = self.place(np.array(168.0, np.float32), np.array(22.0, np.float32))
 
     @staticmethod
     def _radii(cell: np.ndarray, radius: np.ndarray) -> np.ndarray:
         """Largest radius in each cell, (ROWS, COLUMNS + 1); the last column repeats the first."""
-        out = np.zeros(ROWS * COLUMNS, np.float32)
-        np.maximum.at(out, cell.ravel(), radius.ravel())
-        out = out.reshape(ROWS, COLUMNS)
+        flat = np.zeros(ROWS * COLUMNS, np.float32)
+        np.maximum.at(flat, cell.ravel(), radius.ravel())
+        out = flat.reshape(ROWS, COLUMNS)
         out[0] = out[0].max()
         for _ in range(8):  # empty cells get the mean of their neighbours
             empty = out == 0
@@ -179,7 +181,7 @@ class Skull:
             table[j + 1, i] * (1 - x) + table[j + 1, i + 1] * x
         ) * y
 
-    def push(self, points: np.ndarray, clearance: np.ndarray, ears: bool = True) -> np.ndarray:
+    def push(self, points: np.ndarray, clearance: np.ndarray | np.floating, ears: bool = True) -> np.ndarray:
         """Move points (..., 3) outwards to at least `clearance` dm from the head."""
         azimuth, slope, out, radius = self.coordinates(points)
         lack = self.radius(azimuth, slope, ears) + clearance - radius

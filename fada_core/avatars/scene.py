@@ -14,7 +14,7 @@ from . import assets, organs, raster
 from .assets import unit_index
 from .head import Head, Posed
 from .light import Camera, Light, direction
-from .mesh import Material, Mesh, Overrides, Part
+from .mesh import Attachment, Material, Mesh, Overrides, Part, triple
 from .shade import KINDS
 from .skin import SkinMaps
 
@@ -75,11 +75,13 @@ class Scene:
 
     def __post_init__(self) -> None:
         data = assets.load()
-        self.organs = organs.eyes(self.head, self.eye_texture)
-        self.organs += organs.teeth(self.head, self.teeth_textures)
-        self.organs.append(organs.tongue(self.head, self.tongue_texture))
+        self.organs: list[organs.Eye | organs.Organ] = [
+            *organs.eyes(self.head, self.eye_texture),
+            *organs.teeth(self.head, self.teeth_textures),
+            organs.tongue(self.head, self.tongue_texture),
+        ]
         surface, o = self.surface, self.overrides
-        albedo = surface.albedo if o is None or o.albedo is None else o.albedo
+        albedo = surface.albedo if o is None else o.albedo
         skin = Material("skin", texture=albedo, gloss=1.0)
         rest = self.head.neutral[data.skin_base]
         self.skin = Mesh("skin", Part.SKIN, data.skin_faces, data.skin_uv, skin, rest=rest)
@@ -133,7 +135,8 @@ class Scene:
 
     def _tables(self) -> None:
         """Set the arrays of all meshes (flags, kind, colour, gloss, place of the texture) and join the textures."""
-        flags, places, runs, place = [], [], [], 0
+        flags: list[int] = []
+        places, runs, place = [], [], 0
         for m in self.pieces:
             texture = m.material.texture
             if texture is None:
@@ -141,7 +144,7 @@ class Scene:
             if texture.shape[2] == 3:
                 texture = np.concatenate([texture, np.full((*texture.shape[:2], 1), 255, np.uint8)], 2)
             cut = raster.CUTOUT if (texture[..., 3] < 250).any() else 0
-            texture = reduce(texture, self._density(len(flags), *texture.shape[:2], 2 if cut else 1))
+            texture = reduce(texture, self._density(len(flags), len(texture), texture.shape[1], 2 if cut else 1))
             clear = raster.LENS if m.material.kind == "glass" else 0
             flags.append(cut | clear | (0 if m.material.two_sided else raster.CULL))
             places.append((place, *texture.shape[:2]))
@@ -183,7 +186,7 @@ class Scene:
 
     def _normals(self, mesh: Mesh) -> np.ndarray | None:
         """Normals (n, 3) at rest of a rigid mesh; None where they are computed from the positions of each frame."""
-        if mesh.rest is None or mesh.part in (Part.SKIN, Part.EYES, Part.TEETH, Part.TONGUE):
+        if isinstance(mesh.rest, Attachment) or mesh.part in (Part.SKIN, Part.EYES, Part.TEETH, Part.TONGUE):
             return None
         out = np.empty((len(mesh.uv), 3), np.float32)
         raster.vertex_normals(np.ascontiguousarray(mesh.rest, np.float32), mesh.faces.astype(np.int32), out)
@@ -209,8 +212,8 @@ class Scene:
             elif self.overrides is not None and mesh.part in STRANDS:  # normals of a sphere: one solid mass
                 outward = self.points[s] - posed.rotate(np.array([[0, self.head.middle + 0.1, 0.35]], np.float32))
                 self.normals[s] = outward / np.linalg.norm(outward, axis=1, keepdims=True)
-            elif self._rest_normals[n] is not None:
-                self.normals[s] = posed.rotate_direction(self._rest_normals[n], mesh.neck)
+            elif (at_rest := self._rest_normals[n]) is not None:
+                self.normals[s] = posed.rotate_direction(at_rest, mesh.neck)
             else:
                 raster.vertex_normals(self.points[s], mesh.faces, self.normals[s])
             if mesh.tangent is not None:
@@ -219,7 +222,7 @@ class Scene:
     def light_matrix(self, towards: np.ndarray, size: int, span: float) -> np.ndarray:
         """World to depth map (3, 4) float32: x and y in texels, and the distance, seen from the direction `towards`."""
         middle = np.array([0, self.head.middle - 0.35, 0.4])
-        rows = Camera(tuple(middle + 9 * towards), tuple(middle), 1.0).view()
+        rows = Camera(triple(middle + 9 * towards), triple(middle), 1.0).view()
         matrix = np.stack([rows[0] * (size / span), rows[1] * (size / span), -rows[2]])
         matrix[:2, 3] += size / 2
         return np.ascontiguousarray(matrix, np.float32)

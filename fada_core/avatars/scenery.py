@@ -145,8 +145,8 @@ def books(size: int, rng: np.random.Generator) -> np.ndarray:
             x += w
         _box(out, -1, y + gap, 1, y + gap + 0.06, wood)
         y += gap + 0.06
-    x, yy = _grid(size)
-    return out * np.exp(rng.normal(0, 0.3) * x - 0.2 * yy)[..., None]
+    across, down = _grid(size)
+    return out * np.exp(rng.normal(0, 0.3) * across - 0.2 * down)[..., None]
 
 
 def room(size: int, rng: np.random.Generator) -> np.ndarray:

@@ -142,7 +142,7 @@ def surface(
     if what == 2 or what == 3 or inside > np.float32(0.02):
         behind = (mouth[0, 0] - px) * mouth[1, 0] + (mouth[0, 1] - py) * mouth[1, 1] + (mouth[0, 2] - pz) * mouth[1, 2]
         rate = mouth[2, 1] if what == 2 else mouth[2, 0]
-        buried = math.exp(-rate * max(ZERO, behind - mouth[2, 2]))
+        buried = np.float32(math.exp(-rate * max(ZERO, behind - mouth[2, 2])))
         if what == 0:
             buried = ONE + (buried - ONE) * inside
             seen *= buried

@@ -8,6 +8,7 @@ from .color import to_linear, to_srgb8
 from .creases import creases
 from .hair import HairTraits
 from .makeup import MakeUp, apply_makeup, sample_makeup
+from .mesh import triple
 from .noise import scattered, smooth_noise
 from .scalp import CENTRE, Line, capsule
 from .surface import Surface, ramp, spot, surface
@@ -64,9 +65,7 @@ class SkinMaps:
     creases: np.ndarray
 
 
-def sample_skin_traits(
-    rng: np.random.Generator, age: float, sex: float, ancestry: np.ndarray, pool: str
-) -> SkinTraits:
+def sample_skin_traits(rng: np.random.Generator, age: float, sex: float, ancestry: np.ndarray, pool: str) -> SkinTraits:
     """Random skin for `age` 0..1 (5 .. 85 years), `sex` 0..1 (female .. male), `ancestry` (3,): African, Asian and
     European shares.
 
@@ -117,8 +116,8 @@ def with_hair(traits: SkinTraits, hair: HairTraits, sex: float, rng: np.random.G
         traits,
         stubble=0.6 if grown else shaved * (hair.face.color[0] < 0.25),
         scalp=scalp,
-        hair_color=tuple(float(c) for c in np.asarray(hair.color) * (1 - hair.grey) + gray * hair.grey),
-        beard_color=tuple(float(c) for c in beard),
+        hair_color=triple(np.asarray(hair.color) * (1 - hair.grey) + gray * hair.grey),
+        beard_color=triple(beard),
         recession=hair.recession,
         thinning=hair.thinning,
     )
@@ -126,8 +125,17 @@ def with_hair(traits: SkinTraits, hair: HairTraits, sex: float, rng: np.random.G
 
 def polished(traits: SkinTraits) -> SkinTraits:
     """Even skin with few pores and marks, for the styles of computer graphics."""
-    even = {"blotches": 0.1, "roughness": 0.05, "freckles": 0.0, "moles": 0, "pimples": 0, "dark_circles": 0.0}
-    return replace(traits, **even, wrinkles=0.3 * traits.wrinkles, redness=0.5 * traits.redness)
+    return replace(
+        traits,
+        blotches=0.1,
+        roughness=0.05,
+        freckles=0.0,
+        moles=0,
+        pimples=0,
+        dark_circles=0.0,
+        wrinkles=0.3 * traits.wrinkles,
+        redness=0.5 * traits.redness,
+    )
 
 
 def _tone(melanin: np.ndarray) -> np.ndarray:

@@ -40,9 +40,10 @@ def noise(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
     times = np.arange(n) / SAMPLE_RATE
     if kind == "hum":
         base = float(rng.choice([50, 60]))
-        return sum(
-            rng.uniform(0, 1) / k * np.sin(2 * np.pi * (base * k * times + rng.random())) for k in range(1, 9)
-        ).astype(np.float32)
+        hum = np.zeros(n)
+        for k in range(1, 9):
+            hum += rng.uniform(0, 1) / k * np.sin(2 * np.pi * (base * k * times + rng.random()))
+        return hum.astype(np.float32)
     white = rng.normal(size=n).astype(np.float32)
     if kind == "applause":  # noise in many short bursts
         bursts = np.zeros(n)
@@ -134,26 +135,26 @@ def compressed(waveform: np.ndarray, bit_rate: int) -> np.ndarray:
 
     file = io.BytesIO()
     samples = (waveform.clip(-1, 1) * 32767).astype(np.int16)
-    with av.open(file, "w", format="mp3") as container:
-        stream = container.add_stream("mp3", rate=SAMPLE_RATE, layout="mono")
+    with av.open(file, "w", format="mp3") as written:
+        stream = written.add_stream("mp3", rate=SAMPLE_RATE, layout="mono")
         stream.bit_rate = bit_rate
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         resampler = av.AudioResampler(format=stream.format, layout="mono", rate=SAMPLE_RATE)
         for part in resampler.resample(frame):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+            written.mux(stream.encode(part))
+        written.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as container:
-        decoded = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
+    with av.open(file, "r") as read:
+        decoded = np.concatenate([f.to_ndarray()[0] for f in read.decode(audio=0)])
     heard = decoded.astype(np.float32) / (32768 if decoded.dtype == np.int16 else 1)
     # Encoder and decoder delay the sound by some thousand samples, differently in each library: find it by correlation.
     span = min(len(heard), len(samples) + 4096)
     match = fftconvolve(heard[:span], waveform[::-1])[len(waveform) - 1 :]
     shift = int(np.argmax(match[:4096])) if len(match) else 0
     out = np.zeros(len(waveform), np.float32)
-    part = heard[shift : shift + len(waveform)]
-    out[: len(part)] = part
+    cut = heard[shift : shift + len(waveform)]
+    out[: len(cut)] = cut
     return out
 
 
@@ -200,7 +201,9 @@ def record(
         out = mix(out, music(n, rng), ratio)
         done.append(f"music {ratio:.0f} dB")
     if others and moderate and rng.random() < 0.3:
-        babble = sum(np.roll(np.resize(o, n), int(rng.integers(n))) * np.float32(rng.uniform(0.4, 1)) for o in others)
+        babble = np.zeros(n, np.float32)
+        for other in others:
+            babble += np.roll(np.resize(other, n), int(rng.integers(n))) * np.float32(rng.uniform(0.4, 1))
         ratio = float(rng.uniform(6, 20) + 3 / len(others))
         out = mix(out, babble, ratio)
         done.append(f"babble of {len(others)} {ratio:.0f} dB")

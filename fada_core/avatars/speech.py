@@ -75,7 +75,8 @@ def sample_voice(rng: np.random.Generator, age: float, sex: float, engines: tupl
     """
     male = sex > 0.5
     child = age < 0.12
-    usable = [e for e in ("espeak", "flite", "hibari") if engines is None or e in engines]
+    known: tuple[Engine, ...] = ("espeak", "flite", "hibari")
+    usable = [e for e in known if engines is None or e in engines]
     if engines is None:
         usable = [e for e in usable if e == "espeak" or {"flite": flite, "hibari": hibari}[e].available()]
     if not usable:

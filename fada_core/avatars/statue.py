@@ -3,7 +3,7 @@
 import numpy as np
 
 from .color import to_linear, to_srgb8
-from .mesh import Overrides
+from .mesh import Overrides, triple
 from .noise import scattered, smooth_noise
 from .surface import ramp, surface
 
@@ -53,5 +53,4 @@ def material(name: str, rng: np.random.Generator, size: int = 512) -> Overrides:
             color *= 1 + 0.15 * fine[:, None] + 0.15 * coarse[:, None]
             color += (to_linear(np.array([96, 142, 126]) / 255) - color) * (0.7 * patina)[:, None]
             metal, gloss = rng.uniform(0.7, 1.0), rng.uniform(0.3, 0.8)
-    mean = tuple(float(c) for c in color.mean(0))
-    return Overrides(canvas.spread(to_srgb8(color)), mean, float(gloss), float(metal))
+    return Overrides(canvas.spread(to_srgb8(color)), triple(color.mean(0)), float(gloss), float(metal))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .color import with_alpha
 from .scalp import unit
 
 TILE = 32  # width of a column of the atlas in texels
@@ -27,12 +28,6 @@ def natural_color(fairness: float, redness: float) -> np.ndarray:
     at = np.clip(fairness, 0, 1) * (len(NATURAL) - 1)
     color = np.array([np.interp(at, range(len(NATURAL)), NATURAL[:, c]) for c in range(3)], np.float32)
     return color + redness * (RED * (0.4 + fairness) - color)
-
-
-def encode(linear: np.ndarray) -> np.ndarray:
-    """Linear 0..1 -> sRGB uint8."""
-    x = np.clip(linear, 0, 1)
-    return np.rint(255 * np.where(x < 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ def atlas(fibre: Fibre, color: np.ndarray, grey: float, roots: float, rng: np.ra
             alpha[rows, at, texel] = np.maximum(alpha[rows, at, texel], cover)
     tone = np.array(TONES, np.float32)[:, None] * (1 - roots * np.clip(1 - v / 0.4, 0, 1) ** 1.5)[:, :, None]
     rgb *= tone[..., None]
-    out = np.concatenate([encode(rgb), np.rint(255 * alpha[..., None]).astype(np.uint8)], -1)
+    out = with_alpha(rgb, alpha)
     return out.reshape(LENGTH, columns * TILE, 4)
 
 

@@ -60,11 +60,11 @@ def surface(size: int) -> Surface:
 
 def spot(canvas: Surface, x: float, y: float, z: float, radius: float | tuple[float, float, float]) -> np.ndarray:
     """A soft spot (n,) on both sides of the face: 1 at (+-x, y, z), 1/e at `radius`, in decimetres."""
-    offset = np.stack([canvas.side - x, canvas.points[:, 1] - y, canvas.points[:, 2] - z], 1) / np.float32(radius)
-    return np.exp(-(offset**2).sum(1))
+    offset = np.stack([canvas.side - x, canvas.points[:, 1] - y, canvas.points[:, 2] - z], 1)
+    return np.exp(-((offset / np.asarray(radius, np.float32)) ** 2).sum(1))
 
 
-def ramp(low: float, high: float, values: np.ndarray) -> np.ndarray:
+def ramp(low: float, high: float, values: np.ndarray | np.floating) -> np.ndarray:
     """Smoothstep: 0 below `low`, 1 above `high`; falling where low > high."""
     t = np.clip((values - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -8,7 +8,7 @@ from .scalp import Skull, smooth, unit
 
 def knot(skull: Skull, azimuth: float, slope: float, away: float) -> np.ndarray:
     """A point (3,) `away` dm off the head at an azimuth and a slope in degrees."""
-    return skull.place(np.float32(azimuth), np.float32(slope), away, ears=False)
+    return skull.place(np.array(azimuth, np.float32), np.array(slope, np.float32), away, ears=False)
 
 
 def pull(
@@ -44,7 +44,7 @@ def course(
     point, heading, track = start.astype(np.float32), unit(heading).astype(np.float32), [start.astype(np.float32)]
     for _ in range(STEPS):
         heading = unit(heading + np.array([0, -0.42, 0], np.float32) + 0.1 * steer)
-        moved = skull.push((point + heading * length / STEPS)[None], np.float32(room)[None], ears=True)[0]
+        moved = skull.push((point + heading * length / STEPS)[None], np.array([room], np.float32))[0]
         heading = unit(moved - point)
         point = moved
         track.append(point)

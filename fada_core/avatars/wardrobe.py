@@ -8,7 +8,7 @@ from . import accessories, garments, headwear
 from .fabric import PATTERNS
 from .hair import HairTraits
 from .head import Head
-from .mesh import Mesh
+from .mesh import Mesh, Triple, triple
 from .scalp import skull_of
 
 CLOTHES = ("T-shirt", "shirt", "jacket", "jumper", "roll neck", "dress", "vest")
@@ -29,30 +29,30 @@ class WardrobeTraits:
 
     clothes: str
     pattern: str
-    colors: tuple[tuple[float, float, float], ...]
+    colors: tuple[Triple, ...]
     hat: str = ""
-    hat_colors: tuple[tuple[float, float, float], ...] = ((0.05, 0.05, 0.06), (0.3, 0.3, 0.3))
+    hat_colors: tuple[Triple, ...] = ((0.05, 0.05, 0.06), (0.3, 0.3, 0.3))
     glasses: str = ""
-    frame_color: tuple[float, float, float] = (0.02, 0.02, 0.02)
+    frame_color: Triple = (0.02, 0.02, 0.02)
     lens_tint: float = 0.0
     earrings: str = ""
-    jewel_color: tuple[float, float, float] = (0.7, 0.55, 0.25)
+    jewel_color: Triple = (0.7, 0.55, 0.25)
     scarf: bool = False
     mask: bool = False
     prop: str = ""
-    hand_color: tuple[float, float, float] = (0.45, 0.28, 0.2)
+    hand_color: Triple = (0.45, 0.28, 0.2)
 
 
-def _color(rng: np.random.Generator) -> tuple[float, float, float]:
+def _color(rng: np.random.Generator) -> Triple:
     """Random linear colour of cloth: many are close to grey, few are vivid."""
     value = float(np.exp(rng.uniform(np.log(0.015), np.log(0.75))))
     hue, strength = rng.uniform(0, 2 * np.pi), rng.beta(1.1, 2.2)
     wheel = np.cos(hue - np.array([0, 2.094, 4.189]))
-    return tuple(float(c) for c in np.clip(value * np.exp(1.3 * strength * wheel), 0.008, 0.8))
+    return triple(np.clip(value * np.exp(1.3 * strength * wheel), 0.008, 0.8))
 
 
 def sample_wardrobe_traits(
-    rng: np.random.Generator, age: float, sex: float, ancestry: tuple[float, float, float], pool: str
+    rng: np.random.Generator, age: float, sex: float, ancestry: Triple, pool: str
 ) -> WardrobeTraits:
     """Random clothes. `age` 0 (5 years) .. 1 (85), `sex` 0 female .. 1 male, `ancestry`: African, Asian, European.
 
@@ -64,7 +64,7 @@ def sample_wardrobe_traits(
     plain = 0.85 if clothes in ("jacket", "roll neck", "vest") else 0.55
     rest = (1 - plain) / 4
     pattern = str(rng.choice(PATTERNS, p=[plain, rest, rest, rest, rest]))
-    beneath = tuple(float(c) for c in rng.choice([0.75, 0.6, 0.05]) * np.array([1.0, 1.0, rng.uniform(0.95, 1.1)]))
+    beneath = triple(rng.choice([0.75, 0.6, 0.05]) * np.array([1.0, 1.0, rng.uniform(0.95, 1.1)]))
     hat = ""
     if rng.random() < (0.16 if moderate else 0.07):
         hat = str(rng.choice(["cap", "beanie", "brimmed"], p=[0.4, 0.4, 0.2]))
@@ -86,7 +86,7 @@ def sample_wardrobe_traits(
         hat=hat,
         hat_colors=(_color(rng), _color(rng)),
         glasses=glasses,
-        frame_color=tuple(float(c) for c in frame.clip(0, 0.8)),
+        frame_color=triple(frame.clip(0, 0.8)),
         lens_tint=float(rng.uniform(0.7, 0.95)) if sun else float(rng.uniform(0, 0.08)),
         earrings=str(rng.choice(["stud", "drop", "hoop"]))
         if rng.random() < (0.04 if man or age < 0.1 else 0.4)
@@ -95,7 +95,7 @@ def sample_wardrobe_traits(
         scarf=bool(rng.random() < 0.05) and clothes != "roll neck",
         mask=bool(moderate and rng.random() < 0.03),
         prop=str(rng.choice(["microphone", "hand"])) if moderate and rng.random() < 0.08 else "",
-        hand_color=tuple(float(c) for c in skin),
+        hand_color=triple(skin),
     )
 
 
@@ -103,7 +103,7 @@ def fit(hair: HairTraits, worn: WardrobeTraits) -> HairTraits:
     """Adapt hair to the hat: none under a headscarf, which also hides beards; flat and not tied on top under a hat."""
     if worn.hat == "headscarf":
         return replace(hair, style="bald", face=replace(hair.face, beard=""))
-    edge = headwear.rim(worn.hat)
+    edge = headwear.RIMS.get(worn.hat)
     if edge is None:
         return hair
     style = {"afro": "cropped", "curly": "short", "quiff": "short", "swept": "short", "bun": "ponytail"}.get(

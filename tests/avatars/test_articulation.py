@@ -1,4 +1,4 @@
-"""Phonemes on the face: lips that meet where they have to, sounds that look their own, and the rest of the head."""
+"""Articulation: lips close where they must, each sound has its own shape, and the rest of the head moves."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def _said(*symbols: str, length: float = 0.12, pause: float = 0.4) -> tuple[list
 
 
 def _shape(symbol: str, **habits: float) -> np.ndarray:
-    """(52,) in the middle of a long sound."""
+    """Units (52,) in the middle of a long sound."""
     phonemes, waveform, n = _said(symbol, length=0.4)
     return track(phonemes, waveform, n, FPS, Habits(**habits), np.random.default_rng(0))["units"][n // 2]
 

@@ -1,4 +1,4 @@
-"""Whole clips: reproducible, and their pictures, sound and truth agree."""
+"""Clips: they are reproducible, and their pictures, sound and ground truth agree."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ SIZE = 64
 
 
 def _said(seconds: float, *sounds: tuple[float, float, str]) -> Speech:
-    """A hum with these phonemes in it."""
+    """A hum with these phonemes."""
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return Speech((0.3 * np.sin(880 * times)).astype(np.float32), [Phoneme(*sound) for sound in sounds], "", "test")
 

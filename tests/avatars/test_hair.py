@@ -1,4 +1,4 @@
-"""Hair keeps to the head, leaves the face free, follows it where it is glued to it, and stays within its budget."""
+"""Hair: it lies on the head, leaves the face free, follows it where attached, and has a limited size."""
 
 from dataclasses import replace
 
@@ -46,7 +46,8 @@ def test_the_same_seed_grows_the_same_hair():
     one, two = (hair.grow(head, traits, np.random.default_rng(5)) for _ in range(2))
     for a, b in zip(one, two, strict=True):
         assert np.array_equal(a.material.texture, b.material.texture)
-        assert np.array_equal(a.rest if a.rest is not None else a.offset, b.rest if b.rest is not None else b.offset)
+        first, second = (getattr(mesh.rest, "offset", mesh.rest) for mesh in (a, b))
+        assert np.array_equal(first, second)
 
 
 def test_hair_of_the_face_follows_the_face():

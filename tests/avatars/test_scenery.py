@@ -1,4 +1,4 @@
-"""Backgrounds: of the right form, varied, soft, and the same for the same seed."""
+"""Backgrounds: shape, variety, softness, and the same picture for the same seed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Painted skin, eyes and teeth: what each trait has to do to the picture."""
+"""Textures of skin, eyes and teeth: each trait has its effect."""
 
 from dataclasses import replace
 

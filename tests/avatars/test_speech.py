@@ -1,4 +1,4 @@
-"""Voices, their phoneme times, texts; and what a recording does to speech."""
+"""Voices, phoneme times and texts, and the effects of a recording on speech."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Statues: each stuff has its colour and shine, without a trace of skin."""
+"""Statues: each material has its colour and gloss."""
 
 import numpy as np
 import pytest

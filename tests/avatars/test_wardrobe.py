@@ -17,7 +17,7 @@ def somebody(seed: int) -> Head:
 
 
 def sound(mesh) -> None:
-    points = mesh.rest if mesh.rest is not None else mesh.offset
+    points = getattr(mesh.rest, "offset", mesh.rest)
     assert np.isfinite(points).all() and mesh.faces.min() >= 0 and len(mesh.faces) < 7000
     assert mesh.uv.min() >= 0 and mesh.uv.max() <= 1
     if mesh.neck is not None:
