@@ -77,19 +77,12 @@ def _face_inputs(
 
 
 @torch.inference_mode()
-def encode_speech(networks: Networks, device: torch.device, audio: Tensor, fps: float | None = None) -> Tensor:
+def encode_speech(networks: Networks, device: torch.device, audio: Tensor) -> Tensor:
     """Encode speech as audio features, (frames, layers, dim) float32 on the CPU.
 
     Arguments and errors are those of `Pipeline.encode`.
     """
-    config = networks.config
-    fps = config.fps if fps is None else fps
-    if fps != config.fps:
-        raise FadaError(
-            f"The model '{config.name}' makes {config.fps:g} frames per second, not {fps:g}; "
-            f"use {config.fps:g} and change the finished video's rate if needed."
-        )
-    audio = checked_speech(audio)
+    audio, fps = checked_speech(audio), networks.config.fps
     frames = math.ceil(len(audio) * fps / SAMPLE_RATE)
     with out_of_memory():
         return networks.audio_encoder.encode(audio.float().to(device), frames, fps)

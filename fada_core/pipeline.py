@@ -126,7 +126,6 @@ class Pipeline:
         self,
         image: Tensor,
         audio: Tensor,
-        fps: float | None = None,
         *,
         region: FaceRegion | None = None,
         identity: Tensor | None = None,
@@ -138,8 +137,8 @@ class Pipeline:
         Args:
             image: (1, 3, h, w) in -1..1, of any size; cropped to the region's square, or else to the central square,
                 and resized to the model's size.
-            audio: (samples,) float, mono, 16 kHz, of any length; the video gets ceil(seconds * fps) frames.
-            fps: if given, must equal the model's frame rate `config.fps`, as it was trained with no other.
+            audio: (samples,) float, mono, 16 kHz, of any length; the video gets ceil(seconds * config.fps)
+                frames.
             region: the face in `image`, from `find_face`; `face_box` and `masks` are derived from it unless given.
             identity: face embedding, (1, identity_dim), for models with identity tokens; None: zeros.
             face_box: image of the face's box, (1, face_channels[0], size, size) in 0..1, for models with a face
@@ -148,11 +147,11 @@ class Pipeline:
 
         Raises:
             FadaError: the input is empty or not finite or has a wrong shape, the region belongs to another picture,
-                the model does not take this identity embedding or fps, or memory ran out.
+                the model does not take this identity embedding, or memory ran out.
         """
         with shared_machine(self.device.type):
             subject = encode_portrait(self.networks, self.device, image, region, identity, face_box, masks)
-            features = encode_speech(self.networks, self.device, audio, fps)
+            features = encode_speech(self.networks, self.device, audio)
         return Job(self.config, subject, features)
 
     @torch.inference_mode()

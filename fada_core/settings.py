@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .config import ModelConfig
 from .errors import FadaError
@@ -55,6 +55,10 @@ class SamplingOptions:
     compute: Compute = "eager"
     """How the networks run: eager, compiled (which takes a minute or two at first) or as a CUDA graph. auto compiles
     for long jobs; for short ones it uses a CUDA graph on CUDA, and eager elsewhere."""
+
+    def sampling(self) -> dict[str, Any]:
+        """These options as arguments of `Pipeline.sample`, without the further fields of a subclass."""
+        return {field.name: getattr(self, field.name) for field in fields(SamplingOptions)}
 
 
 @dataclass(frozen=True)

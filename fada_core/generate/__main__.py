@@ -23,8 +23,9 @@ from .video import Report, generate, open_pipeline
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    many = any(argument.partition("=")[0] == "--jobs" for argument in arguments)
-    return run_command(_make, JobsConfig if many else GenerateConfig, "generate", arguments)
+    if any(argument.partition("=")[0] == "--jobs" for argument in arguments):
+        return run_command(_make, JobsConfig, "generate", arguments)
+    return run_command(_make, GenerateConfig, "generate", arguments)
 
 
 def _make(config: GenerateConfig | JobsConfig) -> int:
@@ -53,7 +54,7 @@ def _do_jobs(config: JobsConfig, tell: Callable[[Report], None], check: Callable
 
         def make(job: Mapping[str, Any]) -> dict[str, Any]:
             paths = {name: folder / job[name] for name in PATHS if name in job}
-            return asdict(generate(GenerateConfig(**shared | job | paths), check, pipe))
+            return asdict(generate(GenerateConfig(**{**shared, **job, **paths}), check, pipe))
 
         return make
 

@@ -23,8 +23,6 @@ class Settings(SamplingOptions):
     """A shipped model's name, or the path of a checkpoint."""
     seed: int = 0
     """Seed of the noise; the same seed on the same machine gives the same video."""
-    fps: float | None = None
-    """Frames per second (default, and only possible value: the model's frame rate)."""
     start: float = 0.0
     """Start within the recording, in seconds."""
     duration: float | None = None

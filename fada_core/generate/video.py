@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -31,7 +33,6 @@ from ..media.outputs import Format, check_apart, check_place, check_room, format
 from ..media.soundtrack import soundtrack
 from ..media.video import VideoWriter, playable_size
 from ..pipeline import LiveFrames, Pipeline, load
-from ..settings import SamplingOptions
 from ..speed.overlap import BackgroundCalls, decode_ahead
 from ..system import peak_memory_mb
 from .options import STDIO, GenerateConfig, Settings, plain
@@ -105,9 +106,8 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
     )
     started = time.perf_counter()
     identity = identity_embedding(portrait, region, config.identity_model) if config.identity_model else None
-    who = {"region": region, "identity": identity}
     sheet = Sheet(crop(portrait, region, size), frames)
-    how = {"seed": config.seed} | {f.name: getattr(config, f.name) for f in fields(SamplingOptions)}
+    how = config.sampling() | {"seed": config.seed}
 
     def write(frames: Tensor) -> None:
         sheet.add(frames if paste is None else to_uint8(frames))
@@ -120,13 +120,12 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
         behind = BackgroundCalls()
         finish = to_bytes if paste is None else Tensor.float
         if recording is None:
-            arriving = listen(sys.stdin.buffer, pipe.config.clip_frames / fps)
-            clips = _live(
-                pipe.stream(portrait, arriving, **who, **how), lambda sound: behind(writer.hear, sound), check
-            )
-            videos = (finish(frames).cpu() for frames in clips)
+            arriving = listen(cast(BufferedReader, sys.stdin.buffer), pipe.config.clip_frames / fps)
+            parts = pipe.stream(portrait, arriving, region=region, identity=identity, **how)
+            clips = _live(parts, lambda sound: behind(writer.hear, sound), check)
+            videos: Iterator[Tensor] = (finish(frames).cpu() for frames in clips)
         else:
-            job = pipe.encode(portrait, recording.samples, config.fps, **who)
+            job = pipe.encode(portrait, recording.samples, region=region, identity=identity)
             bar = stack.enter_context(_progress(job.frames))
 
             def advance(step: int, steps: int, latents: Tensor) -> None:
@@ -141,11 +140,11 @@ def generate(config: GenerateConfig, check: Callable[[], None] | None = None, pi
         stack.enter_context(behind)
         # On a CPU, pasting in a background thread would slow down the networks, see `BackgroundCalls`.
         beside = paste is None or pipe.device.type != "cpu"
-        for frames in videos:
+        for video in videos:
             if beside:
-                behind(write, frames)
+                behind(write, video)
             else:
-                write(frames)
+                write(video)
     if config.sheet:
         sheet.save(config.sheet)
     seconds = time.perf_counter() - started
@@ -200,9 +199,9 @@ def _check_outputs(config: GenerateConfig) -> Format:
         FadaError: an output cannot be written, would overwrite an input, or does not go with the other options.
     """
     if str(config.audio) == STDIO:
-        if config.sheet or config.start or config.duration or config.fps:
+        if config.sheet or config.start or config.duration:
             raise FadaError(
-                "Speech from the standard input has no known length: leave out --sheet, --start, --duration, --fps."
+                "Speech from the standard input has no known length: leave out --sheet, --start, --duration."
             )
         if sys.stdin is None:
             raise FadaError("The standard input is closed; give a file, or pipe speech into the command.")

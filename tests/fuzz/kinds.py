@@ -1,4 +1,4 @@
-"""What can come from outside, one class a kind: whole files, spoilt copies, and the use that a user makes of them."""
+"""Kinds of files from outside, one class each: how to make intact files, damaged copies, and how they are used."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def write_sound(path: Path, codec: str, rate: int = 16000, seconds: float = 0.5)
 
 
 class Checkpoints:
-    """A model's file, loaded and used for a clip."""
+    """Checkpoints, loaded and used for a clip."""
 
     def __init__(self, whole: Path) -> None:
         whole.mkdir()
@@ -106,14 +106,14 @@ class Checkpoints:
         pipe = fada_core.load(folder / "model.safetensors", "cpu", torch.float32)
         if pipe.config.size > 128 or pipe.config.clip_frames > 32 or pipe.config.unet.layers_per_block > 2:
             return "another size, which takes its time"
-        job = pipe.encode(torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1600), pipe.config.fps)
+        job = pipe.encode(torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1600))
         frames = [pipe.decode(latents) for latents in pipe.sample(job, steps=1, compute="eager")]
         assert all(part.isfinite().all() for part in frames)
         return len(frames)
 
 
 class Pictures:
-    """Portraits of the usual formats, and what only looks like one."""
+    """Portraits in the usual formats, and files that only look like pictures."""
 
     def __init__(self, whole: Path) -> None:
         whole.mkdir()
@@ -154,7 +154,7 @@ class Pictures:
 
 
 class Recordings:
-    """Sound and video of the usual formats, and playlists that name another file."""
+    """Sound and video in the usual formats, and playlists that name another file."""
 
     def __init__(self, whole: Path) -> None:
         whole.mkdir()
@@ -196,7 +196,7 @@ class Recordings:
 
 
 class Manifests:
-    """Lists of clips to learn from, every one of which is fetched."""
+    """Manifests of training clips, all of which are read."""
 
     def __init__(self, whole: Path) -> None:
         self.whole = whole
@@ -246,7 +246,7 @@ class Manifests:
 
 
 class Jobs:
-    """Lists of videos to make, made by the command."""
+    """Lists of jobs for the command."""
 
     def __init__(self, whole: Path) -> None:
         self.whole = whole
@@ -299,7 +299,7 @@ def _is_result(line: bytes) -> bool:
 
 
 class Conversions:
-    """Weights from elsewhere, converted."""
+    """Public weights to convert."""
 
     def __init__(self, whole: Path) -> None:
         whole.mkdir()
@@ -348,7 +348,7 @@ class Conversions:
 
 
 class States:
-    """The newest state of a training, gone on from or left for the one before."""
+    """The newest state of a training, from which it resumes, or else from the one before."""
 
     def __init__(self, whole: Path) -> None:
         self.whole = whole

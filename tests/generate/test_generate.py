@@ -1,4 +1,4 @@
-"""The command `python -m fada_core.generate`: its files, its figures, its way to end, and every mistake's message."""
+"""The command `python -m fada_core.generate`: files, report, exit status, and the message of each mistake."""
 
 import contextlib
 import io
@@ -185,10 +185,6 @@ def test_impossible_number_of_steps(run: Run, steps: int) -> None:
     refused(run(steps=steps), str(steps))
 
 
-def test_another_frame_rate(run: Run) -> None:
-    refused(run(fps=30), "30", "25")
-
-
 def test_unknown_suffix(run: Run, tmp_path: Path) -> None:
     refused(run(out=tmp_path / "out.xyz"), ".xyz", ".mp4")
 
@@ -249,7 +245,7 @@ def raw_speech(seconds: float) -> bytes:
 
 
 class Arriving(io.BytesIO):
-    """Gives what it holds piece by piece, odd bytes too."""
+    """Gives its content piece by piece, including odd numbers of bytes."""
 
     def read1(self, size: int = -1) -> bytes:
         return super().read1(3333)
@@ -295,7 +291,7 @@ def test_listening_gives_up_waiting_but_not_the_speech() -> None:
 
 @pytest.mark.parametrize("paste", [{}, {"square": False, "face_box": "5 5 30 30"}], ids=["square", "pasted"])
 def test_no_other_thread_computes_on_a_cpu(run: Run, monkeypatch: pytest.MonkeyPatch, paste: dict[str, object]) -> None:
-    """It would slow the networks' own threads: see `BackgroundCalls`."""
+    """It would slow the networks' threads; see `BackgroundCalls`."""
     computed: list[str] = []
 
     class Recorded(TorchDispatchMode):
