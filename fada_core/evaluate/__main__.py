@@ -18,10 +18,8 @@ from ..command import run_command
 from ..errors import FadaError
 from ..pipeline import Pipeline, load
 from ..settings import MODES, Compute, Mode, SamplingSettings, Solver
-from .cases import POOLS, SILENCE, AvatarCases, EvaluationSet, held_out_words
+from .cases import SILENCE, EvaluationSet, avatar_sets
 from .footage import FootageConfig, footage_set
-from .frechet import clip_features, frame_features
-from .lips import load_regressor
 from .portraits import PortraitsConfig, portrait_sets
 from .report import markdown, to_json
 from .runs import Run, Summary, evaluate
@@ -76,7 +74,7 @@ class EvaluateConfig:
     footage: Annotated[FootageConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=FootageConfig)
 
 
-def load_pipelines(config: EvaluateConfig) -> dict[str, Pipeline]:
+def load_pipelines(config: EvaluateConfig) -> dict[Mode, Pipeline]:
     """The pipeline of each mode, in the order of `config.modes`.
 
     Raises:
@@ -110,7 +108,7 @@ def load_pipelines(config: EvaluateConfig) -> dict[str, Pipeline]:
     return {mode: pipes[MODES[mode]] for mode in modes}
 
 
-def plan(config: EvaluateConfig, pipes: dict[str, Pipeline]) -> list[Run]:
+def plan(config: EvaluateConfig, pipes: dict[Mode, Pipeline]) -> list[Run]:
     """One run for each mode. Raises `FadaError` where the number of `--steps` does not fit."""
     if len(config.steps) not in (0, 1, len(pipes)):
         raise FadaError(f"--steps has {len(config.steps)} numbers for {len(pipes)} modes; give one, or one for each.")
@@ -120,7 +118,16 @@ def plan(config: EvaluateConfig, pipes: dict[str, Pipeline]) -> list[Run]:
     ref_cfg = usual_scales.ref_cfg if config.ref_cfg is None else config.ref_cfg
     audio_cfg = usual_scales.audio_cfg if config.audio_cfg is None else config.audio_cfg
     return [
-        Run(mode, pipe, mode, count, ref_cfg, audio_cfg, config.solver, config.compute)
+        Run(
+            mode,
+            pipe,
+            mode=mode,
+            steps=count,
+            ref_cfg=ref_cfg,
+            audio_cfg=audio_cfg,
+            solver=config.solver,
+            compute=config.compute,
+        )
         for (mode, pipe), count in zip(pipes.items(), steps or usual, strict=True)
     ]
 
@@ -137,12 +144,7 @@ def build_sets(config: EvaluateConfig, pipe: Pipeline) -> Iterator[EvaluationSet
             videos, seconds = config.videos, config.seconds
             yield footage_set(name, config.footage, videos, seconds, model.size, model.fps, device)
         return
-    regressor = load_regressor()  # on the CPU, so that its results do not depend on the device
-    features = {"frechet_frames": frame_features, "frechet_clips": clip_features}
-    words = held_out_words(config.videos, config.seconds, model.fps)
-    for name in config.sets:
-        cases = AvatarCases(words, POOLS[name], config.seconds, model.size, model.fps, model.clip_frames, regressor)
-        yield EvaluationSet(name, len(words), cases, features)
+    yield from avatar_sets(config.sets, config.videos, config.seconds, model)
 
 
 def run(config: EvaluateConfig) -> dict[str, dict[str, Summary]]:

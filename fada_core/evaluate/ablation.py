@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -20,10 +20,9 @@ from ..distill.__main__ import run as distil
 from ..distill.config import arguments
 from ..errors import FadaError
 from ..pipeline import load
+from ..settings import Mode
 from ..training.state import saved_states
-from .cases import POOLS, AvatarCases, EvaluationSet, held_out_words
-from .frechet import clip_features, frame_features
-from .lips import load_regressor
+from .cases import avatar_sets
 from .report import from_json, markdown_by_run, to_json
 from .runs import Run, Summary, collect, summarise, summarise_all
 
@@ -123,15 +122,11 @@ def measure(config: AblationConfig, name: str, runs: Sequence[Run]) -> dict[str,
         found = from_json(kept.read_text(encoding="utf-8"))
         if found.pop("settings") == settings:
             return found
-    model, regressor = runs[0].pipe.config, load_regressor()
-    words = held_out_words(config.videos, config.seconds, model.fps)
-    features = {"frechet_frames": frame_features, "frechet_clips": clip_features}
     found = {}
-    for data in config.sets:
-        cases = AvatarCases(words, POOLS[data], config.seconds, model.size, model.fps, model.clip_frames, regressor)
-        tallies = collect(EvaluationSet(data, len(words), cases, features), runs)
+    for data in avatar_sets(config.sets, config.videos, config.seconds, runs[0].pipe.config):
+        tallies = collect(data, runs)
         summaries = summarise_all(tallies)
-        found[data] = {run: {"summary": summaries[run], "videos": tallies[run].rows} for run in tallies}
+        found[data.name] = {run: {"summary": summaries[run], "videos": tallies[run].rows} for run in tallies}
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(to_json(found | {"settings": settings}), encoding="utf-8")
     return found
@@ -139,11 +134,11 @@ def measure(config: AblationConfig, name: str, runs: Sequence[Run]) -> dict[str,
 
 def plan(config: AblationConfig, name: str, path: str | Path) -> list[Run]:
     """The runs that measure the checkpoint of a variant or of the teacher."""
-    pipe, scales = load(path), {"ref_cfg": config.ref_cfg, "audio_cfg": config.audio_cfg}
+    run = Run("teacher", load(path), mode="teacher", steps=25, ref_cfg=config.ref_cfg, audio_cfg=config.audio_cfg)
     if name == "teacher":
-        return [Run(name, pipe, "teacher", 25, **scales)]
-    modes = ("balanced", "fast") if name in config.balanced else ("fast",)
-    return [Run(f"{name} {mode}", pipe, mode, pipe.info.steps, **scales) for mode in modes]
+        return [run]
+    modes: tuple[Mode, ...] = ("balanced", "fast") if name in config.balanced else ("fast",)
+    return [replace(run, name=f"{name} {mode}", mode=mode, steps=run.pipe.info.steps) for mode in modes]
 
 
 def paired(videos: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]]) -> Summary:

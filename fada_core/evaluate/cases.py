@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,17 +14,19 @@ from ..avatars.clip import sample
 from ..avatars.performance import perform
 from ..avatars.phones import SAMPLE_RATE
 from ..avatars.speech import Speech
+from ..config import ModelConfig
 from ..data.avatars import HELD_OUT_SEED
 from ..data.samples import Pool
 from ..face.region import FaceRegion
-from .frechet import Features
-from .lips import LipsRegressor
+from ..media.image import from_uint8
+from .frechet import Features, clip_features, frame_features
+from .lips import LipsRegressor, load_regressor
 from .metrics import Truth, measure
 
 POOLS: dict[str, Pool] = {"closed": "high", "open": "moderate"}
 """The pool of each set: `closed` is like the teacher's data, `open` like the data that only students have seen."""
 SILENCE = 0.48  #: seconds of silence at the end of every avatar's recording, in which the mouth should rest
-_STANDS_STILL = 0.05  #: standard deviation of the true openness below which a correlation means little
+STANDS_STILL = 0.05  #: standard deviation of the true openness below which a correlation means little
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +45,12 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Cases, created one at a time at each iteration, and the features whose distributions are compared."""
+    """Cases, created one at a time in one iteration, and the features whose distributions are compared."""
 
     name: str
     count: int
     cases: Iterable[Case]
-    features: dict[str, Features]  #: by name of the metric
+    features: Mapping[str, Features]  #: by name of the metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ def held_out_words(count: int, seconds: float, fps: float) -> list[Words]:
     while len(found) < count:
         act = perform(seed, "high", seconds - SILENCE, fps)
         openness = torch.from_numpy(act.mouth["openness"])
-        if openness.std() > _STANDS_STILL:
+        if openness.std() > STANDS_STILL:
             openness = F.pad(openness, (0, round(seconds * fps) - len(openness)))
             found.append(Words(seed, act.speech, openness))
         seed += 1
@@ -93,17 +95,26 @@ class AvatarCases:
 
     def __iter__(self) -> Iterator[Case]:
         for index, words in enumerate(self.words):
-            made = {"size": self.size, "fps": self.fps, "speech": words.speech, "framing": "face"}
-            clip = sample(words.seed, self.pool, self.seconds, **made)
+            size, fps, speech = self.size, self.fps, words.speech
+            clip = sample(words.seed, self.pool, self.seconds, size=size, fps=fps, speech=speech, framing="face")
             # The clean speech: the clip's own waveform has the delay and noise of its pool.
             samples = int(len(clip.frames) / self.fps * SAMPLE_RATE)  # rounded down, so that no frame is added
             said = torch.from_numpy(words.speech.waveform)
             waveform = F.pad(said, (0, samples - len(said)))
             hidden = clip.person.wardrobe.mask or bool(clip.person.wardrobe.prop)
-            portrait, frames = (value.float() / 127.5 - 1 for value in (clip.clean_portrait, clip.clean_frames))
-            truth = Truth(portrait, frames, clip.truth, hidden)
+            truth = Truth(from_uint8(clip.clean_portrait), from_uint8(clip.clean_frames), clip.truth, hidden)
             other = self.words[(index + 1) % len(self.words)].openness
             judge = partial(
                 measure, truth=truth, other_openness=other, regressor=self.regressor, clip_frames=self.clip_frames
             )
             yield Case(truth.portrait, waveform, truth.frames, judge, truth=truth)
+
+
+def avatar_sets(names: Iterable[str], videos: int, seconds: float, model: ModelConfig) -> Iterator[EvaluationSet]:
+    """The sets `names` of POOLS, with the size, frame rate and clip length of `model`."""
+    words = held_out_words(videos, seconds, model.fps)
+    regressor = load_regressor()  # on the CPU, so that its results do not depend on the device
+    features = {"frechet_frames": frame_features, "frechet_clips": clip_features}
+    for name in names:
+        cases = AvatarCases(words, POOLS[name], seconds, model.size, model.fps, model.clip_frames, regressor)
+        yield EvaluationSet(name, len(words), cases, features)

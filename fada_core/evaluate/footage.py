@@ -30,7 +30,7 @@ from ..face.detect import Detector, load_detector
 from ..face.identity import identity_embedding
 from ..face.region import find_face
 from ..media.audio import SAMPLE_RATE
-from ..media.image import to_uint8
+from ..media.image import from_uint8, to_uint8
 from ..media.video import VideoWriter
 from .cases import POOLS, Case, EvaluationSet
 from .frechet import CLIP_LENGTH, Features
@@ -86,13 +86,13 @@ class FootageCases:
             except BadClipError as error:
                 log.warning("left out %s: %s", error.id, error)
                 continue
-            frames = clip.frames[: round(self.seconds * fps)].float() / 127.5 - 1
+            frames = from_uint8(clip.frames[: round(self.seconds * fps)])
             if len(frames) < CLIP_LENGTH:
                 log.warning("left out %s: it has fewer than %d frames", self.clips.key(index)[0], CLIP_LENGTH)
                 continue
             waveform = clip.waveform[: int(len(frames) / fps * SAMPLE_RATE)]  # rounded down, so that no frame is added
             measure = partial(sync_scores, waveform=waveform, fps=fps, sync=self.sync)
-            image = clip.portrait[None].float() / 127.5 - 1
+            image = from_uint8(clip.portrait[None])
             # The clips are already cropped: the square stays the whole picture, as in the ground truth.
             region = replace(
                 find_face(image, detector=self.detector, required=False), left=0, top=0, side=self.clips.size

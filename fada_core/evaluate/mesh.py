@@ -78,7 +78,7 @@ class FaceMesh:
         turn = _rotation(angle) * side
         # The map from output to input coordinates for affine_grid, both -1..1.
         matrix = torch.cat([turn / size, (2 * middle / size - 1)[:, None]], 1)[None]
-        grid = F.affine_grid(matrix.expand(len(frames), -1, -1), (len(frames), 3, SIDE, SIDE), align_corners=False)
+        grid = F.affine_grid(matrix.expand(len(frames), -1, -1), [len(frames), 3, SIDE, SIDE], align_corners=False)
         seen = F.grid_sample(frames.float(), grid, padding_mode="border", align_corners=False)
         landmarks = []
         for picture in ((seen + 1) / 2).movedim(1, -1).numpy():

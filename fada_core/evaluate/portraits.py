@@ -7,7 +7,7 @@ can also be compared with another system's video of a portrait and a recording; 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,7 +24,7 @@ from ..face.detect import LIPS, Detector, load_detector
 from ..face.finder import load_finder
 from ..face.region import FaceRegion, crop, find_face
 from ..media.audio import SAMPLE_RATE, load_audio
-from ..media.image import load_image
+from ..media.image import from_uint8, load_image
 from ..media.video import probe, read_video
 from .cases import Case, EvaluationSet
 from .lips import correlation
@@ -50,55 +50,36 @@ class PortraitsConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class PortraitCases:
-    """A case for each picture, with the true openness (n,) of the words."""
+class Setting:
+    """How cases are made of pictures, and judged: `size` of the squares, `fps` and `clip` (frames per clip) of the
+    models, and the networks that find faces and measure lips."""
 
-    paths: list[Path]
-    waveform: Tensor
-    openness: Tensor
-    size: int
-    clip_frames: int
-    mesh: FaceMesh
-    detector: Detector | None
-
-    def __iter__(self) -> Iterator[Case]:
-        for path in self.paths:
-            picture = load_image(path)
-            region = find_face(picture, detector=self.detector, required=False)
-            square = crop(picture, region, self.size)
-            judge = partial(
-                measure, portrait=square, truth=self.openness, mesh=self.mesh, region=region, clip=self.clip_frames
-            )
-            still = square.expand(len(self.openness), -1, -1, -1)
-            yield Case(picture[0], self.waveform, still, judge, region=region, name=path.name)
-
-
-@dataclass(frozen=True, eq=False)
-class PeerCases:
-    """A case for each folder's picture and recording, with the lips of its video as the truth."""
-
-    folders: list[tuple[Path, Path, Path]]  #: picture, recording, video
-    seconds: float
     size: int
     fps: float
-    clip_frames: int
+    clip: int
     mesh: FaceMesh
-    detector: Detector | None
+    detector: Detector
 
-    def __iter__(self) -> Iterator[Case]:
-        for picture_path, recording, video in self.folders:
-            picture, waveform = load_image(picture_path), load_audio(recording, 0.0, self.seconds)
-            region = find_face(picture, detector=self.detector, required=False)
-            square = crop(picture, region, self.size)
-            frames = _frames(video, self.fps, math.ceil(len(waveform) * self.fps / SAMPLE_RATE))
-            where = find_face(frames[:1], detector=self.detector, required=False)
-            theirs = torch.cat([crop(frame[None], where, self.size) for frame in frames])
-            truth = openness(self.mesh(theirs, where))
-            judge = partial(
-                measure, portrait=square, truth=truth, mesh=self.mesh, region=region, clip=self.clip_frames
-            )
-            samples = int(len(theirs) / self.fps * SAMPLE_RATE)
-            yield Case(picture[0], waveform[:samples], theirs, judge, region=region, name=picture_path.parent.name)
+    def case(self, path: Path, name: str, waveform: Tensor, truth: Tensor, frames: Tensor | None = None) -> Case:
+        """A picture that says `waveform` with the openness `truth` (n,); without a true video, `frames` is a still."""
+        picture = load_image(path)
+        region = find_face(picture, detector=self.detector, required=False)
+        square = crop(picture, region, self.size)
+        frames = square.expand(len(truth), -1, -1, -1) if frames is None else frames
+        judge = partial(measure, portrait=square, truth=truth, mesh=self.mesh, region=region, clip=self.clip)
+        return Case(picture[0], waveform, frames, judge, region=region, name=name)
+
+
+def _peers(folders: Iterable[tuple[Path, Path, Path]], seconds: float, setting: Setting) -> Iterator[Case]:
+    """A case for the picture and recording of each folder, with the lips of its video as the truth."""
+    for picture, recording, video in folders:
+        waveform = load_audio(recording, 0.0, seconds)
+        frames = _frames(video, setting.fps, math.ceil(len(waveform) * setting.fps / SAMPLE_RATE))
+        where = find_face(frames[:1], detector=setting.detector, required=False)
+        theirs = torch.cat([crop(frame[None], where, setting.size) for frame in frames])
+        truth = openness(setting.mesh(theirs, where))
+        samples = int(len(theirs) / setting.fps * SAMPLE_RATE)
+        yield setting.case(picture, picture.parent.name, waveform[:samples], truth, theirs)
 
 
 def portrait_sets(
@@ -116,26 +97,25 @@ def portrait_sets(
     """
     if config.mesh is None:
         raise FadaError("The lips of portraits are measured by mediapipe's face mesh; give its file with --mesh.")
-    mesh = FaceMesh(config.mesh)
     detector = load_finder() if face_model is None else load_detector(face_model)
+    setting = Setting(size, fps, clip, FaceMesh(config.mesh), detector)
     if config.portraits is not None:
         paths = _files(config.portraits, PICTURES)
         if not paths:
             raise FadaError(f"There is no picture in '{config.portraits}'; give a folder of portraits.")
         said = perform(HELD_OUT_SEED + config.words, "high", seconds, fps)
         waveform, opened = (torch.from_numpy(value) for value in (said.speech.waveform, said.mouth["openness"]))
-        cases = PortraitCases(paths, waveform, opened, size, clip, mesh, detector)
+        cases = (setting.case(path, path.name, waveform, opened) for path in paths)
         yield EvaluationSet("portraits", len(paths), cases, {})
     if config.peers is not None:
-        folders = [
-            tuple(found[0] for found in kinds)
-            for folder in sorted(path for path in config.peers.iterdir() if path.is_dir())
-            if all(kinds := [_files(folder, kind) for kind in (PICTURES, RECORDINGS, VIDEOS)])
-        ]
+        folders = []
+        for folder in sorted(path for path in config.peers.iterdir() if path.is_dir()):
+            pictures, recordings, videos = (_files(folder, kind) for kind in (PICTURES, RECORDINGS, VIDEOS))
+            if pictures and recordings and videos:
+                folders.append((pictures[0], recordings[0], videos[0]))
         if not folders:
             raise FadaError(f"No folder in '{config.peers}' has a picture, a recording and a video; correct --peers.")
-        cases = PeerCases(folders, seconds, size, fps, clip, mesh, detector)
-        yield EvaluationSet("peers", len(folders), cases, {})
+        yield EvaluationSet("peers", len(folders), _peers(folders, seconds, setting), {})
 
 
 def measure(
@@ -189,7 +169,7 @@ def _frames(path: Path, fps: float, count: int) -> Tensor:
     step = probe(path).fps / fps
     wanted = [round(i * step) for i in range(count)]
     frames = [frame for i, frame in enumerate(islice(read_video(path), wanted[-1] + 1)) if i in set(wanted)]
-    return torch.from_numpy(np.stack(frames)).movedim(-1, 1).float() / 127.5 - 1
+    return from_uint8(torch.from_numpy(np.stack(frames)).movedim(-1, 1))
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -18,10 +18,10 @@ from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED
 from ..errors import FadaError
 from ..face.region import find_face
+from ..media.image import from_uint8
+from .cases import STANDS_STILL
 from .lips import correlation
 from .mesh import FaceMesh, openness
-
-_STANDS_STILL = 0.05  #: standard deviation of the true openness below which a correlation means little
 
 
 @dataclass
@@ -52,9 +52,9 @@ def run(config: ReadConfig) -> list[float]:
     while len(found) < config.people:
         clip = sample(seed, config.pool, config.seconds, size=config.size, framing="face")
         seed += 1
-        if clip.truth["openness"].std() < _STANDS_STILL:
+        if clip.truth["openness"].std() < STANDS_STILL:
             continue
-        frames = clip.clean_frames.float() / 127.5 - 1
+        frames = from_uint8(clip.clean_frames)
         region = find_face(frames[:1], box=clip.truth["face_box"][0].clamp(0, config.size).tolist())
         square = frames[..., region.top : region.top + region.side, region.left : region.left + region.side]
         found.append(correlation(openness(mesh(square, region)), clip.truth["openness"]))

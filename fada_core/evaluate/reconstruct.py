@@ -15,9 +15,8 @@ from ..command import run_command
 from ..data.avatars import box_mask
 from ..errors import FadaError
 from ..pipeline import Pipeline, load
-from .cases import POOLS, AvatarCases, held_out_words
-from .lips import load_regressor
-from .metrics import Truth, masked_psnr
+from .cases import POOLS, Case, avatar_sets
+from .metrics import masked_psnr
 from .report import markdown_by_run
 from .runs import TRUTH, Summary, summarise
 
@@ -42,14 +41,13 @@ def reconstruct(pipe: Pipeline, frames: Tensor) -> Tensor:
     return pipe.decode(torch.cat(encoded)).cpu()
 
 
-def fidelity(frames: Tensor, truth: Truth) -> dict[str, float]:
-    """psnr and psnr_mouth in dB, of the whole picture and of the box around the mouth."""
-    mouth = box_mask(torch.as_tensor(truth.parameters["mouth_box"]).float(), frames.shape[-1])
-    whole = torch.ones_like(mouth)
-    return {
-        "psnr": masked_psnr(frames, truth.frames, whole),
-        "psnr_mouth": masked_psnr(frames, truth.frames, mouth),
-    }
+def fidelity(frames: Tensor, case: Case) -> dict[str, float]:
+    """psnr and psnr_mouth in dB, of the whole picture and, for an avatar, of the box around the mouth."""
+    masks = {"psnr": torch.ones(len(frames), 1, *frames.shape[-2:])}
+    if case.truth is not None:
+        mouth = torch.as_tensor(case.truth.parameters["mouth_box"]).float()
+        masks["psnr_mouth"] = box_mask(mouth, frames.shape[-1])
+    return {name: masked_psnr(frames, case.frames, mask) for name, mask in masks.items()}
 
 
 def run(config: ReconstructConfig) -> dict[str, dict[str, Summary]]:
@@ -62,16 +60,15 @@ def run(config: ReconstructConfig) -> dict[str, dict[str, Summary]]:
     model = pipes[config.models[0]].config
     if any((p.config.size, p.config.fps) != (model.size, model.fps) for p in pipes.values()):
         raise FadaError("These models have different sizes or frame rates; compare models that share them.")
-    regressor, words = load_regressor(), held_out_words(config.videos, config.seconds, model.fps)
     results = {}
-    for data, pool in POOLS.items():
+    for data in avatar_sets(POOLS, config.videos, config.seconds, model):
         rows: dict[str, list[dict[str, float]]] = {TRUTH: [], **{name: [] for name in pipes}}
-        for case in AvatarCases(words, pool, config.seconds, model.size, model.fps, model.clip_frames, regressor):
+        for case in data.cases:
             rows[TRUTH].append(case.measure(case.frames))
             for name, pipe in pipes.items():
                 frames = reconstruct(pipe, case.frames)
-                rows[name].append(case.measure(frames) | fidelity(frames, case.truth))
-        results[data] = {name: summarise(videos) for name, videos in rows.items()}
+                rows[name].append(case.measure(frames) | fidelity(frames, case))
+        results[data.name] = {name: summarise(videos) for name, videos in rows.items()}
     return results
 
 

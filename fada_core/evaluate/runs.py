@@ -6,7 +6,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..media.video import VideoWriter
 from ..pipeline import Pipeline
-from ..settings import Mode
+from ..settings import SamplingOptions
 from .cases import Case, EvaluationSet
 from .frechet import Features, distance_over_videos
 
@@ -28,17 +28,11 @@ TRUTH = "truth"  #: name of the ground truth among the runs
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """A pipeline with its settings; `name` is its name in the results."""
+class Run(SamplingOptions):
+    """A pipeline with sampling options; `name` is its name in the results."""
 
     name: str
     pipe: Pipeline
-    mode: Mode
-    steps: int
-    ref_cfg: float
-    audio_cfg: float
-    solver: str = "ddim"
-    compute: str = "eager"
 
 
 @dataclass
@@ -48,7 +42,7 @@ class Tally:
     rows: list[dict[str, float]] = field(default_factory=list)
     features: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, frames: Tensor, row: dict[str, float], features: dict[str, Features]) -> None:
+    def add(self, frames: Tensor, row: dict[str, float], features: Mapping[str, Features]) -> None:
         self.rows.append(row)
         for name, function in features.items():
             self.features.setdefault(name, []).append(function(frames).cpu())
@@ -92,8 +86,7 @@ def generate(run: Run, case: Case, seed: int) -> tuple[Tensor, dict[str, float]]
     """Generate frames (n, 3, size, size) in -1..1 on the CPU; also returns the counted NFE per clip and the seconds."""
     began = time.perf_counter()
     condition = run.pipe.encode(case.portrait[None], case.waveform, region=case.region, identity=case.identity)
-    how = {"ref_cfg": run.ref_cfg, "audio_cfg": run.audio_cfg, "solver": run.solver, "compute": run.compute}
-    clips = run.pipe.sample(condition, run.mode, steps=run.steps, seed=seed, **how)
+    clips = run.pipe.sample(condition, seed=seed, **run.sampling())
     frames = torch.cat([run.pipe.decode(latents).cpu() for latents in clips])
     seconds = time.perf_counter() - began
     return frames, {"nfe_per_clip": run.pipe.stats.nfe_per_clip, "seconds_per_video": seconds}

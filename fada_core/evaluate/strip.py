@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ..avatars.clip import sample
 from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED
-from ..media.image import to_uint8
+from ..media.image import from_uint8, to_uint8
 from ..pipeline import load
+from ..settings import Mode
 from .cases import Case
 from .runs import Run, generate
 
@@ -34,7 +35,7 @@ class StripConfig:
     """The picture, .png or .jpg."""
     model: str = "tiny"
     """Name of a shipped model, or a checkpoint."""
-    mode: str = "fast"
+    mode: Mode = "fast"
     ref_cfg: tuple[float, ...] = ()
     """Reference scales to show, at the model's usual audio scale (default: both ends of the trained range)."""
     audio_cfg: tuple[float, ...] = ()
@@ -56,13 +57,11 @@ def strip(config: StripConfig) -> np.ndarray:
     scales = [(info.ref_cfg, audio) for audio in audios] + [(ref, info.audio_cfg) for ref in refs]
 
     clip = sample(config.seed, "high", config.seconds, size=model.size, fps=model.fps, framing="face")
-    portrait, truth = (value.float() / 127.5 - 1 for value in (clip.portrait, clip.frames))
-    case = Case(portrait, clip.waveform, truth, lambda _: {})
+    case = Case(from_uint8(clip.portrait), clip.waveform, from_uint8(clip.frames), lambda _: {})
     shown = torch.linspace(0, len(case.frames) - 1, config.frames).round().long()
     rows = [_row("rendered", to_uint8(case.frames[shown]).numpy())]
     for ref_cfg, audio_cfg in scales:
-        run = Run("", pipe, config.mode, info.steps, ref_cfg, audio_cfg)
-        frames, _ = generate(run, case, 0)
+        frames, _ = generate(Run("", pipe, mode=config.mode, ref_cfg=ref_cfg, audio_cfg=audio_cfg), case, 0)
         rows.append(_row(f"ref {ref_cfg:g}\naudio {audio_cfg:g}", to_uint8(frames[shown]).numpy()))
     return np.concatenate(rows)
 

@@ -49,14 +49,15 @@ def sweep(sets: Iterable[EvaluationSet], runs: Sequence[Run], seed: int, folder:
         for scale, (low, high) in zip(("ref_cfg", "audio_cfg"), ranges, strict=True):
             for index in range(POINTS):
                 value = low + (high - low) * index / (POINTS - 1)
-                point = replace(run, **{scale: value})
+                point = replace(run, ref_cfg=value) if scale == "ref_cfg" else replace(run, audio_cfg=value)
                 point = replace(point, name=f"{run.mode} {point.ref_cfg:g} {point.audio_cfg:g}")
                 points[point.name] = point
                 curves[scale].setdefault(run.name, {})[value] = point.name
     if not compared:
         raise FadaError("The sweep compares the modes teacher and fast; give at least one of them with --modes.")
     folder.mkdir(parents=True, exist_ok=True)
-    results, plotted = {}, {}
+    results: dict[str, dict[str, Summary]] = {}
+    plotted: dict[str, dict[str, Summary | Curves]] = {}
     for data in sets:
         found = results[data.name] = evaluate(data, list(points.values()), seed)
         measured = {name for summary in found.values() for name in summary}

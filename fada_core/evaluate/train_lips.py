@@ -20,6 +20,7 @@ from ..avatars.clip import sample
 from ..avatars.performance import Pool
 from ..command import run_command
 from ..data.avatars import HELD_OUT_SEED, AvatarSet
+from ..media.image import from_uint8
 from ..training import LoopConfig, train
 from .lips import WEIGHTS, LipsRegressor, correlation
 
@@ -101,7 +102,7 @@ def _augment(image: Tensor, generator: torch.Generator) -> Tensor:
 def check(regressor: LipsRegressor, pool: Pool, count: int, size: int) -> float:
     """Pearson's r between predicted and true openness, over all frames without defects of `count` held-out avatars."""
     clips = [sample(HELD_OUT_SEED + i, pool, 1.0, size=size, framing="face") for i in range(count)]
-    predicted = torch.cat([regressor(clip.clean_frames.float() / 127.5 - 1) for clip in clips])
+    predicted = torch.cat([regressor(from_uint8(clip.clean_frames)) for clip in clips])
     return correlation(predicted, torch.cat([clip.truth["openness"] for clip in clips]))
 
 
