@@ -1,1 +1,1 @@
-"""Clips to learn from."""
+"""Training data: clips from avatars, manifests or shards, encoded and drawn in batches."""

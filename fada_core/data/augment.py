@@ -1,7 +1,7 @@
-"""More clips out of the rendered ones: mirrored, turned, cut closer and in other colours.
+"""Augmentation of rendered clips: mirroring, rotation, enlargement and changes of colour.
 
-A picture of a stranger has framing, light and colours of its own. A clip that is changed as a whole, portrait and
-frames alike, shows its person in another photograph, and costs a quarter of a new one: it is encoded, not rendered.
+All pictures of a clip are changed alike, so that the changed clip shows the same person as another photograph would. A
+changed clip costs a quarter of a new one, because it is only encoded, not rendered.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from .samples import ClipSource, RawClip
 
-CLOSER = 1.0, 1.3  #: enlarged by a factor between these
-TURNED = math.radians(8)  #: at most
+CLOSER = 1.0, 1.3  #: range of the factor of enlargement
+TURNED = math.radians(8)  #: largest rotation
 GAMMA = 0.7, 1.5
 CONTRAST = 0.75, 1.25
 SATURATION = 0.3, 1.5
-WHITE = 0.12  #: red and blue are brighter or darker by this part at most
-GREY_SHARE = 0.12  #: of clips that lose their colours
+WHITE = 0.12  #: largest relative change of red and blue
+GREY_SHARE = 0.12  #: share of clips without colours
 _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """`versions` of every clip of `source`: first all as they are, then all changed, then all changed otherwise."""
+    """`versions` of every clip of `source`: all clips as they are, then all with one change, then all with another."""
 
     source: ClipSource
     versions: int
@@ -50,12 +50,12 @@ class Augmented:
 
 
 def changed(clip: RawClip, generator: torch.Generator) -> RawClip:
-    """The clip in another framing and in other colours, the same for all its pictures; boxes move along."""
+    """The clip with a random framing and random colours, the same for all its pictures; boxes are moved accordingly."""
     zoom, turn, x, y, mirror = torch.rand(5, generator=generator).tolist()
     zoom = CLOSER[0] + (CLOSER[1] - CLOSER[0]) * zoom
     turn = TURNED * (2 * turn - 1)
     size = clip.portrait.shape[-1]
-    # From places in the changed picture to places in the clip's, both -1..1 (`affine_grid`'s convention).
+    # The map from coordinates in the changed picture to coordinates in the clip's, both -1..1, for `affine_grid`.
     cosine, sine, sign = math.cos(turn) / zoom, math.sin(turn) / zoom, -1.0 if mirror < 0.5 else 1.0
     reach = 1 - 1 / zoom
     matrix = torch.tensor(
@@ -80,12 +80,12 @@ def changed(clip: RawClip, generator: torch.Generator) -> RawClip:
         mouth_boxes=boxes(clip.mouth_boxes),
         eyes_boxes=boxes(clip.eyes_boxes),
         face_boxes=boxes(clip.face_boxes),
-        identity=None,  # of a face that looked otherwise
+        identity=None,  # it was computed from the unchanged face
     )
 
 
 def _colours(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """A change of colours, of pictures (n, 3, h, w) in 0..1."""
+    """A random change of colours: a function of pictures (n, 3, h, w) in 0..1."""
     gamma, contrast, saturation, grey, red, blue = torch.rand(6, generator=generator).tolist()
     gamma = GAMMA[0] * (GAMMA[1] / GAMMA[0]) ** gamma
     contrast = CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * contrast
@@ -101,9 +101,9 @@ def _colours(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
 
 
 def _moved(boxes: Tensor, matrix: Tensor, size: int) -> Tensor:
-    """Boxes (n, 4) in pixels of the clip's pictures as boxes around the same places in the changed ones."""
+    """Boxes (n, 4) in pixels of the changed pictures that contain the given boxes of the clip's pictures."""
     turn, shift = matrix[:, :2], matrix[:, 2]
     x0, y0, x1, y1 = (boxes / size * 2 - 1).unbind(-1)
     corners = torch.stack([torch.stack([x, y], -1) for x in (x0, x1) for y in (y0, y1)], 1)
-    places = ((corners - shift) @ torch.linalg.inv(turn).T + 1) / 2 * size
-    return torch.cat([places.amin(1), places.amax(1)], -1)
+    moved = ((corners - shift) @ torch.linalg.inv(turn).T + 1) / 2 * size
+    return torch.cat([moved.amin(1), moved.amax(1)], -1)

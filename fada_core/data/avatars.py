@@ -1,4 +1,4 @@
-"""Rendered avatars as a data set on disk: one safetensors file a clip, made once, read by slices."""
+"""Rendered avatars as a data set on disk: one safetensors file per clip, rendered once and read in slices."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from tqdm import tqdm
 from ..atomic import DAY, remove_leftovers, whole_file
 from ..avatars import AvatarClip, sample
 from ..avatars.degrade import VISUAL
+from ..media.image import from_uint8
 from .quality import overall
 from .samples import BadClipError, Pool, RawClip, box_mask
 
 __all__ = ["HELD_OUT_SEED", "AvatarSet", "box_mask"]
 
-#: Seeds from here on are never rendered for training: evaluation and demos draw theirs from above.
+#: Seeds from here on are never rendered for training; evaluation and demos use them.
 HELD_OUT_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
 class AvatarSet:
-    """`count` clips of `seconds` at `size` pixels and `fps`, seeds 0 .. count - 1 of a pool, stored under `root`.
+    """`count` clips of `seconds` at `size` pixels and `fps`, with the seeds 0 .. count - 1 of a pool, under `root`.
 
-    Of the moderate pool, portraits suffer the same defects as the frames, as a picture taken from the same footage
-    would. `clean` keeps its frames before any defect too, which no real footage of that kind has: with them as ground
-    truth, a training shows the most that better data could give.
+    In the moderate pool the portraits have the same defects as the frames, as if they were taken from the same footage.
+    `clean` also stores its frames without defects. Real footage has no such ground truth; training with it gives an
+    upper bound of what better data could achieve.
     """
 
     root: Path
@@ -57,29 +58,29 @@ class AvatarSet:
         return self.folder / f"{index:06d}.safetensors"
 
     def render(self, workers: int) -> None:
-        """Render what is missing; interrupted and resumed at will."""
+        """Render the missing clips. It may be interrupted; the next call resumes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder, older=DAY)
         missing = [i for i in range(self.count) if not self.path(i).exists()]
         if not missing:
             return
-        # Spawned, one thread each: espeak-ng is a process-wide singleton and torch's threads do not survive a fork.
+        # Spawned, because torch's threads do not survive a fork; processes, because espeak-ng has global state.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
             jobs = pool.map(_render, [(self, i) for i in missing], chunksize=4)
             for _ in tqdm(jobs, total=len(missing), desc="rendering avatars", mininterval=5):
                 pass
 
     def read(self, index: int, *names: str) -> dict[str, Tensor]:
-        """Whole tensors of one clip: frames (n, 3, s, s) uint8, portrait (3, s, s) uint8, waveform (samples,),
+        """Tensors of one clip, complete: frames (n, 3, s, s) uint8, portrait (3, s, s) uint8, waveform (samples,),
         mouth_box, eyes_box and face_box (n, 4) pixels x0 y0 x1 y1, openness (n,)."""
         with safe_open(self.path(index), "pt") as file:
             return {name: file.get_tensor(name) for name in names}
 
     def frames(self, index: int, rows: Tensor) -> Tensor:
-        """Some frames `(len(rows), 3, s, s)` in -1..1, read without the rest of the clip."""
+        """Some frames, (len(rows), 3, s, s) in -1..1; the rest of the clip is not read."""
         with safe_open(self.path(index), "pt") as file:
             view = file.get_slice("frames")
-            return torch.stack([view[int(r)] for r in rows]).float() / 127.5 - 1
+            return from_uint8(torch.stack([view[int(r)] for r in rows]))
 
     def picture(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random frame (3, size, size) in -1..1, and the boxes of its mouth and its eyes, (2, 4) pixels."""
@@ -88,7 +89,7 @@ class AvatarSet:
         return self.frames(index, row)[0], torch.cat([boxes["mouth_box"][row], boxes["eyes_box"][row]])
 
     def scores(self, index: int) -> dict[str, float]:
-        """Strengths of a clip's defects and `offset`, the frames by which its sound comes late, for `quality.overall`.
+        """Strengths of a clip's defects, and `offset`, the delay of its sound in frames, for `quality.overall`.
 
         Empty for the high pool, which has no defects.
         """
@@ -143,7 +144,7 @@ def _render(job: tuple[AvatarSet, int]) -> None:
 
 
 def _scores(clip: AvatarClip) -> dict[str, float]:
-    """What `quality.overall` reads of a clip's defects; of several sounds below the speech the loudest counts."""
+    """A clip's defects as scores for `quality.overall`; of several background sounds only the loudest counts."""
     scores = {"offset": float(clip.av_offset)} if clip.av_offset else {}
     for defect in clip.degradations:
         if noise := re.fullmatch(r"(?:.* noise|hum|music|babble .*) (-?\d+) dB", defect):

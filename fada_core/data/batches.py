@@ -1,4 +1,4 @@
-"""Random clips of a data set as one training batch: which frames, what comes before them, which portrait."""
+"""Training batches: random clips of a data set, with the frames before them and a portrait."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..tensors import map_tensors
 from .faces import face_inputs
 from .samples import ClipDataset, ClipSample
 
-MOTION_AS_PORTRAIT = 0.3  #: share of clips that go on from the portrait, as a video's first clip does
-MOTION_NOISE = 0.3  #: largest deviation of the noise on motion frames: at sampling they are the model's own
-PORTRAIT_SHARE = 0.5  #: of the other references that are the neutral portrait; the rest are any frame of the clip
+MOTION_AS_PORTRAIT = 0.3  #: share of samples whose motion frames are the portrait, as in a video's first clip
+MOTION_NOISE = 0.3  #: largest deviation of noise on motion frames, which in sampling have the model's own errors
+PORTRAIT_SHARE = 0.5  #: share of the other samples with the neutral portrait; the rest have any frame of the clip
 
 
 @dataclass
 class ClipBatch:
-    """Clips of `clip_frames` frames; one row a sample."""
+    """Clips of `clip_frames` frames, one row per sample."""
 
     ids: list[str]
-    quality: Tensor  #: (batch,) in 0..1, how far the ground truth can be trusted
+    quality: Tensor  #: confidence in the ground truth, (batch,) in 0..1
     latents: Tensor  #: ground truth, (batch, frames, c, h, w)
     weights: Tensor  #: of the loss, (batch, frames, 1, h, w)
     portrait: Tensor  #: latents, (batch, c, h, w)
     motion: Tensor  #: latents of the frames before, (batch, motion_frames, c, h, w), lightly noised
     audio: Tensor  #: features around each frame, (batch, frames, window, layers, dim)
-    # What follows is None where the model has no use for it.
+    # The following are None for models that do not take them.
     identity: Tensor | None = None  #: face embeddings, (batch, identity_dim); zeros where unknown
     face_box: Tensor | None = None  #: pictures of the face's box, (batch, 1, size, size) in 0..1
     masks: Masks | None = None  #: of the audio regions, masks[level][region], (batch, h*w, 1) in 0..1
@@ -42,7 +42,7 @@ class ClipBatch:
     def inputs(
         self, drop_reference: Tensor | None = None, drop_audio: Tensor | None = None, scales: Tensor | None = None
     ) -> ClipInputs:
-        """What the networks see of these clips; arguments as the fields of `ClipInputs`."""
+        """The networks' inputs for these clips; the arguments are those of `ClipInputs`."""
         return ClipInputs(
             self.portrait,
             self.motion,
@@ -57,7 +57,7 @@ class ClipBatch:
 
 
 def draw_batch(data: ClipDataset, config: ModelConfig, generators: list[torch.Generator]) -> ClipBatch:
-    """One random clip for each generator."""
+    """A batch of one random clip per generator."""
     rows = [_draw(data[int(torch.randint(len(data), (), generator=g))], config, g) for g in generators]
     return ClipBatch(
         ids=[row.pop("ids") for row in rows], **{name: _joined([row[name] for row in rows]) for name in rows[0]}
@@ -65,7 +65,7 @@ def draw_batch(data: ClipDataset, config: ModelConfig, generators: list[torch.Ge
 
 
 def _joined(values: list[Any]) -> Any:
-    """One row of each sample as one batch, however deep the tensors lie."""
+    """Stack the tensors of all samples, in nested lists, too."""
     if isinstance(values[0], list):
         return [_joined(list(entries)) for entries in zip(*values, strict=True)]
     return None if values[0] is None else torch.stack(values)
@@ -84,7 +84,7 @@ def _draw(sample: ClipSample, config: ModelConfig, generator: torch.Generator) -
     motion = sample.latents[start - before : start].float()
     portrait = (sample.portrait if neutral < PORTRAIT_SHARE else any_frame).float()
     if fresh < MOTION_AS_PORTRAIT and before:
-        # A video's first clip goes on from the portrait's pose, so here the portrait is the frame before the clip.
+        # A video's first clip starts from the portrait's pose, so the portrait is here the frame before the clip.
         portrait = motion[-1]
         motion = portrait.expand_as(motion)
     noise = torch.randn(motion.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""The face in a clip as the networks are told of it: from boxes that hold for all sizes to pictures and masks."""
+"""Face inputs of the networks, made from boxes that do not depend on the size of the picture."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..models.inputs import Masks
 
 
 def clip_box(boxes: Tensor | None, size: int) -> Tensor | None:
-    """One box, (4,) x0 y0 x1 y1 in parts of the picture, around those of all frames, (n, 4) in its pixels.
+    """The box around the boxes of all frames: (n, 4) in pixels -> (4,) x0 y0 x1 y1 relative to the picture's side.
 
-    The face of a whole clip, as in Hallo's training data: it says where the face may be, not where it goes. None where
-    no frame has the face in the picture.
+    As in Hallo's training data, it is the same for the whole clip, so that it does not show how the face moves. None if
+    the face is outside the picture in all frames.
     """
     if boxes is None:
         return None
@@ -24,11 +24,12 @@ def clip_box(boxes: Tensor | None, size: int) -> Tensor | None:
 
 
 def face_inputs(config: ModelConfig, face: Tensor | None, lips: Tensor | None) -> tuple[Tensor | None, Masks | None]:
-    """The face locator's picture, (1, 1, size, size) in 0..1, and the masks of the audio regions, each (1, h*w, 1);
-    None what the model has no use for.
+    """The face locator's picture, (1, 1, size, size) in 0..1, and the masks of the audio regions, each (1, h*w, 1).
+
+    They are None for models that do not take them.
 
     Args:
-        face, lips: their boxes, (4,) in parts of the picture; None: not known, which makes it the whole picture.
+        face, lips: their boxes, (4,) relative to the picture's side; None (unknown) stands for the whole picture.
     """
     size, face_box, masks = config.size, None, None
     if config.condition.face_locator:

@@ -1,13 +1,13 @@
-"""Real footage by a JSONL manifest, one clip a line; every path is relative to the manifest and stays in its folder.
+"""Real footage listed in a JSONL manifest, one clip per line; paths are relative to its folder and stay inside it.
 
     {"id": "a-0001", "video": "clips/a-0001.mp4", "audio": "clips/a-0001.wav", "fps": 25, "pool": "high",
      "split": "train", "bbox": null, "boxes": "clips/a-0001.safetensors", "quality": {"sync_c": 6.1, "yaw": 12.0}}
 
-`id`: letters, digits, - and _. `audio`: a sound file, or a video with sound (`video` itself, say). `bbox`: what to cut
-out of the picture, [x0, y0, x1, y1] in pixels; null or missing: all of it. `quality`: scores as `quality.overall` knows
-them. Optional: `boxes`, a safetensors file with `mouth`, `eyes` and `face` (whichever are known), (frames, 4) in the
-video's pixels; `identity`, a safetensors file with the face's embedding `identity`, (d,), from the network whose
-embeddings the model was trained with. Entries of other names are ignored.
+`id`: letters, digits, - and _. `audio`: a sound file or a video with sound, for example `video` itself. `bbox`: the
+part of the picture to use, [x0, y0, x1, y1] in pixels; null or missing: all of it. `quality`: scores for
+`quality.overall`. Optional: `boxes`, a safetensors file with any of `mouth`, `eyes` and `face`, (frames, 4) in the
+video's pixels; `identity`, a safetensors file with the face embedding `identity`, (d,), from the network whose
+embeddings the model was trained with. Other entries are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..errors import FadaError
 from ..media.audio import SAMPLE_RATE, load_audio
-from ..media.image import MIN_SIDE, to_square
+from ..media.image import MIN_SIDE, from_frame, from_uint8, to_bytes, to_square
 from ..media.video import probe, read_video
 from ..records import (
     OBJECT,
@@ -56,23 +56,23 @@ KINDS: dict[str, Kind] = {
     "boxes": optional(_PATH),
     "identity": optional(_PATH),
 }
-"""What the entries of a line have to be."""
+"""Requirements on the entries of a line."""
 MAX_BYTES = 2**31  #: of a clip's decoded pictures: two minutes at 512 pixels
 _MAX_VALUES = 10**7  #: of a tensor of boxes
-FPS_TOLERANCE = 0.01  #: relative; 24000/1001 for 23.98, say
+FPS_TOLERANCE = 0.01  #: relative, so that for example 23.98 stands for 24000/1001
 
 
 class ManifestSet:
     """The clips of a manifest that belong to `pools` and `split`, cut to squares of `size` pixels.
 
-    Lines that cannot be read as an entry stay in the count, and come to light as `BadClipError` one by one.
+    Invalid lines are counted as clips; `key` and `fetch` raise `BadClipError` for them.
 
     Args:
         path: the .jsonl file.
-        size: side of the pictures, pixels.
+        size: side of the pictures in pixels.
         fps: frames per second that the model needs; clips of another rate are bad (`fada_core.prepare` converts them).
-        pools: which to take.
-        split: entries with this `split`; None: all. Entries without one belong to "train".
+        pools: the pools to use.
+        split: the split to use; None: all. Entries without a split belong to "train".
 
     Raises:
         FadaError: no such file, or no line in it for these pools and this split.
@@ -116,7 +116,7 @@ class ManifestSet:
         return row
 
     def key(self, index: int) -> tuple[str, str]:
-        """See `samples.ClipSource`; the text changes with the entry and with the files that it names."""
+        """See `samples.ClipSource`; the text changes with the entry and with its files."""
         row = self._row(index)
         texts = [json.dumps(row, sort_keys=True)]
         for name in ("video", "audio", "boxes", "identity"):
@@ -126,7 +126,7 @@ class ManifestSet:
         return row["id"], " ".join(texts)
 
     def fetch(self, index: int) -> RawClip:
-        """Decode one clip; the first frame is its portrait, and what lies past the end of the sound is cut off."""
+        """Decode one clip. The first frame is its portrait; frames after the end of the sound are left out."""
         row = self._row(index)
         try:
             quality = overall(row["quality"])
@@ -161,7 +161,7 @@ class ManifestSet:
         clip = self.fetch(index)
         row = int(torch.randint(len(clip.frames), (), generator=generator))
         boxes = [torch.zeros(4) if known is None else known[row] for known in (clip.mouth_boxes, clip.eyes_boxes)]
-        return clip.frames[row].float() / 127.5 - 1, torch.stack(boxes)
+        return from_uint8(clip.frames[row]), torch.stack(boxes)
 
     def _file(self, row: dict[str, Any], name: str) -> Path:
         relative = row.get(name)
@@ -170,7 +170,7 @@ class ManifestSet:
         path = Path(os.path.realpath(self._root / relative))
         if not path.is_relative_to(self._root):
             raise BadClipError(row["id"], f"its {name} '{shortened(relative)}' lies outside of the manifest's folder")
-        if not os.path.isfile(path):  # unlike Path's own, False for names that no disk takes
+        if not os.path.isfile(path):  # unlike Path.is_file, also False for invalid names
             raise BadClipError(row["id"], f"its {name} '{shortened(relative)}' is missing")
         return path
 
@@ -187,14 +187,14 @@ class ManifestSet:
             raise BadClipError(row["id"], f"its bbox {box} does not fit {facts.width}x{facts.height} pixels")
         side = min(x1 - x0, y1 - y0)
         corner = torch.tensor([x0 + (x1 - x0 - side) // 2, y0 + (y1 - y0 - side) // 2]).repeat(2)
-        frames = []
+        frames: list[Tensor] = []
         for picture in read_video(path):
             if len(frames) == most:
                 break
             if picture.shape[:2] != (facts.height, facts.width):
                 raise BadClipError(row["id"], "its video changes the size of its pictures")
-            image = torch.from_numpy(picture[y0:y1, x0:x1]).permute(2, 0, 1)[None].float() / 127.5 - 1
-            frames.append(((to_square(image, self.size) + 1) * 127.5).round().to(torch.uint8))
+            image = to_square(from_frame(picture[y0:y1, x0:x1]), self.size)
+            frames.append(to_bytes(image).permute(0, 3, 1, 2))
         if not frames:
             raise BadClipError(row["id"], "its video or its sound has no whole frame")
         return torch.cat(frames), corner, self.size / side
@@ -217,7 +217,7 @@ class ManifestSet:
         return embedding
 
     def _tensors(self, row: dict[str, Any], entry: str, names: Sequence[str]) -> dict[str, Tensor]:
-        """Those of the tensors `names` that the file of this entry has, as floats."""
+        """The tensors `names` in the file of this entry, as floats; missing ones are left out."""
         try:
             with safe_open(self._file(row, entry), "pt") as file:
                 found = [name for name in names if name in file.keys()]  # noqa: SIM118 - not a dict
@@ -229,7 +229,7 @@ class ManifestSet:
 
 
 def _checked(entry: Any | RecordError, where: str) -> dict[str, Any]:
-    """A line's entry, if everything in it is right that does not need its files."""
+    """The entry of a line, after all checks that do not need its files."""
     try:
         if isinstance(entry, RecordError):
             raise entry

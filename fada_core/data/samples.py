@@ -1,4 +1,4 @@
-"""One form for every clip to learn from: what sources give, what trainings see, and the cache between the two."""
+"""Clips as all sources give them, encoded clips as all trainings read them, and the cache of encoded clips."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,35 +28,35 @@ from .faces import clip_box
 log = logging.getLogger("fada.data")
 
 Pool = Literal["high", "moderate"]
-MOUTH_WEIGHT = 12.0  #: added to the loss of latent cells under the mouth (they are few, and hold the speech)
+MOUTH_WEIGHT = 12.0  #: added to the weight of latent cells under the mouth, which are few, and show the speech
 EYES_WEIGHT = 3.0
-_ENCODED_AT_ONCE = 32  # frames: bounds the autoencoder's memory, however long a clip is
+_ENCODED_AT_ONCE = 32  # frames; limits the autoencoder's memory for long clips
 
 
 @dataclass(frozen=True)
 class ClipSample:
-    """A clip as a training sees it, on the CPU."""
+    """An encoded clip, on the CPU."""
 
     id: str
     pool: Pool
     quality: float  #: 0..1, confidence in this clip as ground truth (`quality.overall`)
     portrait: Tensor  #: latents of the reference picture, (c, h, w) float16
-    latents: Tensor  #: (frames, c, h, w) float16; the ground truth of the clip's own footage
+    latents: Tensor  #: of the footage, (frames, c, h, w) float16
     target_latents: Tensor | None
-    """(frames, c, h, w) float16: a better ground truth than `latents`, where the source has one; else None.
+    """A better ground truth than `latents`, (frames, c, h, w) float16; None: there is none.
 
-    Footage of the moderate pool has none: its frames, with all their defects, are what L_gt can compare with, and
-    `quality` says how far to trust them. Avatars have one on request (`AvatarSet.clean`), as an upper bound."""
+    Footage of the moderate pool has none: L_gt compares with its frames including their defects, and `quality` is the
+    confidence in them. Avatars have one with `AvatarSet.clean`, as an upper bound."""
     audio: Tensor  #: audio features, (frames, layers, dim) float32
     weights: Tensor  #: of the loss, (frames, 1, h, w) float16; ones where no boxes are known
-    silent: bool  #: nobody speaks in it
-    face: Tensor | None = None  #: its box over the whole clip, (4,) x0 y0 x1 y1 in parts of the picture; None: unknown
-    lips: Tensor | None = None
+    silent: bool  #: without speech
+    face: Tensor | None = None  #: box for the whole clip, (4,) x0 y0 x1 y1 relative to the picture; None: unknown
+    lips: Tensor | None = None  #: the same of the lips
     identity: Tensor | None = None  #: face embedding, (identity_dim,); None: unknown
 
 
 class ClipDataset(Protocol):
-    """Encoded clips by number; the same number gives the same clip in every process and every run."""
+    """Encoded clips by index; an index gives the same clip in every process and every run."""
 
     def __len__(self) -> int: ...
 
@@ -65,7 +65,7 @@ class ClipDataset(Protocol):
 
 @dataclass(frozen=True)
 class RawClip:
-    """A clip as a source gives it: pictures and sound in memory, boxes in pixels of the pictures."""
+    """A clip before it is encoded: pictures and sound in memory, boxes in pixels of the pictures."""
 
     pool: Pool
     quality: float
@@ -76,13 +76,13 @@ class RawClip:
     silent: bool
     mouth_boxes: Tensor | None = None  #: (n, 4) x0 y0 x1 y1
     eyes_boxes: Tensor | None = None
-    face_boxes: Tensor | None = None  #: silhouettes
+    face_boxes: Tensor | None = None  #: around the whole face
     identity: Tensor | None = None  #: face embedding, (d,)
     clean_frames: Tensor | None = None  #: see `ClipSample.target_latents`
 
 
 class BadClipError(Exception):
-    """A clip that cannot be used: `id` names it, the message says why. It costs a training this clip, nothing more."""
+    """A clip cannot be used: `id` names it, the message says why. Trainings leave such clips out and continue."""
 
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(reason)
@@ -90,19 +90,19 @@ class BadClipError(Exception):
 
 
 class ClipSource(Protocol):
-    """Clips before they are encoded. Either method may raise `BadClipError`."""
+    """A source of clips to encode. Both methods may raise `BadClipError`."""
 
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> tuple[str, str]:
-        """The clip's id (a file name's characters only, unique in the source) and a text that changes with it."""
+        """The clip's id, which is unique in the source and a valid file name, and a text that changes with the clip."""
 
     def fetch(self, index: int) -> RawClip: ...
 
 
 @dataclass(frozen=True)
 class EncodedClips:
-    """Clips in a cache folder, read one at a time; `bad` are (id, reason) of those that the source could not give."""
+    """Clips in a cache folder, read one at a time; `bad`: (id, reason) of clips that could not be used."""
 
     paths: Sequence[Path]
     pools: Sequence[Pool]
@@ -117,45 +117,61 @@ class EncodedClips:
             return build_sample(tensors, json.loads(file.metadata()["clip"]))
 
     def counts(self) -> dict[Pool, int]:
-        """How many clips each pool has."""
-        return {pool: self.pools.count(pool) for pool in sorted(set(self.pools))}
+        """Number of clips of each pool."""
+        return count_pools(self.pools)
 
 
-def build_sample(tensors: dict[str, Tensor], facts: dict[str, str | float | bool]) -> ClipSample:
-    """A sample from what `encode_clips` stores: tensors by field name, and the other fields.
+def count_pools(pools: Sequence[Pool]) -> dict[Pool, int]:
+    """Number of occurrences of each pool."""
+    return {pool: pools.count(pool) for pool in sorted(set(pools))}
+
+
+def build_sample(tensors: dict[str, Tensor], facts: Facts) -> ClipSample:
+    """A sample from the tensors (by field name) and facts that `encode_clips` stores.
 
     Raises:
         BadClipError: tensors are missing.
     """
     for name in ("portrait", "latents", "audio", "weights"):
         if name not in tensors:
-            raise BadClipError(str(facts["id"]), f"it has no {name}")
-    tensors = {field.name: tensors[field.name] for field in fields(ClipSample) if field.name in tensors}
-    named = {name: facts[name] for name in ("id", "pool", "quality", "silent")}
-    return ClipSample(**{"target_latents": None, **tensors, **named})
+            raise BadClipError(facts["id"], f"it has no {name}")
+    return ClipSample(
+        id=facts["id"],
+        pool=facts["pool"],
+        quality=facts["quality"],
+        silent=facts["silent"],
+        portrait=tensors["portrait"],
+        latents=tensors["latents"],
+        target_latents=tensors.get("target_latents"),
+        audio=tensors["audio"],
+        weights=tensors["weights"],
+        face=tensors.get("face"),
+        lips=tensors.get("lips"),
+        identity=tensors.get("identity"),
+    )
 
 
 def encode_clips(
     source: ClipSource, networks: Networks, accelerator: Accelerator, cache: Path, most: int | None = None
 ) -> EncodedClips:
-    """Latents and audio features of a whole source, each clip computed once and kept in a file of its own.
+    """Encode the latents and audio features of all clips of a source, each once, in a file of its own.
 
-    The files lie in a folder of `cache` that is named after the encoders' weights, so that other weights never meet old
-    latents. Interrupted and called again, it goes on; a clip that changed at its source is encoded again. Several
-    processes share the work. Clips that cannot be used are logged by id with the reason, and left out.
+    The files are in a folder of `cache` whose name depends on the encoders' weights, so that latents of other weights
+    are never used. If interrupted, the next call resumes; a clip that has changed at its source is encoded again.
+    Several processes share the work. Clips that cannot be used are logged with the reason, and left out.
 
     Args:
-        most: so many usable clips suffice, of each process; the rest is not looked at.
+        most: number of usable clips after which each process stops.
 
     Raises:
-        FadaError: the source has no usable clip at all.
+        FadaError: the source has no usable clip.
     """
     folder = cache / encoder_fingerprint(networks)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         remove_leftovers(folder, older=DAY)
     mine = range(accelerator.process_index, len(source), accelerator.num_processes)
-    found: list[tuple[int, str, str]] = []  # index, id, pool
+    found: list[tuple[int, str, Pool]] = []  # index, id, pool
     bad: list[tuple[str, str]] = []
     for index in tqdm(mine, desc="encoding clips", mininterval=5, disable=not accelerator.is_main_process):
         if len(found) == most:
@@ -167,7 +183,7 @@ def encode_clips(
             if facts is None:
                 facts = _encode(source.fetch(index), name, digest, path, networks, accelerator)
             check_facts(facts, networks)
-            found.append((index, name, str(facts["pool"])))
+            found.append((index, name, facts["pool"]))
         except BadClipError as error:
             bad.append((error.id, str(error)))
     found, bad = sorted(gather_object(found)), gather_object(bad)
@@ -178,27 +194,28 @@ def encode_clips(
         raise FadaError(f"None of the {len(source)} clips can be used{first}; correct the data set.")
     return EncodedClips(
         [folder / f"{name}.safetensors" for _, name, _ in found],
-        [pool for _, _, pool in found],  # type: ignore[misc]
+        [pool for _, _, pool in found],
         bad,
     )
 
 
-def check_facts(facts: dict[str, str | float | bool], networks: Networks) -> None:
-    """
+def check_facts(facts: Facts, networks: Networks) -> None:
+    """Check that a clip fits the networks.
+
     Raises:
-        BadClipError: the clip has no room for the frames that the networks denoise together and those before them, or
-            the identity embedding of another network.
+        BadClipError: it has fewer frames than a clip with its motion frames, or the identity embedding of another
+            network.
     """
     needed = networks.config.clip_frames + networks.config.motion_frames
     if facts["frames"] < needed:
-        raise BadClipError(str(facts["id"]), f"it is too short, {facts['frames']} frames where {needed} are needed")
+        raise BadClipError(facts["id"], f"it is too short, {facts['frames']} frames where {needed} are needed")
     wanted, given = networks.config.condition.identity_dim, facts.get("identity", 0)
     if wanted and given not in (0, wanted):
-        raise BadClipError(str(facts["id"]), f"its identity has {given} numbers where {wanted} are needed")
+        raise BadClipError(facts["id"], f"its identity has {given} numbers where {wanted} are needed")
 
 
 def report_bad(bad: Sequence[tuple[str, str]], total: int) -> None:
-    """Say which clips are left out, and why."""
+    """Log which clips are left out, and why."""
     for name, reason in bad:
         log.warning("left out %s: %s", name, reason)
     if bad:
@@ -217,7 +234,7 @@ def encoder_fingerprint(networks: Networks) -> str:
 
 
 def box_mask(boxes: Tensor, size: int, margin: float = 2.0) -> Tensor:
-    """1 inside the pixel boxes `(n, 4)` x0 y0 x1 y1 (grown by `margin`), 0 outside: `(n, 1, size, size)`."""
+    """Masks (n, 1, size, size): 1 inside the boxes (n, 4) x0 y0 x1 y1 in pixels, extended by `margin`; 0 outside."""
     axis = torch.arange(size) + 0.5
     x0, y0, x1, y1 = (boxes + torch.tensor([-margin, -margin, margin, margin])).unbind(-1)
     inside_x = (axis >= x0[:, None]) & (axis <= x1[:, None])
@@ -226,7 +243,7 @@ def box_mask(boxes: Tensor, size: int, margin: float = 2.0) -> Tensor:
 
 
 def loss_weights(clip: RawClip, grid: int) -> Tensor:
-    """1, more under mouth and eyes, by the share of each latent cell that they cover: (frames, 1, grid, grid)."""
+    """Weights (frames, 1, grid, grid): 1, and more in cells that the mouth or the eyes cover, by the covered share."""
     weights = torch.ones(len(clip.frames), 1, grid, grid)
     for boxes, weight in ((clip.mouth_boxes, MOUTH_WEIGHT), (clip.eyes_boxes, EYES_WEIGHT)):
         if boxes is not None:
@@ -234,6 +251,8 @@ def loss_weights(clip: RawClip, grid: int) -> Tensor:
     return weights
 
 
+Facts = dict[str, Any]
+"""The stored facts of a clip besides its tensors, described by `FACTS`."""
 FACTS: dict[str, Kind] = {
     "id": text(longest=300),
     "pool": choice("high", "moderate"),
@@ -244,34 +263,31 @@ FACTS: dict[str, Kind] = {
     "digest": text(),
     "encoders": text(longest=64),
 }
-"""What is stored of a clip besides its tensors."""
 
 
-def read_facts(content: str | bytes) -> dict[str, str | float | bool]:
-    """What is stored of a clip, from its JSON.
+def read_facts(content: str | bytes) -> Facts:
+    """Parse the stored facts of a clip.
 
     Raises:
-        RecordError: it is damaged.
+        RecordError: they are damaged.
     """
     facts = parse_json(content)
     check(facts, FACTS, ("id", "pool", "quality", "silent", "frames", "encoders"))
     return facts
 
 
-def _cached_facts(path: Path, digest: str) -> dict[str, str | float | bool] | None:
+def _cached_facts(path: Path, digest: str) -> Facts | None:
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as file:
             facts = read_facts((file.metadata() or {}).get("clip", ""))
-    except (SafetensorError, RecordError):  # cut off by something other than us, a copy that stopped for example
+    except (SafetensorError, RecordError):  # incomplete, for example after an interrupted copy
         return None
     return facts if facts.get("digest") == digest else None
 
 
-def _encode(
-    clip: RawClip, name: str, digest: str, path: Path, networks: Networks, accelerator: Accelerator
-) -> dict[str, str | float | bool]:
+def _encode(clip: RawClip, name: str, digest: str, path: Path, networks: Networks, accelerator: Accelerator) -> Facts:
     facts = {
         "id": name,
         "pool": clip.pool,
@@ -316,6 +332,6 @@ def _latents(frames: Tensor, networks: Networks) -> Tensor:
     parts = []
     for part in frames.split(_ENCODED_AT_ONCE):
         images = part.to(networks.device).to(dtype) / 127.5 - 1
-        # Halved at the end: autocast on the CPU joins no float16.
+        # Converted to float16 at the end: autocast on the CPU cannot concatenate float16.
         parts.append(networks.vae.encode(images.contiguous(memory_format=torch.channels_last)).float().cpu())
     return torch.cat(parts).half()

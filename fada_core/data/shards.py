@@ -1,8 +1,8 @@
-"""Encoded clips packed into WebDataset tars, and read back by number.
+"""Encoded clips in WebDataset tars: written, and read by index.
 
-Each clip is two members, `<id>.safetensors` (its tensors) and `<id>.json` (everything else). Tars are written by the
-`webdataset` library, and any reader of that format can stream them; here they are read by the places of their members,
-because exact resume needs clips by number, and in any order.
+Each clip has two members, `<id>.safetensors` (its tensors) and `<id>.json` (everything else). Tars are written by the
+`webdataset` library, and any reader of that format can stream them. Here they are read by the offsets of their members,
+because exact resume needs clips by index, in any order.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from .samples import (
     BadClipError,
     ClipSample,
     EncodedClips,
+    Facts,
     Pool,
     build_sample,
     check_facts,
+    count_pools,
     encoder_fingerprint,
     read_facts,
     report_bad,
@@ -34,7 +36,7 @@ from .samples import (
 
 
 def write_shards(clips: EncodedClips, folder: Path, max_megabytes: int = 1000) -> list[Path]:
-    """Pack `clips` into `folder`/clips-000000.tar, ...; returns the files. Tars that are there already are replaced.
+    """Pack `clips` into `folder`/clips-000000.tar, ..., replacing existing tars; returns the files.
 
     Raises:
         FadaError: the `webdataset` library is not installed.
@@ -46,7 +48,7 @@ def write_shards(clips: EncodedClips, folder: Path, max_megabytes: int = 1000) -
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob("clips-*.tar.partial"):
         left.unlink()
-    # "file:", or webdataset takes what stands before a Windows path's colon for a protocol.
+    # With "file:", because webdataset takes a Windows path's drive for a protocol.
     pattern = f"file:{(folder / 'clips-%06d.tar.partial').as_posix()}"
     with webdataset.ShardWriter(pattern, maxsize=max_megabytes * 2**20, verbose=0) as writer:
         for path in tqdm(clips.paths, desc="packing clips", mininterval=5):
@@ -63,19 +65,19 @@ class _Member:
     shard: Path
     offset: int
     size: int
-    facts: dict[str, str | float | bool]
+    facts: Facts
 
 
 class ShardClips:
-    """The clips of all tars in a folder (or of one tar), as a `samples.ClipDataset`; only their facts are in memory.
+    """The clips of all tars in a folder, or of one tar, as a `samples.ClipDataset`; only their facts are in memory.
 
     Args:
         path: a folder of .tar files, or one of them.
-        networks: whose encoders the tars have to come from.
-        pools: which to take.
+        networks: the networks whose encoders made the tars.
+        pools: the pools to use.
 
     Raises:
-        FadaError: nothing there, a tar that is cut off, latents of other encoders, or no usable clip.
+        FadaError: no tar, an incomplete tar, latents of other encoders, or no usable clip.
     """
 
     def __init__(self, path: str | Path, networks: Networks, pools: tuple[Pool, ...] = ("high", "moderate")) -> None:
@@ -120,8 +122,7 @@ class ShardClips:
 
     def counts(self) -> dict[Pool, int]:
         """How many clips each pool has."""
-        pools = [member.facts["pool"] for member in self._members]
-        return {pool: pools.count(pool) for pool in sorted(set(pools))}  # type: ignore[misc]
+        return count_pools([member.facts["pool"] for member in self._members])
 
 
 def _tensors(member: _Member) -> dict[str, Tensor]:
@@ -141,7 +142,7 @@ def _members(shard: Path) -> list[_Member]:
                 name, _, kind = info.name.rpartition(".")
                 found.setdefault(name, {})[kind] = info
                 if kind == "json":
-                    facts[name] = read_facts(tar.extractfile(info).read(MAX_LINE + 1))  # type: ignore[union-attr]
+                    facts[name] = read_facts(tar.extractfile(info).read(MAX_LINE + 1))  # type: ignore[union-attr]  # a file
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise FadaError(f"'{shard.name}' is no whole tar file ({error}); copy or make it again.") from error
     except RecordError as error:

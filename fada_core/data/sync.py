@@ -1,4 +1,4 @@
-"""How well lips and sound agree: SyncNet v2, through the library syncnet-python, from weights that the user has."""
+"""Synchronisation of lips and sound, measured by SyncNet v2: the library syncnet-python with the user's weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..errors import FadaError
 from ..extras import check_weights, library
 
 SyncNet = Callable[[Path], dict[str, float]]
-"""From a video with sound to `sync_c`, `sync_d` and `offset` (frames); empty where no face is found."""
+"""Video with sound -> `sync_c`, `sync_d` and `offset` in frames; empty if no face is found."""
 
 
 def load_syncnet(weights: Path, detector: Path, device: str) -> SyncNet:
-    """SyncNet, from `syncnet_v2.model` and the face detector `sfd_face.pth`. It needs faces of more than 100 pixels.
+    """Load SyncNet from `syncnet_v2.model` and the face detector `sfd_face.pth`; faces need more than 100 pixels.
 
     Raises:
         FadaError: the library, the program ffmpeg, or weights are missing.
@@ -33,9 +33,9 @@ def load_syncnet(weights: Path, detector: Path, device: str) -> SyncNet:
 
 
 def scores(pipeline: Any, video: Path) -> dict[str, float]:
-    """`sync_c`, `sync_d` and `offset`, each the mean over the tracks of faces, as LatentSync reports them.
+    """`sync_c`, `sync_d` and `offset`, each the mean over the face tracks, as LatentSync reports them.
 
-    Empty where the pipeline finds no face for more than 50 frames on end.
+    Empty if the pipeline finds no face in more than 50 consecutive frames.
     """
     with redirect_stdout(sys.stderr):
         offsets, confidences, distances, *_ = pipeline.inference(str(video))

@@ -1,4 +1,4 @@
-"""Command: distil a teacher into a student of six steps that takes guidance scales as input. Start again to resume.
+"""Command: distil a teacher into a student with six steps whose guidance scales are inputs. Start again to resume.
 
 python -m fada_core.distill --out runs/student      # the shipped teacher, on avatars
 accelerate launch -m fada_core.distill --preset sd15 --teacher hallo.safetensors --data footage.jsonl --out runs/sd15
@@ -18,14 +18,13 @@ from pathlib import Path
 import torch
 import tyro
 from accelerate import Accelerator
-from torch.utils.data import ConcatDataset
 
 from ..checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
 from ..command import run_command
 from ..data.augment import Augmented
 from ..data.avatars import AvatarSet
 from ..data.manifest import ManifestSet
-from ..data.samples import ClipDataset, encode_clips
+from ..data.samples import ClipDataset, EncodedClips, Pool, encode_clips
 from ..data.shards import ShardClips
 from ..errors import FadaError
 from ..models.networks import Networks
@@ -41,41 +40,43 @@ from .task import DistillTask
 from .teacher import GuidedTeacher
 
 log = logging.getLogger("fada.distill")
-DRY_CLIPS = 2  #: of each pool, or of a manifest: a dry run answers within a minute
+DRY_CLIPS = 2  #: clips of each pool, or of a manifest, in a dry run, which then takes less than a minute
 
 
 def open_data(
     config: DistillConfig, networks: Networks, accelerator: Accelerator
-) -> tuple[ClipDataset, dict[str, int]]:
-    """The encoded clips that `config.data` names, and how many each pool has; the first few alone for a dry run."""
+) -> tuple[ClipDataset, dict[Pool, int]]:
+    """The encoded clips of `config.data`, and their number by pool; in a dry run only the first few."""
     most = DRY_CLIPS if config.dry_run else None
     cache = config.cache or config.out / "cache"
     model = networks.config
     if config.data == "avatars":
         parts = []
         for pool in config.pools:
-            clips, seconds = config.avatars.clips, config.avatars.seconds
+            count, seconds = config.avatars.clips, config.avatars.seconds
             if pool == "moderate" and config.avatars.moderate_clips is not None:
-                clips = config.avatars.moderate_clips
-            source = AvatarSet(cache / "data", pool, min(clips, most or clips), seconds, model.size, model.fps)
+                count = config.avatars.moderate_clips
+            avatars = AvatarSet(cache / "data", pool, min(count, most or count), seconds, model.size, model.fps)
             with accelerator.main_process_first():
-                source.render(config.avatars.workers)
-            versions = Augmented(source, config.avatars.versions)
+                avatars.render(config.avatars.workers)
+            versions = Augmented(avatars, config.avatars.versions)
             parts.append(encode_clips(versions, networks, accelerator, cache / "latents", most))
-        return ConcatDataset(parts), {pool: len(part) for pool, part in zip(config.pools, parts, strict=True)}
+        paths, pools = [p for part in parts for p in part.paths], [p for part in parts for p in part.pools]
+        clips = EncodedClips(paths, pools)
+        return clips, clips.counts()
     path = Path(config.data)
     if path.suffix == ".jsonl":
         source = ManifestSet(path, model.size, model.fps, config.pools)
         clips = encode_clips(source, networks, accelerator, cache / "latents", most)
-    elif path.is_dir() or path.suffix == ".tar":
-        clips = ShardClips(path, networks, config.pools)
-    else:
-        raise FadaError(f"There is no data set '{config.data}'; give avatars, a .jsonl manifest or a folder of shards.")
-    return clips, clips.counts()
+        return clips, clips.counts()
+    if path.is_dir() or path.suffix == ".tar":
+        shards = ShardClips(path, networks, config.pools)
+        return shards, shards.counts()
+    raise FadaError(f"There is no data set '{config.data}'; give avatars, a .jsonl manifest or a folder of shards.")
 
 
 def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask, CheckpointInfo]:
-    """Teacher, data and student, ready to train, and what the student's checkpoint will say of itself."""
+    """The task with teacher, data and student, and the metadata of the student's checkpoint."""
     _, teacher_info = read_info(config.teacher)
     if teacher_info.role != "teacher":
         raise FadaError(f"'{config.teacher}' is a {teacher_info.role}; distillation starts from a teacher.")
@@ -105,18 +106,18 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
     teacher = GuidedTeacher(frozen, NoiseSchedule(frozen.config.schedule))
     task = DistillTask(student, teacher, data, config.batch, objective, accelerator, show, Path(config.teacher).stem)
     parameters = count_parameters(student)
-    few = ", the first few that a dry run looks at" if config.dry_run else ""
+    few = " (only the first ones, for a dry run)" if config.dry_run else ""
     log.info("clips: %s%s", ", ".join(f"{count} {pool}" for pool, count in counts.items()), few)
     log.info(
         "student: %.2f M parameters, %.2f M trained, %.3f M of them new",
         *(parameters[name] / 1e6 for name in ("all", "trained", "control")),
     )
-    # float32 weights of the student and, for what is trained, gradient, two moments and EMA; the teacher's weights.
+    # The student's float32 weights; gradient, two moments and EMA of the trained ones; the teacher's weights.
     held = parameters["all"] * 4 + parameters["trained"] * 16
     if accelerator.is_fsdp2:
         held /= accelerator.num_processes
     held += sum(p.numel() * p.element_size() for p in frozen.parameters())
-    log.info("memory: %.2f GB for weights and optimiser, activations come on top", held / 1e9)
+    log.info("memory: %.2f GB for weights and optimiser, and more for activations", held / 1e9)
     marks = [round(share * (config.loop.steps - 1)) for share in (0, 0.25, 0.5, 0.75)]
     rates = [f"{learning_rate(config.loop, mark):.2g}" for mark in marks]
     log.info("schedule: %d steps, learning rate %s", config.loop.steps, " -> ".join([*rates, "0"]))
@@ -143,7 +144,7 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
 
 
 def run(config: DistillConfig) -> Path | None:
-    """Distil; returns the student's checkpoint, or None after a dry run."""
+    """Distil the teacher; returns the student's checkpoint, or None after a dry run."""
     deadline = time.monotonic() + config.max_minutes * 60 if config.max_minutes else float("inf")
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
     task, info = build(config, accelerator)

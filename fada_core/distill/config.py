@@ -1,4 +1,4 @@
-"""Settings of the distillation: a dataclass that the command line shows, two presets, YAML."""
+"""Settings of the distillation: options of the command, two presets, and YAML files."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ class AvatarsConfig:
     """The rendered data set, for `--data avatars`."""
 
     clips: int = 640
-    """Avatars of each pool; those of the high pool are the teacher's own."""
+    """Number of avatars of each pool; those of the high pool are the same as the teacher's."""
     moderate_clips: int | None = None
-    """Avatars of the moderate pool (default: as many as of the other)."""
+    """Number of avatars of the moderate pool (default: the same)."""
     seconds: float = 2.4
     versions: int = 2
-    """Of every clip: as it is, and changed in framing and colours."""
+    """Versions of each clip: the original, and others with changed framing and colours."""
     workers: int = os.cpu_count() or 1
-    """Processes that render."""
+    """Number of processes for rendering."""
 
 
 @dataclass
 class DistillConfig:
-    """Distil a teacher into a student of few steps whose guidance scales are inputs."""
+    """Distil a teacher into a student with few steps whose guidance scales are inputs."""
 
     out: Path
     """Folder for states, logs, previews and, at the end, student.safetensors; start again to resume."""
     teacher: str = "tiny-teacher"
-    """A shipped model's name or a teacher checkpoint."""
+    """Name of a shipped model, or a teacher's checkpoint."""
     data: str = "avatars"
     """`avatars`, a manifest (.jsonl) or a folder of shards (.tar)."""
     cache: Path | None = None
-    """Folder of rendered clips and encoded latents; default OUT/cache. Several trainings can share one."""
+    """Folder of rendered clips and encoded latents (default: OUT/cache). Trainings can share it."""
     pools: tuple[Literal["high", "moderate"], ...] = ("high", "moderate")
-    """Pools that the student is trained on; the teacher was trained on `high` alone."""
+    """Pools to train the student on; the teacher was trained on `high` only."""
     preset: Literal["tiny", "sd15"] = "tiny"
-    """Where the other settings start from: tiny on avatars, sd15 for real footage on eight GPUs."""
+    """Defaults of the other settings: tiny for avatars, sd15 for real footage on eight GPUs."""
     config: Path | None = None
     """A YAML file with any of these settings, nested like this class; command-line flags override it."""
     trainable: Trainable = "full"
     lora_rank: int = 64
     batch: int = 4
-    """Samples a step and process."""
+    """Samples per step and process."""
     control: ControlConfig = field(default_factory=lambda: ControlConfig(kind="tokens", tokens=4, dim=64))
     objective: Objective = field(default_factory=Objective)
     loop: LoopConfig = field(
@@ -62,15 +62,15 @@ class DistillConfig:
     )
     avatars: AvatarsConfig = field(default_factory=AvatarsConfig)
     max_minutes: float = 0.0
-    """Stop and save after this time (0: no limit); the checkpoint is written with what was learned."""
+    """Stop after this time, and write state and checkpoint (0: no limit)."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass, which takes less memory and about a third more time."""
     cpu: bool = False
-    """Train on the processor even where there is a GPU."""
+    """Train on the CPU even if there is a GPU."""
     dry_run: bool = False
-    """Build everything from the first few clips, say what would be trained, run one step, and write nothing but these
-    clips to the cache: an answer within a minute."""
+    """Build everything with the first few clips, log the plan of the training, run one step, and write nothing except
+    these clips to the cache. This takes less than a minute."""
 
     def __post_init__(self) -> None:
         counts = {"batch": self.batch, "lora_rank": self.lora_rank}
@@ -88,7 +88,7 @@ class DistillConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        # The teacher's own loss (docs/RESULTS.md), and scales up to those at which its faces stay intact.
+        # The teacher's loss (docs/RESULTS.md), and scales at which its faces stay intact.
         "objective": {
             "space": "x0",
             "penalty": "huber",
@@ -102,7 +102,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch": 1,
         "gradient_checkpointing": True,
         "control": {"dim": 768},
-        # Full fine-tuning of distilled SD 1.5 networks is done at 1e-6 to 1e-5 (LCM, PCM, Hallo's stage 2).
+        # Published learning rates for all weights of SD 1.5 are 1e-6 to 1e-5 (LCM, PCM, Hallo's stage 2).
         "loop": {
             "steps": 30_000,
             "learning_rate": 1e-5,
@@ -117,7 +117,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def arguments(settings: dict[str, Any], prefix: str = "--") -> Iterator[str]:
-    """Nested settings as command-line arguments, so that they are checked where those are."""
+    """Nested settings as command-line arguments, so that the same code checks both."""
     for name, value in settings.items():
         flag = prefix + str(name).replace("_", "-")
         if isinstance(value, dict):
@@ -133,10 +133,10 @@ def arguments(settings: dict[str, Any], prefix: str = "--") -> Iterator[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file.
+    """Read the settings of a YAML file.
 
     Raises:
-        FadaError: no such file, or it is not a mapping of names to values.
+        FadaError: there is no such file, or it is not a mapping of names to values.
     """
     settings = records.read_yaml(path, "the config")
     if not isinstance(settings, dict):

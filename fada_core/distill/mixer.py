@@ -1,11 +1,11 @@
-"""The adaptive loss mixer: how much each sample follows the teacher, and how much the ground truth.
+"""The adaptive loss mixer: the weights of teacher and ground truth for each sample.
 
     loss = lambda * L_distill + (1 - lambda) * L_gt,    per sample
 
-FADA (arXiv 2412.16915) says that the balance is adaptive and exists because the student's data are of varying quality;
-its formula is not known. The four strategies are ours, after common practice. So is the trust in the ground truth by
-which all of them are bounded: footage knows no guidance scales. It answers what the student is asked at scales of 1 or
-with conditions dropped; beyond, guidance exaggerates on purpose, and only the teacher knows by how much.
+FADA (arXiv 2412.16915) says that the balance is adaptive, because the quality of the student's data varies; its formula
+is not known. The four strategies are ours, after common practice. In all of them the weight of the ground truth is also
+multiplied by a trust (ours): footage is a valid target at scales of 1 and with dropped conditions, but larger scales
+exaggerate on purpose, and only the teacher shows by how much.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 Strategy = Literal["constant", "ratio", "grad_norm", "confidence"]
-BUCKETS = 10  #: of timesteps, for running means per noise level
+BUCKETS = 10  #: number of ranges of timesteps, each with its running means
 MOMENTUM = 0.99  #: of the running means
 
 
 @dataclass
 class MixerInputs:
-    """Per-sample values that the weights may depend on; one row a sample, detached."""
+    """Values that the weights may depend on: one row per sample, detached."""
 
     distill: Tensor  #: L_distill, (batch,)
     gt: Tensor  #: L_gt, (batch,)
-    teacher_error: Tensor  #: of the teacher's audio branch against the ground truth, in the same measure, (batch,)
+    teacher_error: Tensor  #: loss of the teacher's audio branch against the ground truth, (batch,)
     quality: Tensor  #: of the sample's data, (batch,) in 0..1
-    trust: Tensor  #: in the ground truth at the sample's scales, (batch,) in 0..1, see `trust_in_truth`
+    trust: Tensor  #: in the ground truth at the sample's scales, (batch,) in 0..1; see `trust_in_truth`
     timesteps: Tensor  #: (batch,) int64
     gradient_norms: tuple[Tensor, Tensor] | None  #: of the mean L_distill and L_gt, for grad_norm
 
 
 def trust_in_truth(scales: Tensor, reach: float) -> Tensor:
-    """exp(-d / reach), d being how far ref_cfg and audio_cfg, (batch, 2), together exceed 1; (batch,) in 0..1.
+    """exp(-d / reach), (batch,) in 0..1, where d is the sum of the parts of ref_cfg and audio_cfg (batch, 2) above 1.
 
-    A reach of 0 trusts the ground truth at all scales alike.
+    With a reach of 0 it is 1 at all scales.
     """
     excess = (scales - 1).clamp(min=0).sum(1)
     return torch.exp(-excess / reach) if reach else torch.ones_like(excess)
 
 
 class RunningMeans(nn.Module):
-    """Means per noise level of one quantity, over all processes; part of the training's state."""
+    """Running means of a value by noise level, over all processes; part of the training's state."""
 
     sums: Tensor
     counts: Tensor
@@ -58,7 +58,7 @@ class RunningMeans(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor, timesteps: Tensor, accelerator: Accelerator) -> None:
-        """Add (batch,) values; every process gets the sums of all."""
+        """Add values (batch,) of all processes."""
         bucket = timesteps // self.width
         new = values.new_zeros(2, BUCKETS)
         new[0].index_add_(0, bucket, values)
@@ -69,7 +69,7 @@ class RunningMeans(nn.Module):
         self.counts.copy_(torch.where(seen, MOMENTUM * self.counts + new[1], self.counts))
 
     def forward(self, timesteps: Tensor) -> Tensor:
-        """(batch,) means at these noise levels; those of `update`, which has to come first."""
+        """Means (batch,) at these timesteps, for which `update` must have been called before."""
         bucket = timesteps // self.width
         return self.sums[bucket] / self.counts[bucket]
 
@@ -80,15 +80,15 @@ class Mixer(nn.Module):
     Args:
         strategy:
             constant: lambda = `share`.
-            ratio: as constant, after each loss is divided by its running mean at that noise level (and multiplied by
-                the mean of both), so that neither term wins by its scale.
-            grad_norm: as constant, after each mean loss is scaled so that both have the same gradient at the last layer
-                (VQGAN, Esser et al. 2012.09841, section 3.1), for the whole batch alike.
+            ratio: like constant, but each loss is first divided by its running mean at that noise level and multiplied
+                by the mean of both, so that both have the same scale.
+            grad_norm: like constant, but the losses are first scaled so that their gradients at the last layer have the
+                same norm (VQGAN, Esser et al. 2012.09841, section 3.1); the factors are the same for the whole batch.
             confidence: lambda = sigmoid(logit(share) - error_slope log(r / mean r) - quality_slope (q - mean q)),
-                within 0.1..0.9, where r is the teacher's own error on the sample and q the quality of its data. A
-                teacher with a larger error than usual is out of its domain, so the student follows the ground truth;
-                data of lower quality than usual are a poor ground truth, so it follows the teacher.
-        share: lambda of a sample that favours neither side, 0..1.
+                limited to 0.1..0.9, where r is the teacher's error on the sample and q the quality of its data. If the
+                error is larger than usual, the sample is outside the teacher's domain, and the ground truth weighs
+                more; if the quality is lower than usual, the teacher weighs more.
+        share: lambda of an average sample, 0..1.
     """
 
     limits = (0.1, 0.9)
@@ -109,7 +109,7 @@ class Mixer(nn.Module):
 
     @torch.no_grad()
     def forward(self, inputs: MixerInputs, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
-        """(weights of L_distill, weights of L_gt), (batch,) each; lambda is the first one's share of their sum."""
+        """Weights of L_distill and of L_gt, (batch,) each; lambda is the first one's share of their sum."""
         for name, means in self.means.items():
             means.update(getattr(inputs, name), inputs.timesteps, accelerator)
         lam = torch.full_like(inputs.distill, self.share)
@@ -125,8 +125,8 @@ class Mixer(nn.Module):
             both = (distill + gt) / 2
             scale_distill, scale_gt = both / distill.clamp(min=1e-8), both / gt.clamp(min=1e-8)
         elif self.strategy == "grad_norm":
-            distill, gt = inputs.gradient_norms  # type: ignore[misc] # given for this strategy
+            distill, gt = inputs.gradient_norms  # type: ignore[misc]  # not None with this strategy
             both = (distill + gt) / 2
-            # As VQGAN, no weight beyond 1e4.
+            # As in VQGAN, weights are at most 1e4.
             scale_distill, scale_gt = ((both / norm.clamp(min=1e-4)).clamp(max=1e4) for norm in (distill, gt))
         return lam * scale_distill, (1 - lam) * scale_gt

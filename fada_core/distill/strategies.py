@@ -1,8 +1,8 @@
-"""Step distillation: at which timesteps the student learns, and the targets that the teacher gives it there.
+"""Step distillation: the timesteps of the student's training, and its targets at them.
 
-FADA's figure shows a regression of the guided prediction and no step-reduction recipe; the three strategies are ours to
-choose between. All of them give a prediction at (x_t, t) for the student to match. A deterministic DDIM step from x_t
-to x_s (s < t) is equivalent to such a prediction:
+FADA's figure shows a regression to the guided prediction, but no method to reduce the steps; the choice of the three
+strategies is ours. Each gives a target for the student's prediction at (x_t, t). A deterministic DDIM step from x_t to
+x_s (s < t) is equivalent to a prediction:
 
     x_s = alpha_s x_0 + sigma_s eps = (alpha_s alpha_t + sigma_s sigma_t) x_t + (sigma_s alpha_t - alpha_s sigma_t) v.
 """
@@ -22,13 +22,13 @@ Strategy = Literal["direct", "phased", "trajectory"]
 
 
 class Predict(Protocol):
-    """A prediction (batch, frames, c, h, w) at x_t and timesteps (batch,), under the batch's conditions and scales."""
+    """Predicts (batch, frames, c, h, w) at x_t and timesteps (batch,), with the batch's conditions and scales."""
 
     def __call__(self, x_t: Tensor, t: Tensor, /) -> Tensor: ...
 
 
 def velocity_between(schedule: NoiseSchedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """The v at (x_t, t) whose DDIM step leads to (x_s, s); s < t, negative for the clean sample; (batch,) timesteps."""
+    """The v at (x_t, t) whose DDIM step leads to (x_s, s); timesteps (batch,), s < t, negative for the clean sample."""
     alpha_t, sigma_t, alpha_s, sigma_s = (
         value[:, None, None, None, None] for pair in (t, s) for value in schedule.alpha_sigma(pair)
     )
@@ -37,27 +37,27 @@ def velocity_between(schedule: NoiseSchedule, x_t: Tensor, x_s: Tensor, t: Tenso
 
 @dataclass(frozen=True)
 class StepStrategy:
-    """Draws timesteps and makes targets for a student of `steps` trailing steps.
+    """Draws timesteps and makes targets for a student with `steps` trailing steps.
 
-    direct: at the student's own timesteps, the guided prediction.
-    phased: anywhere on a finer grid; the target is the point at the end of the current phase that the student itself
-        (without gradient) predicts after one guided teacher step: consistency within `steps` phases (PCM, Wang et al.
-        2405.18407, section 3).
-    trajectory: at the student's own timesteps, the move that `substeps` guided teacher steps make together (progressive
-        distillation, Salimans & Ho 2202.00512, algorithm 2, with more than two steps at once).
+    direct: the timesteps are the student's own, and the target is the guided prediction.
+    phased: the timesteps are those of a finer grid; the target leads to the point at the end of the current phase that
+        the student (without gradient) predicts after one guided teacher step: consistency within `steps` phases (PCM,
+        Wang et al. 2405.18407, section 3).
+    trajectory: the timesteps are the student's own; the target leads to the point that `substeps` guided teacher steps
+        reach (progressive distillation, Salimans & Ho 2202.00512, algorithm 2, with more than two steps at once).
     """
 
     name: Strategy
     schedule: NoiseSchedule
     steps: int = 6
-    substeps: int = 4  #: teacher steps within one step of the student (phased: grid points, trajectory: steps made)
+    substeps: int = 4  #: teacher steps (for phased: points of the grid) in one step of the student
 
     def __post_init__(self) -> None:
         if self.schedule.config.prediction != "v" and self.name != "direct":
             raise FadaError(f"The strategy {self.name} needs a teacher that predicts v; choose direct.")
 
     def grid(self) -> list[int]:
-        """The finer timesteps, noise first, `substeps` for each of the student's; -1 is the clean sample."""
+        """The finer grid's timesteps, from noise to -1 (the clean sample), `substeps` for each step of the student."""
         coarse = [*self.schedule.timesteps(self.steps), -1]
         fine = []
         for high, low in zip(coarse, coarse[1:], strict=False):
@@ -65,7 +65,7 @@ class StepStrategy:
         return [*fine, -1]
 
     def draw(self, generators: list[torch.Generator]) -> Tensor:
-        """Timesteps, (batch,), one from each generator."""
+        """Random timesteps (batch,), one from each generator."""
         choices = torch.tensor(self.grid()[:-1] if self.name == "phased" else self.schedule.timesteps(self.steps))
         return choices[torch.cat([torch.randint(len(choices), (1,), generator=g) for g in generators])]
 
@@ -85,7 +85,7 @@ class StepStrategy:
             following = grid[place + move + 1]
             x, now = self.schedule.ddim_step(prediction, x, now, following), following
         if self.name == "phased":
-            # Where the teacher's step has already reached the edge, its x is the target.
+            # Where the teacher's step has already reached the end of the phase, its x is the target.
             there = now == edge
             asked = torch.where(there, t, now)
             jumped = self.schedule.ddim_step(student(x, asked), x, asked, edge)

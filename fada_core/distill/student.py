@@ -1,4 +1,4 @@
-"""The student: a copy of its teacher with CFG tokens and control layers, and the part of it that is trained."""
+"""The student: a copy of the teacher with CFG tokens and control layers, and the choice of the trained weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..errors import FadaError
 from ..models.networks import Networks
 
 Trainable = Literal["full", "lora", "tokens"]
-CONTROL_PARTS = (".control.", "cfg_tokens.", "scale_embedding.")  #: in the names of parameters that only students have
+CONTROL_PARTS = (".control.", "cfg_tokens.", "scale_embedding.")  #: in names of parameters that only students have
 LORA_TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv1|conv2)"
 
 
 def make_student(teacher: Networks, control: ControlConfig) -> Networks:
-    """Networks with the teacher's weights and a new control, which has no effect at first, on the teacher's device.
+    """Networks on the teacher's device with its weights and a new control, which has no effect before training.
 
-    The tokens are drawn from torch's global generator; autoencoder and audio encoder are copies, too.
+    The tokens are drawn from torch's global generator. Autoencoder and audio encoder are copied, too.
 
     Raises:
         FadaError: `control.kind` is "none".
@@ -37,16 +37,15 @@ def _is_control(name: str) -> bool:
 
 
 def select_trainable(student: Networks, trainable: Trainable, lora_rank: int = 64) -> None:
-    """Freeze what is not to be trained; autoencoder and audio encoder always are.
+    """Freeze all weights that are not trained, always including autoencoder and audio encoder.
 
-    full: both UNets and the small networks between audio or portrait and UNet (FADA's figure: student UNet and student
-    reference net learn). lora: low-rank adapters on the linear and convolution layers of both UNets, and the control.
-    tokens: the control alone.
+    full: trains both UNets and the small networks between audio or portrait and UNet, as in FADA's figure. lora: trains
+    low-rank adapters on the linear and convolution layers of both UNets, and the control. tokens: trains the control.
 
     Raises:
-        FadaError: lora without the package peft.
+        FadaError: the package peft is missing, which lora needs.
     """
-    frozen_blocks = {name for name, p in student.named_parameters() if not p.requires_grad}  # never run, see reference
+    frozen_blocks = {name for name, p in student.named_parameters() if not p.requires_grad}  # never used
     student.requires_grad_(False)
     if trainable == "lora":
         _add_lora(student, lora_rank)
@@ -68,7 +67,7 @@ def _add_lora(student: Networks, rank: int) -> None:
 
 
 def merge_lora(student: Networks) -> None:
-    """Fold the adapters into the layers that they adapt, in place; names are the plain ones again."""
+    """Add the adapters to the weights of their layers, in place; parameters then have their usual names."""
     for unet in (student.denoising_unet, student.reference_unet):
         for name, module in list(unet.named_modules()):
             if hasattr(module, "get_base_layer"):
@@ -78,7 +77,7 @@ def merge_lora(student: Networks) -> None:
 
 
 def parameter_groups(student: Networks, module: nn.Module, control_scale: float) -> list[dict[str, Any]]:
-    """The optimiser's groups: what came from the teacher, and the new layers, faster and without weight decay."""
+    """The optimiser's groups: the teacher's layers; the new ones, with a higher learning rate and no weight decay."""
     new = {id(p) for name, p in student.named_parameters() if _is_control(name)}
     trained = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -89,7 +88,7 @@ def parameter_groups(student: Networks, module: nn.Module, control_scale: float)
 
 
 def count_parameters(student: Networks) -> dict[str, int]:
-    """How many there are, how many are trained, how many of those are the control's."""
+    """Number of all parameters, of the trained ones, and of the control's."""
     named = list(student.named_parameters())
     return {
         "all": sum(p.numel() for _, p in named),

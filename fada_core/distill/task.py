@@ -1,4 +1,4 @@
-"""One distillation step: draw clips, scales and noise, run teacher and student, mix the two losses."""
+"""One distillation step: draws clips, scales and noise, runs teacher and student, and mixes the two losses."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from .teacher import GuidedTeacher
 
 @dataclass
 class Objective:
-    """What the student learns from a batch; where FADA's paper is silent, the choices are ours (docs/RESULTS.md)."""
+    """The objective of the distillation; what FADA's paper leaves open is our choice (docs/RESULTS.md)."""
 
     steps: int = 6
     """Denoising steps of the student."""
     strategy: StepName = "direct"
     substeps: int = 4
-    """Teacher steps within one of the student's, for phased and trajectory."""
+    """Teacher steps in one step of the student, for phased and trajectory."""
     space: Space = "v"
     penalty: Penalty = "mse"
     huber_c: float = HUBER_C
-    """Error up to which the penalty huber is square."""
+    """Error up to which the penalty huber is quadratic."""
     snr_gamma: float = 0.0
-    """Above 0: min-SNR weighting with this limit."""
+    """Limit of the min-SNR weighting (0: none)."""
     mixer: MixerStrategy = "confidence"
     teacher_share: float = 0.5
-    """lambda of a sample that favours neither teacher nor ground truth; 1 is naive distillation."""
+    """lambda of an average sample; 1 is distillation from the teacher alone."""
     truth_reach: float = 1.0
-    """How far the scales exceed 1 where the ground truth has lost all but 1/e of its weight; 0: it keeps all of it."""
+    """Sum of the scales' parts above 1 at which the weight of the ground truth falls to 1/e (0: it stays the same)."""
     ref_cfg: tuple[float, float] = (1.0, 3.0)
-    """Range that reference scales are drawn from."""
+    """Range of the reference scales to draw."""
     audio_cfg: tuple[float, float] = (1.0, 10.0)
     corners: float = 0.3
-    """Share of samples at the scales of base, ref or audio alone, so that the student can also run branch by branch;
-    1: a student for that alone."""
+    """Share of samples with the scales of a single branch (base, ref or audio), so that the student can also be sampled
+    with three branches; 1: a student for three branches only."""
     control_scale: float = 10.0
-    """Learning rate of tokens and control layers, as a multiple of that of the others."""
+    """Learning rate of tokens and control layers, relative to that of the other weights."""
 
 
 class _Student(nn.Module):
-    """The module that accelerate wraps: conditioning and prediction in one forward, with the mixer's state."""
+    """The module that accelerate wraps: its forward conditions and predicts, and its state includes the mixer's."""
 
     def __init__(self, networks: Networks, mixer: Mixer) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class _Student(nn.Module):
 
 @dataclass
 class DistillTask:
-    """The student's training, for `training.train`."""
+    """The distillation as a task for `training.train`."""
 
     student: Networks
     teacher: GuidedTeacher
@@ -78,7 +78,7 @@ class DistillTask:
     objective: Objective
     accelerator: Accelerator
     make_preview: Callable[[Networks, Path, int], None]
-    origin: str = ""  #: the teacher's name: a training resumes only with the teacher that it began with
+    origin: str = ""  #: the teacher's name; a training resumes only with the same teacher
     ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class DistillTask:
         self.make_preview(self.module.networks, folder, step)
 
     def draw_scales(self, generators: list[torch.Generator]) -> Tensor:
-        """ref_cfg and audio_cfg of each sample, (batch, 2): those of one branch alone, or uniform in their ranges."""
+        """ref_cfg and audio_cfg of each sample, (batch, 2): those of a single branch, or uniform in their ranges."""
         objective, rows = self.objective, []
         for generator in generators:
             corner, which, ref, audio = torch.rand(4, generator=generator).tolist()
@@ -174,7 +174,7 @@ class DistillTask:
         }
 
     def _gradient_norms(self, distill: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
-        """Norms of both mean losses' gradients at the last layer, over all processes."""
+        """Norms of the gradients of both mean losses at the last layer, over all processes."""
         last: Any = self.student.denoising_unet.conv_out.weight
         both = [torch.autograd.grad(loss.mean(), last, retain_graph=True)[0] for loss in (distill, gt)]
         distill_norm, gt_norm = (self.accelerator.reduce(gradient, "mean").norm() for gradient in both)

@@ -1,4 +1,4 @@
-"""The frozen teacher as the student's first source of truth: guided predictions for per-sample scales."""
+"""The frozen teacher: guided predictions with different scales for each sample."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..sampling.schedule import NoiseSchedule
 
 
 class GuidedTeacher:
-    """Three branches of every sample in one pass, each sample guided by its own scales.
+    """Computes the three branches of all samples in one pass, and guides each sample by its own scales.
 
-    Kept out of accelerate's `prepare`: it has no gradient and needs no wrapping.
+    It is not passed to accelerate's `prepare`, because it has no gradient.
 
     Args:
-        networks: on the device, frozen.
+        networks: the teacher's networks, on the device; they are frozen.
         schedule: its noise schedule.
     """
 
@@ -26,18 +26,18 @@ class GuidedTeacher:
 
     @torch.no_grad()
     def condition(self, batch: ClipBatch) -> ClipConditioning:
-        """Conditioning of all base, then all ref, then all audio rows."""
+        """Conditioning of all branches: all base rows, then all ref rows, then all audio rows."""
         return condition_branches(self.networks, batch.inputs(), BRANCHES)
 
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor, scales: Tensor, conditioning: ClipConditioning) -> tuple[Tensor, Tensor]:
-        """(guided, audio branch alone): predictions (batch, frames, c, h, w) float32.
+        """The guided prediction and that of the audio branch, each (batch, frames, c, h, w) float32.
 
         Args:
             x_t: (batch, frames, c, h, w).
             t: timesteps, (batch,).
-            scales: ref_cfg and audio_cfg of each sample, (batch, 2); at a branch's own scales, guided is that one
-                prediction.
+            scales: ref_cfg and audio_cfg of each sample, (batch, 2); with the scales of a branch, the guided prediction
+                is that of the branch.
         """
         alpha, sigma = self.schedule.alpha_sigma(t)
         x_t, t, alpha, sigma = (

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -161,10 +161,7 @@ def _check(config: PrepareConfig) -> None:
 
 
 def _settings(config: PrepareConfig) -> Settings:
-    names = ("size", "fps", "min_seconds", "max_seconds", "margin", "detect_every", "test_share", "thresholds")
-    files = {name: getattr(config, name) for name in ("face_model", "syncnet", "identity_model")}
-    models = {name: None if path is None else str(path) for name, path in files.items()}
-    return Settings(**{name: getattr(config, name) for name in names}, **models)
+    return Settings(**{field.name: getattr(config, field.name) for field in fields(Settings)})
 
 
 def _record_path(config: PrepareConfig, video: str) -> Path:
@@ -228,9 +225,8 @@ def _tools(settings: Settings) -> _Tools:
     embed = None if settings.identity_model is None else load_identity(settings.identity_model)
     if settings.syncnet is None:
         return detector, None, embed
-    weights = Path(settings.syncnet)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return detector, load_syncnet(weights, weights.with_name("sfd_face.pth"), device), embed
+    return detector, load_syncnet(settings.syncnet, settings.syncnet.with_name("sfd_face.pth"), device), embed
 
 
 def _shards(config: PrepareConfig) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import statistics
-import wave
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,8 @@ from ..face.identity import Embedder
 from ..face.masks import MASK_SIDE, Box
 from ..face.region import FaceRegion, find_face
 from ..media.audio import SAMPLE_RATE
-from ..media.image import to_square
+from ..media.image import from_frame, to_square
+from ..media.sinks import pcm, wav_file
 from ..media.video import VideoWriter
 from ..records import OBJECT, Kind, RecordError, check, number, optional, read_json, several, text
 from .footage import analyse, frames_at, sound_of
@@ -48,9 +48,9 @@ class Settings:
     detect_every: int
     test_share: float
     thresholds: Thresholds
-    face_model: str | None
-    syncnet: str | None
-    identity_model: str | None = None
+    face_model: Path | None
+    syncnet: Path | None
+    identity_model: Path | None = None
 
 
 @dataclass
@@ -92,7 +92,7 @@ _RECORD: dict[str, Kind] = {
 def digest(video: Path, settings: Settings) -> str:
     """A text that changes with the file's size or time, or with the settings."""
     facts = video.stat()
-    text = json.dumps([asdict(settings), facts.st_size, facts.st_mtime_ns])
+    text = json.dumps([asdict(settings), facts.st_size, facts.st_mtime_ns], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -211,23 +211,20 @@ class _Clip:
         """Add frame `index` of the footage, (h, w, 3) uint8."""
         region, position = self._region, index - self.track.start
         cut = pixels[region.top : region.top + region.side, region.left : region.left + region.side]
-        image = to_square(torch.from_numpy(cut).permute(2, 0, 1)[None].float() / 127.5 - 1, self._settings.size)
+        image = to_square(from_frame(cut), self._settings.size)
         self._writer.write(image)
         if position == 0 and self._embed is not None and self.track.faces is not None:  # the portrait
-            portrait = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
-            self._identity = self._embed(portrait, replace(region, points=self.track.faces[0].points))[0]
+            face = replace(region, points=self.track.faces[0].points)
+            self._identity = self._embed(from_frame(pixels), face)[0]
         if position % _MEASURED == 0:
-            face = None if self.track.faces is None else self._inside(self.track.faces[position].box)
-            for name, value in light(image[0], face).items():
+            box = None if self.track.faces is None else self._inside(self.track.faces[position].box)
+            for name, value in light(image[0], box).items():
                 self._measured[name].append(value)
 
     def close(self) -> None:
         self._writer.__exit__(None, None, None)
-        with wave.open(str(self._wav), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
-            file.writeframes((self._sound.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes())
+        with wav_file(self._wav, SAMPLE_RATE, 1) as file:
+            file.writeframes(pcm(self._sound.numpy()))
         if self.track.faces is not None:
             known = {} if self._identity is None else {"identity": self._identity}
             save_file(self._face_tensors(self.track.faces) | known, self._boxes)

@@ -39,25 +39,24 @@ def frames_at(path: Path, fps: float) -> Iterator[np.ndarray]:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         rate = float(stream.average_rate or fps)
-        tick, before, first = 0, None, 0.0
-        shown, time = None, 0.0
+        tick, first = 0, 0.0
+        last: tuple[float, np.ndarray] | None = None  # time and pixels of the frame before
         for count, frame in enumerate(decoded(container, "video", name)):
             now = count / rate if frame.time is None else frame.time
-            first = now if before is None else first
+            first = now if last is None else first
             time = now - first
             pixels = _upright(frame)
-            if time - (before or 0.0) > _LONGEST_GAP:
-                raise FadaError(f"{name} has no frame for {time - (before or 0.0):.0f} s; convert it to MP4.")
-            if shown is not None and pixels.shape != shown.shape:
+            if last is not None and time - last[0] > _LONGEST_GAP:
+                raise FadaError(f"{name} has no frame for {time - last[0]:.0f} s; convert it to MP4.")
+            if last is not None and pixels.shape != last[1].shape:
                 raise FadaError(f"{name} changes the size of its frames; split it there.")
             while tick / fps <= time + 1e-6:
-                nearer = before is None or time - tick / fps <= tick / fps - before
-                yield pixels if nearer else shown  # type: ignore[misc] - set with `before`
+                yield pixels if last is None or time - tick / fps <= tick / fps - last[0] else last[1]
                 tick += 1
-            shown, before = pixels, time
+            last = time, pixels
         # The last frame lasts as long as the others, at most 1 s.
-        while shown is not None and tick / fps < time + min(1.0, 1 / rate) - 1e-6:
-            yield shown
+        while last is not None and tick / fps < last[0] + min(1.0, 1 / rate) - 1e-6:
+            yield last[1]
             tick += 1
 
 
@@ -81,8 +80,7 @@ def sound_of(path: Path) -> Tensor:
     late = (heard or 0.0) - (seen or 0.0)
     if abs(late) > _LONGEST_GAP:
         raise FadaError(f"{name} has {late:.0f} s between its first frame and its first sound; convert it to MP4.")
-    late = round(late * SAMPLE_RATE)
-    return F.pad(waveform, (late, 0))  # negative padding cuts
+    return F.pad(waveform, (round(late * SAMPLE_RATE), 0))  # negative padding cuts
 
 
 @dataclass

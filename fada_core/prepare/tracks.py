@@ -42,12 +42,16 @@ def find_tracks(analysis: Analysis) -> list[Track]:
 
 
 def cut_up(track: Track, shortest: int, longest: int) -> list[Track]:
-    """Split a track into parts of equal length, at most `longest` frames; none if it is shorter than `shortest`."""
+    """Split a track into parts of equal length, at least `shortest` and at most `longest` frames.
+
+    A track whose length allows no such parts is cut into parts of `longest` frames, and the rest is left out.
+    """
     length = track.end - track.start
-    if length < shortest:
-        return []
     count = -(-length // longest)
-    edges = [track.start + round(i * length / count) for i in range(count + 1)]
+    if count * shortest > length:
+        count -= 1
+        length = count * longest
+    edges = [track.start + round(i * length / max(1, count)) for i in range(count + 1)]
     return [track.part(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 

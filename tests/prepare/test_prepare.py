@@ -1,4 +1,4 @@
-"""Footage of all kinds to a data set: the right moments, the right square, scores, pools, resume, a report."""
+"""Preparation of footage: times, crops, scores, pools, resume, and the report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tone(seconds: float, start: float = 0.0) -> torch.Tensor:
 
 
 def pictures(frames: int, left: int = 20, step: int = 1, width: int = 96, shade: float = 0.2) -> torch.Tensor:
-    """Grey with a white face of 24 x 24 pixels, `left` in the first frame, `step` further in each: (n, 3, 64, w)."""
+    """Grey frames (n, 3, 64, w) with a white face of 24 x 24 pixels, which starts at `left` and moves by `step`."""
     images = torch.full((frames, 3, 64, width), shade)
     for i in range(frames):
         x = left + i * step
@@ -107,7 +107,7 @@ def face(x: float, y: float = 10, side: float = 20) -> Face:
 
 
 def test_tracks() -> None:
-    """Two people and a shot's end; one is overlooked once, one goes away."""
+    """Two people, one of whom is missed once and one of whom leaves, and a cut."""
     faces = {0: [face(10), face(60)], 5: [face(62), face(12)], 10: [face(64)], 15: [face(66), face(18)], 20: [face(10)]}
     found = find_tracks(Analysis(96, 64, 30, [20], faces))
     spans = [(track.start, track.end) for track in found]
@@ -133,10 +133,12 @@ def test_clips_have_equal_lengths() -> None:
     assert [part.end - part.start for part in parts] == [21, 20, 21, 20, 21]
     assert [part.start for part in parts[1:]] == [part.end for part in parts[:-1]]
     assert cut_up(track, 104, 200) == []
+    # Equal parts would be too short, so they have the full length, and the rest is left out.
+    assert [(part.start, part.end) for part in cut_up(track, 70, 80)] == [(0, 80)]
 
 
 def test_yaw() -> None:
-    """The formula, on points of a head that is turned and tilted."""
+    """The formula on points of a head with yaw and roll."""
     for degrees, roll in ((0, 0), (20, 0), (-35, 10), (60, -20)):
         angle, tilt = math.radians(degrees), math.radians(roll)
         points = [(-math.cos(angle), 0.0), (math.cos(angle), 0.0), (1.27 * math.sin(angle), 0.8)]
@@ -211,7 +213,7 @@ def test_a_clip_follows_its_face(tmp_path: Path) -> None:
 
 
 def test_the_identity_of_each_clips_first_frame(tmp_path: Path) -> None:
-    """It is asked with the picture that the data set takes for the portrait, and with the face's place in it."""
+    """The embedder gets the portrait's picture and the place of the face in it."""
     film(tmp_path / "a.mp4", pictures(30), sound=tone(1.2))
     seen: list[tuple[torch.Tensor, FaceRegion]] = []
 
@@ -339,7 +341,7 @@ def test_shards(footage: Path, tmp_path: Path) -> None:
 
 
 def test_damaged_records_and_other_folders(footage: Path, tmp_path: Path) -> None:
-    """A video whose record is damaged is cut again; a folder of somebody else's, or one in use, is left alone."""
+    """A video with a damaged record is processed again; a foreign folder, or one in use, is refused."""
     first = prepare(settings_for(footage))
     record = next(path for path in (footage / "out" / "videos").iterdir() if json.loads(path.read_text())["rows"])
     whole = record.read_text()
@@ -356,7 +358,7 @@ def test_damaged_records_and_other_folders(footage: Path, tmp_path: Path) -> Non
 
 
 def test_times_that_jump(tmp_path: Path) -> None:
-    """Neither a hang nor a traceback: a damaged timestamp would be days of one picture."""
+    """They give an error: a damaged timestamp would otherwise mean days of the same frame."""
     with av.open(tmp_path / "jump.mkv", "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuvj420p"
