@@ -1,4 +1,4 @@
-"""Shared set-up of the tests."""
+"""Set-up of all tests."""
 
 import os
 from pathlib import Path

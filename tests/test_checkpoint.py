@@ -1,4 +1,4 @@
-"""One file <-> networks: what goes in comes out, and whatever is not a whole checkpoint is refused in a sentence."""
+"""Checkpoints: they are read as written, and invalid files are refused with a message."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_half_precision_on_disk_is_loaded_as_float32(tmp_path: Path, networks: N
 
 
 def test_weights_next_to_the_checkpoint(checkpoint: Path, networks: Networks) -> None:
-    """An autoencoder of another kind is looked for where the metadata says, and only there."""
+    """An autoencoder of another kind is read from the path in the metadata, and from no other."""
 
     def outside(tensors: Tensors, metadata: Metadata) -> None:
         metadata["fada.vae"] = "../vae"
@@ -152,7 +152,7 @@ def test_damaged_role(checkpoint: Path) -> None:
 
 
 def entries(config: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The places of all values in a config that are no objects."""
+    """The paths of all values of a config that are not objects."""
     for name, value in config.items():
         yield from entries(value, (*path, name)) if isinstance(value, dict) else [(*path, name)]
 
@@ -161,7 +161,7 @@ def entries(config: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tupl
 def test_no_config_entry_is_built_beyond_its_range(
     place: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Numbers of any size, and other types, end in a sentence with the file's name, before anything is allocated."""
+    """Numbers out of range and other types give a message with the file's name, before memory is allocated."""
 
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("the networks are built")
@@ -209,7 +209,7 @@ def test_broken_facts_are_a_sentence(checkpoint: Path, name: str, content: str) 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_weights_that_are_not_finite_are_refused(checkpoint: Path, bad: float) -> None:
-    """Whose video would be black."""
+    """Their video would be black."""
 
     def change(tensors: Tensors, metadata: Metadata) -> None:
         tensors["denoising_unet.conv_in.bias"][3] = bad

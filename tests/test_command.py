@@ -1,4 +1,4 @@
-"""How every command ends: its status, and where its words go."""
+"""Exit statuses and output streams of all commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing black without a word: values that are no numbers end the work, wherever they come from."""
+"""Values that are not finite end the work with a message, wherever they come from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_pipeline(dtype: torch.dtype = torch.float32) -> Pipeline:
 
 
 def spoilt(module: nn.Module, value: float) -> None:
-    """One weight of the first convolution is `value`."""
+    """The networks with `value` as a weight of the first convolution."""
     weight = next(layer.weight for layer in module.modules() if isinstance(layer, nn.Conv2d))
     with torch.no_grad():
         weight.view(-1)[0] = value

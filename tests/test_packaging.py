@@ -1,4 +1,4 @@
-"""What ComfyUI and its registry read about the pack agrees, and leaves the user's torch alone."""
+"""Metadata for ComfyUI and its registry: the files agree, and none requires a version of torch."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def test_every_requirement_has_a_tested_version() -> None:
 
 
 def test_importing_the_core_imports_nothing_slow() -> None:
-    """What ComfyUI waits for at its start, beyond torch and what it imports itself: well under a second."""
+    """ComfyUI waits for this import at its start; beyond torch it should take well under a second."""
     slow = (
         "diffusers.models",
         "diffusers.schedulers.scheduling",

@@ -1,4 +1,4 @@
-"""Records from outside: every encoding that editors write is read; what is no record is told in a clause."""
+"""Records from outside: all encodings of editors are read, and invalid records are described by a clause."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIST = '{"name": "Zoë"}\n\n{"name": "b\u2028c"}\n'
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_lists_in_every_encoding_of_editors(tmp_path: Path, encoding: str) -> None:
-    """With Windows' line ends, too, and with characters that Python takes for the end of a line."""
+    """Including Windows' line ends, and characters at which Python splits lines."""
     path = tmp_path / "list.jsonl"
     for content in (LIST, LIST.replace("\n", "\r\n"), LIST.rstrip("\n")):
         path.write_bytes(content.encode(encoding))

@@ -1,4 +1,4 @@
-"""As many threads as the machine gives: the decision, when it is made, and what stays as the user set it."""
+"""The number of threads: how and when it is chosen, and that a user's setting is kept."""
 
 from __future__ import annotations
 

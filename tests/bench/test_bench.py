@@ -1,4 +1,4 @@
-"""The benchmark: published code's way makes the same video, arithmetic is counted, results are as documented."""
+"""The benchmark: the published way makes the same video, operations are counted, results have the documented form."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_published_way_makes_the_same_video(config, mode):
 
 
 def test_every_input_reaches_the_output_of_random_weights():
-    """Else the comparison above would compare nothing."""
+    """Otherwise the comparison above would prove nothing."""
     pipe = random_pipeline(IDENTITY, "teacher", CPU, torch.float32)
     job = make_job(IDENTITY, 1)
     speech, image = replace(job, speech=job.speech.flip(0)), replace(job, image=job.image.flip(3))
@@ -55,7 +55,7 @@ def test_every_input_reaches_the_output_of_random_weights():
 
 
 def test_arithmetic_is_counted():
-    """Linear in the steps and the branches; attention included; the published way does more of it."""
+    """The count is linear in steps and branches and includes attention; it is larger in the published way."""
     pipe = random_pipeline(SMALL, "teacher", CPU, torch.float32)
     cond = make_job(SMALL, 1).encode(pipe)
 
@@ -72,7 +72,7 @@ def test_arithmetic_is_counted():
     query, key = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 7, 4)
 
     class Attends:
-        """As much of a pipeline as is counted, with a known answer."""
+        """The parts of a pipeline that are counted, with a known result."""
 
         def sample(self, *_, **__):
             yield torch.nn.functional.scaled_dot_product_attention(query, key, key)
@@ -133,7 +133,7 @@ def test_the_command_prints_rows(capsys, tmp_path):
 
 
 def test_modes_are_measured_side_by_side(capsys):
-    """The teacher is the student without its control: the same weights, and no room for a second model needed."""
+    """The teacher is the student without its control: it shares the weights, so that no second model is in memory."""
     assert bench.main(["--modes", "teacher", "fast", "--clips", "1", "--json", *NARROW]) == 0
     teacher, fast = json.loads(capsys.readouterr().out)
     assert (teacher["mode"], teacher["nfe"]) == ("teacher", 6) and (fast["mode"], fast["nfe"]) == ("fast", 2)

@@ -1,4 +1,4 @@
-"""ComfyUI's real frontend in a headless Chromium: load a graph, arrange it, read it back, run it, take its picture."""
+"""ComfyUI's frontend in a headless Chromium: load, arrange, read and run a graph, and take its picture."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Frontend:
         self._errors = errors
 
     def evaluate(self, script: str) -> Any:
-        """What a script returns in the page."""
+        """The result of a script in the page."""
         return self._page.evaluate(script)
 
     def load(self, graph: dict[str, Any]) -> None:
@@ -195,11 +195,11 @@ class Frontend:
         return made["output"], made["workflow"]
 
     def blueprint(self, title: str) -> dict[str, Any]:
-        """Make one node of a portrait's graph, without what loads picture and sound; in UI format."""
+        """Combine the nodes of a graph, except those that load picture and sound, in one node; in UI format."""
         return self._page.evaluate(_BLUEPRINT, title)
 
     def widgets(self, kind: str) -> list[str]:
-        """Names of what can be set on the first node of this type, from top to bottom."""
+        """Names of the widgets of the first node of this type, from top to bottom."""
         return self._page.evaluate(
             "kind => window.app.graph.nodes.find(node => node.type === kind).widgets.map(widget => widget.name)", kind
         )
@@ -215,7 +215,7 @@ class Frontend:
         )
 
     def drag_box(self, kind: str, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Drag a box on the picture that a node of this type shows, between two places in parts of its sides."""
+        """Drag a box on the picture of the first node of this type, between two points relative to its sides."""
         self._page.wait_for_function(_FACE, arg=kind, timeout=60000)
         self._page.wait_for_timeout(6000)  # until the node has asked the server
         x, y, width, height = self._page.evaluate(_FACE, kind)
@@ -234,27 +234,27 @@ class Frontend:
         self._page.wait_for_timeout(3000)
 
     def clear(self) -> None:
-        """An empty canvas."""
+        """Clear the canvas."""
         self._page.evaluate("() => window.app.graph.clear()")
 
     def press_run(self) -> None:
-        """Click the button in the page."""
+        """Click the Run button."""
         self._page.get_by_test_id("queue-button").click()
 
     def played(self, kind: str, seconds: float) -> dict[str, Any]:
-        """Wait for the player in the first node of this type; name and length of its file."""
+        """Wait for the player in the first node of this type; returns name and length of its file."""
         return self._page.wait_for_function(_PLAYED, arg=kind, timeout=seconds * 1000).json_value()
 
     def problems(self) -> list[str]:
-        """Unknown node types, values that are no options, dialogs, and errors of the page's scripts."""
+        """Unknown node types, invalid values, dialogs, and errors of the page's scripts."""
         return self._page.evaluate(_PROBLEMS) + self._errors
 
     def run(self, seconds: float) -> str:
-        """Press Run and wait for the end: "execution_success ", or what went wrong."""
+        """Press Run and wait for the end; returns "execution_success " or the error."""
         return self._page.evaluate(_RUN, seconds * 1000)
 
     def picture(self, path: Path) -> None:
-        """The whole graph, as JPEG."""
+        """A picture of the whole graph, as JPEG."""
         corners = self._page.evaluate(_FRAME)
         self._page.wait_for_timeout(6000)  # for the player to show its first frame
         self._page.screenshot(path=path, type="jpeg", quality=85, clip=corners)
@@ -262,7 +262,7 @@ class Frontend:
 
 @contextmanager
 def frontend(url: str, width: int = 2400, height: int = 1000) -> Iterator[Frontend]:
-    """The frontend of the ComfyUI at `url`, in a fresh profile that reaches nothing else."""
+    """The frontend of the ComfyUI at `url`, in a new profile that can reach no other address."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
         context = browser.new_context(viewport={"width": width, "height": height})

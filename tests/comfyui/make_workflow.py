@@ -55,7 +55,7 @@ NOTES = {
 
 
 def make(page: Frontend, name: str, prompt: dict[str, Any], base: Path) -> None:
-    """One graph and its picture; an AssertionError says what is wrong with it."""
+    """Make one graph and its picture. Raises `AssertionError` if the graph has problems."""
     page.load_api(prompt, NOTES.get(name, ""))
     made, graph = page.serialise()
     assert made == prompt, f"the frontend changed {name}:\n{json.dumps(made, indent=1)}"
@@ -93,7 +93,7 @@ def title(name: str) -> str:
 
 
 def picture(frame: np.ndarray, text: str) -> Image.Image:
-    """A square with a line of text."""
+    """A square picture with a line of text."""
     made = Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     draw, font = ImageDraw.Draw(made, "RGBA"), ImageFont.load_default(26)
     draw.rectangle((0, SIDE - 52, SIDE, SIDE), fill=(0, 0, 0, 150))

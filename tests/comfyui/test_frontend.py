@@ -1,4 +1,4 @@
-"""Every shipped graph in ComfyUI's real frontend, in headless Chromium: it opens whole, and would run as its twin."""
+"""Every shipped graph in ComfyUI's frontend in a headless Chromium: it opens, and equals its API twin."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_mode_shows_only_what_it_has(page):
 
 
 def test_boxes_on_the_picture(page):
-    """The square is the one that the run will take; a drag makes, moves and resizes a box inside of the picture."""
+    """The square shown is the one of the run; dragging creates, moves and resizes a box inside the picture."""
     told = page.evaluate(
         """async () => {
             const {squareAround, parseBox, hit, dragged} = await import('/extensions/comfyui-fada/face_geometry.js');
@@ -81,7 +81,7 @@ def test_boxes_on_the_picture(page):
 
 
 def test_a_player_is_no_input(page):
-    """Else the first unchanged run would be another one to ComfyUI, and write its video again."""
+    """Otherwise ComfyUI would treat an unchanged second run as a new one, and write the video again."""
     page.load(json.loads((WORKFLOWS / "talking_portrait.json").read_text()))
     before = page.serialise()[0]
     page.evaluate(

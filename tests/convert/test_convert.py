@@ -83,7 +83,7 @@ def test_echomimic_folder(echomimic: Download, tmp_path: Path) -> None:
 
 
 def test_accelerated_folder_to_frames(echomimic: Download, tmp_path: Path) -> None:
-    """All motion modules may be in the denoising network's file, with a trainer's prefix."""
+    """The denoising network's file may contain all motion modules, with a prefix of the training code."""
     out = echomimic.convert(tmp_path / "acc.safetensors", family="echomimic-acc")
     networks, info = load_checkpoint(out)
     assert (info.role, info.steps, info.scale_ranges) == ("student", 6, ((1.0, 1.0), (1.0, 1.0)))
@@ -107,7 +107,7 @@ def test_networks_from_elsewhere_stay_where_they_are(hallo: Download, tmp_path: 
 
 
 def changed(hallo: Download, tmp_path: Path, change: Callable[[Tensors], None]) -> Download:
-    """The same download with another net.pth."""
+    """The same download with a changed net.pth."""
     tensors = dict(hallo.tensors)
     change(tensors)
     (tmp_path / "hallo").mkdir()
@@ -116,7 +116,7 @@ def changed(hallo: Download, tmp_path: Path, change: Callable[[Tensors], None]) 
 
 
 def refused(download: Download, hallo: Download, match: str) -> None:
-    """The conversion fails with this sentence and leaves nothing behind."""
+    """The conversion fails with this message and writes no file."""
     target = download.folder / "out"
     sides = {"vae": hallo.folder / "sd-vae-ft-mse", "audio_encoder": hallo.folder / "wav2vec/wav2vec2-base-960h"}
     with pytest.raises(FadaError, match=match):
@@ -169,7 +169,7 @@ def test_other_models_are_named(tmp_path: Path, file: str, names: list[str], wha
 
 
 def test_another_model_under_hallos_name(tmp_path: Path) -> None:
-    """It is named before anything is asked for that only a real conversion needs."""
+    """It is reported before files are required that only the right model needs."""
     write_foreign(tmp_path / "net.safetensors", ["lora_unet_mid_block.lora_up.weight"])
     with pytest.raises(FadaError, match="is a LoRA, not Hallo"):
         convert(ConvertConfig(tmp_path, tmp_path / "out.safetensors"))
@@ -214,7 +214,7 @@ def test_other_folders_are_named(tmp_path: Path) -> None:
 
 
 class Made:
-    """Pickled as a call of `function`."""
+    """An object that is pickled as a call of `function`."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.called = function, arguments
@@ -224,13 +224,13 @@ class Made:
 
 
 def nested(depth: int) -> bytes:
-    """A pickle of a dictionary whose name is a tuple of 2 ** depth entries: its hash takes as long as that."""
+    """A pickle of a dictionary whose key is a tuple of 2 ** depth entries, whose hash takes accordingly long."""
     doubled = b"".join(b"q%ch%c\x86" % (i, i) for i in range(depth))  # put aside, get again, two as one
     return b"\x80\x02})" + doubled + b"Ns."
 
 
 def archived(index: bytes) -> bytes:
-    """An archive of torch's with this pickle and no tensors."""
+    """A torch archive with this pickle and without tensors."""
     with zipfile.ZipFile(out := io.BytesIO(), "w") as archive:
         archive.writestr("archive/data.pkl", index)
         archive.writestr("archive/version", b"3\n")
@@ -238,7 +238,7 @@ def archived(index: bytes) -> bytes:
 
 
 def deflated(content: dict[str, Any]) -> bytes:
-    """A file of torch's with its records compressed: a thousandth of what it holds."""
+    """A torch archive with compressed records, a thousandth of their size."""
     torch.save(content, plain := io.BytesIO())
     with zipfile.ZipFile(plain) as archive, zipfile.ZipFile(out := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as other:
         for record in archive.infolist():
@@ -266,7 +266,7 @@ def saved(content: Any, old: bool) -> bytes:
     ],
 )
 def test_pickles_that_ask_for_more_than_they_are_worth(content: Any, match: str, old: bool, tmp_path: Path) -> None:
-    """Nothing of them is built: a few milliseconds, and no memory."""
+    """They are refused within milliseconds, before memory is allocated."""
     path = tmp_path / "net.pth"
     path.write_bytes(saved(content, old))
     assert path.stat().st_size < 10_000
@@ -457,7 +457,7 @@ def test_streamed_file_equals_a_saved_one(tmp_path: Path) -> None:
 
 
 def first_release_vae() -> dict[str, int]:
-    """Names of the single file, each with the number of its axes."""
+    """Names in the single file, with the number of axes of each tensor."""
     modules: dict[str, int] = {"quant_conv": 4, "post_quant_conv": 4}
     for half, blocks in (("encoder", 2), ("decoder", 3)):
         modules |= {f"{half}.conv_in": 4, f"{half}.conv_out": 4, f"{half}.norm_out": 1, f"{half}.mid.attn_1.norm": 1}

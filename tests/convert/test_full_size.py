@@ -37,13 +37,13 @@ SECONDS, GIGABYTES = 180, 8
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Gone as soon as its test is: pytest's own would stay."""
+    """A folder that is removed after its test; pytest's own would stay."""
     with tempfile.TemporaryDirectory(dir=FOLDER) as path:
         yield Path(path)
 
 
 def random_half(module: nn.Module) -> dict[str, Tensor]:
-    """Random float16 tensors with the names and shapes of a module; its sine tables are no weights, and stay."""
+    """Random float16 tensors with the names and shapes of a module; its sine tables are kept."""
     tensors = {}
     for seed, (name, value) in enumerate(module.state_dict().items()):
         tensors[name] = draw_weights({name: list(value.shape)}, seed).get(name, value).half()
@@ -51,7 +51,7 @@ def random_half(module: nn.Module) -> dict[str, Tensor]:
 
 
 def published(model: ModelConfig) -> dict[str, Tensor]:
-    """The networks' tensors as their authors saved them: with motion modules at every level, used or not."""
+    """The networks' tensors as published: with motion modules at every level, including unused ones."""
     with init_empty_weights(include_buffers=False):
         networks = Networks(replace(model, unet=replace(model.unet, motion_everywhere=True)))
     networks.vae = networks.audio_encoder = nn.Identity()
@@ -59,7 +59,7 @@ def published(model: ModelConfig) -> dict[str, Tensor]:
 
 
 def write_sides(model: ModelConfig, folder: Path) -> dict[str, Tensor]:
-    """Into `folder` the autoencoder, in full precision as it is published; returns the audio encoder's tensors."""
+    """Write the autoencoder to `folder` in the published precision; returns the audio encoder's tensors."""
     (folder / "sd-vae-ft-mse").mkdir(parents=True)
     vae = {name: value.float() for name, value in part(random_half(build_vae(model.vae)), "kl.").items()}
     save_file(vae, folder / "sd-vae-ft-mse" / "diffusion_pytorch_model.safetensors")
@@ -94,7 +94,7 @@ def write_echomimic(folder: Path) -> None:
 
 
 def measured(*arguments: str) -> tuple[float, float]:
-    """Run Python; seconds, and the most gigabytes that were resident, parts of mapped files among them."""
+    """Run Python; returns the seconds and the peak of resident memory in GB, mapped files included."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # or this process's peak counts as the other's
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments])  # noqa: S603

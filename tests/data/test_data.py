@@ -1,4 +1,4 @@
-"""Every source gives the same kind of clip: avatars, a manifest of footage, tars; bad clips cost only themselves."""
+"""Clips of avatars, manifests and tars: all sources give the same samples, and only bad clips are left out."""
 
 from __future__ import annotations
 
@@ -354,7 +354,7 @@ def test_a_moderate_portrait_looks_like_its_frames(moderate: AvatarSet) -> None:
 
 
 def test_files_without_scores_are_read(moderate: AvatarSet, tmp_path: Path) -> None:
-    """Sets of the high pool that were rendered before files carried scores."""
+    """Files of the high pool that were rendered by versions without scores."""
     old = AvatarSet(tmp_path, "high", 1, 0.4, SIZE, FPS)
     old.folder.mkdir(parents=True)
     save_file(load_file(moderate.path(0)), old.path(0))
@@ -364,7 +364,7 @@ def test_files_without_scores_are_read(moderate: AvatarSet, tmp_path: Path) -> N
 
 
 def test_changed_clips_keep_their_boxes(moderate: AvatarSet) -> None:
-    """Boxes lie on the same things after a change; the first version is the clip itself; changes repeat."""
+    """Boxes surround the same parts after a change; the first version is the original; changes are reproducible."""
     data = Augmented(moderate, 3)
     assert len(data) == 12
     assert data.key(1) == moderate.key(1)

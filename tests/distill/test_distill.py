@@ -1,4 +1,4 @@
-"""The student, its losses, step strategies and mixer, each against what it is defined by."""
+"""The student, its losses, step strategies and mixer, compared with their definitions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def teacher() -> Networks:
 
 
 def student_of(teacher: Networks, kind: str = "tokens", trained: bool = False) -> Networks:
-    """`trained`: the control's last layers are no longer zero."""
+    """A student; with `trained`, the last layers of its control are not zero."""
     torch.manual_seed(0)
     student = make_student(teacher, CONTROLS[kind]).eval().requires_grad_(False)
     if trained:
@@ -85,7 +85,7 @@ def test_tokens_are_mixed_like_predictions(teacher: Networks) -> None:
 
 
 def test_a_students_branches_tell_it_their_corner(teacher: Networks) -> None:
-    """Balanced mode asks with scales (0, 0), (1, 0), (1, 1), whatever the guidance: one branch alone shows it."""
+    """In balanced mode each branch has its own scales, (0, 0), (1, 0) or (1, 1), whatever the guidance."""
     student = student_of(teacher, trained=True)
     alone = run_clip(student, steps=1, ref_cfg=1.0, audio_cfg=1.0)
     told = run_clip(student, steps=1, ref_cfg=1.0, audio_cfg=1.0, one_pass=True)
@@ -166,7 +166,7 @@ def test_lora_trains_adapters_and_folds_into_plain_names(teacher: Networks) -> N
 
 
 def test_guided_teacher_is_the_samplers_guidance(teacher: Networks) -> None:
-    """One step from noise, both ways."""
+    """One step from noise with both."""
     config, frames = teacher.config, teacher.config.clip_frames
     generator = torch.Generator().manual_seed(3)
 
@@ -239,7 +239,7 @@ def test_huber_is_square_near_zero_and_linear_far_away() -> None:
 
 
 def test_min_snr_is_the_same_measure_in_every_space() -> None:
-    """weight * error^2 is one number for noise, velocity and clean sample, where SNR is above 1."""
+    """weight * error^2 is the same for noise, velocity and clean sample if SNR is above 1."""
     t = torch.tensor([5, 60, 150])
     alpha, sigma = SCHEDULE.alpha_sigma(t)
     assert (alpha > sigma).all()
@@ -254,7 +254,7 @@ def test_min_snr_is_the_same_measure_in_every_space() -> None:
 
 
 def exact(x0: Tensor):
-    """The v-prediction of a model that knows that every x_t comes from `x0`."""
+    """The v-prediction of a model whose clean sample is always `x0`."""
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (v[:, None, None, None, None] for v in SCHEDULE.alpha_sigma(t))
@@ -265,7 +265,7 @@ def exact(x0: Tensor):
 
 @pytest.mark.parametrize("name", ["direct", "phased", "trajectory"])
 def test_every_strategy_keeps_an_exact_teacher(name: str) -> None:
-    """Where all steps lead to one x_0, many small ones are one large one."""
+    """If all steps lead to the same x_0, many small steps equal a large one."""
     strategy = StepStrategy(name, SCHEDULE, steps=6, substeps=4)
     t = torch.tensor(strategy.grid()[:-1] if name == "phased" else SCHEDULE.timesteps(6))
     x0, noise = torch.randn(2, len(t), 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -282,7 +282,7 @@ def test_velocity_between_leads_there() -> None:
 
 
 def test_trajectory_follows_the_teachers_steps(teacher: Networks) -> None:
-    """The student's one step lands where the teacher's four land."""
+    """One step of the student reaches the same point as four of the teacher."""
     strategy = StepStrategy("trajectory", SCHEDULE, steps=6, substeps=4)
     x_t, t = torch.randn(1, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([832])
 

@@ -40,7 +40,7 @@ FACE, LIPS = torch.tensor([0.25, 0.2, 0.7, 0.8]), torch.tensor([0.4, 0.6, 0.55, 
 
 
 class Clips:
-    """Two clips of random latents: one with everything known, one with nothing."""
+    """Two clips of random latents, one with and one without face and identity."""
 
     def __len__(self) -> int:
         return 2
@@ -114,7 +114,7 @@ def test_a_batch_has_a_row_of_everything_for_each_clip(batch: ClipBatch) -> None
 
 
 def test_the_guided_teacher_shows_each_branch_what_the_sampler_shows_it(teacher: Networks, batch: ClipBatch) -> None:
-    """Every branch of every row, computed alone: face and identity are its own clip's, and hidden in the base."""
+    """Each branch of each row, computed alone: it sees its own clip's face and identity, except in base."""
     schedule = NoiseSchedule(IDENTITY.schedule)
     guided_teacher = GuidedTeacher(teacher, schedule)
     x_t = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(3))

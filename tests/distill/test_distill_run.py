@@ -1,4 +1,4 @@
-"""Whole distillations at toy size: they learn, resume exactly after a kill, and may be shared by several processes."""
+"""Distillations of tiny networks: they learn, resume exactly after a kill, and can run in several processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LOOP = LoopConfig(steps=6, learning_rate=1e-3, warmup_steps=1, save_every=2, log
 
 
 class Clips:
-    """Random latents of four clips; two of them of the moderate pool."""
+    """Random latents of four clips, two of them of the moderate pool."""
 
     def __len__(self) -> int:
         return 4
@@ -131,7 +131,7 @@ def _distil_slowly(folder: Path) -> None:
 
 
 def test_a_killed_distillation_goes_on_exactly(tmp_path: Path) -> None:
-    """kill -9 at any moment: the losses from there on are those of a run that was never killed, bit by bit."""
+    """After kill -9 at any moment, the losses are bit for bit those of an uninterrupted run."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -176,7 +176,7 @@ def distil_as_two(folder: Path, **options) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a distillation by one process."""
+    """The folder of a distillation in one process."""
     folder = tmp_path_factory.mktemp("one")
     distil(folder, mixer="confidence")
     return folder
@@ -189,21 +189,21 @@ def assert_same_losses(folder: Path, alone: Path) -> None:
 
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path, alone: Path) -> None:
-    """The same global batch, shared by two gloo processes: the same losses, but for the order of additions."""
+    """The same global batch in two gloo processes gives the same losses, up to the order of additions."""
     distil_as_two(tmp_path)
     assert_same_losses(tmp_path, alone)
 
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a distillation by two processes with sharded parameters."""
+    """The folder of a distillation in two processes with sharded parameters."""
     folder = tmp_path_factory.mktemp("sharded")
     distil_as_two(folder, sharded=True, loop=replace(LOOP, preview_every=3))
     return folder
 
 
 def test_sharded_parameters_learn_the_same(sharded: Path, alone: Path) -> None:
-    """FSDP2 on two gloo processes; its states and what previews and checkpoints are made of are whole, as anyone's."""
+    """FSDP2 in two gloo processes; states, previews and checkpoints are made of complete weights."""
     assert_same_losses(sharded, alone)
     ours, theirs = state_of(sharded), state_of(alone)
     assert ours.keys() == theirs.keys()
@@ -216,7 +216,7 @@ def test_sharded_parameters_learn_the_same(sharded: Path, alone: Path) -> None:
 
 
 def test_sharded_adapters_learn_the_same(tmp_path: Path) -> None:
-    """Of layers that are frozen but for their low-rank adapters, only the latter have gradients and moments."""
+    """In frozen layers with low-rank adapters, only the adapters have gradients and moments."""
     how = {"loop": replace(LOOP, steps=3, preview_every=3), "trainable": "lora"}
     distil(tmp_path / "one", mixer="confidence", **how)
     distil_as_two(tmp_path / "two", sharded=True, **how)
@@ -229,7 +229,7 @@ def test_sharded_adapters_learn_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("back", [True, False])
 def test_runs_go_on_in_the_other_layout(tmp_path: Path, sharded: Path, alone: Path, back: bool) -> None:
-    """A run with sharded parameters, stopped halfway and gone on with by one process, and the other way round."""
+    """A run with sharded parameters is stopped and resumed in one process, and the other way round."""
     folder = shutil.copytree(sharded if back else alone, tmp_path / "half")
     saved_states(folder)[-1][1].unlink()
     assert saved_states(folder)[-1][0] == 4

@@ -1,4 +1,4 @@
-"""The measures: known answers on made-up series and pictures, and the shipped regressor on held-out renderings."""
+"""The metrics: known results for made-up series and pictures, and the shipped regressor on held-out renderings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fada_core.media.audio import SAMPLE_RATE
 
 
 def wave(shift: int = 0, n: int = 100) -> torch.Tensor:
-    """Speech-like: two incommensurate frequencies, `shift` frames late."""
+    """A series like speech: two incommensurate frequencies, delayed by `shift` frames."""
     t = torch.arange(n) - shift
     return 0.5 + 0.3 * torch.sin(0.7 * t) + 0.2 * torch.sin(0.31 * t)
 
@@ -60,7 +60,7 @@ def test_summary_leaves_out_what_was_not_measured() -> None:
 
 
 def normal(mean: list[float], covariance: list[list[float]], n: int, seed: int) -> torch.Tensor:
-    """Samples (n, d) whose mean and unbiased covariance are exactly these."""
+    """Samples (n, d) with exactly this mean and unbiased covariance."""
     x = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x = x - x.mean(0)
     white = x @ torch.linalg.inv(torch.linalg.cholesky(x.T @ x / (n - 1))).T
@@ -84,7 +84,7 @@ def test_frechet_distance_of_normal_distributions(n: int) -> None:
 
 
 def test_frechet_distance_with_fewer_samples_than_dimensions() -> None:
-    """A shift is a shift, however singular the covariances are; of one sample there is no distribution."""
+    """A shift is measured despite singular covariances; a single sample has no distribution."""
     x = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
     assert frechet_distance(x, x + 0.5) == pytest.approx(40 * 0.25, rel=1e-6)
     assert frechet_distance(x, x.flip(1)) > 1
@@ -131,7 +131,7 @@ def clips() -> list[avatars.AvatarClip]:
 
 
 def test_regressor_reads_held_out_mouths(clips: list[avatars.AvatarClip]) -> None:
-    """The measure itself is good to r >= 0.85, over all together, on people, voices and texts it has not seen."""
+    """The correlation is at least 0.85 on people, voices and texts that were in no training."""
     regressor = load_regressor()
     with torch.inference_mode():
         read = torch.cat([regressor(clip.frames.float() / 127.5 - 1) for clip in clips])
@@ -139,7 +139,7 @@ def test_regressor_reads_held_out_mouths(clips: list[avatars.AvatarClip]) -> Non
 
 
 def test_measures_of_the_truth_itself(clips: list[avatars.AvatarClip]) -> None:
-    """A rendering measured against itself is in sync, stays the same person, and does not fit another recording."""
+    """A rendering compared with itself is in sync, shows the same person, and does not fit another recording."""
     clip = next(clip for clip in clips if clip.truth["openness"].std() > 0.05)
     other = next(c for c in clips if c is not clip and c.truth["openness"].std() > 0.05).truth["openness"]
     truth = Truth(clip.portrait.float() / 127.5 - 1, clip.frames.float() / 127.5 - 1, clip.truth)

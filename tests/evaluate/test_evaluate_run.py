@@ -1,4 +1,4 @@
-"""The command: every mode counted, the same numbers twice, files as promised, mistakes in one sentence."""
+"""The command: evaluations of each mode, reproducible results, its files, and messages for mistakes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture(scope="module")
 def data() -> EvaluationSet:
-    """Two moving patterns, a clip long each."""
+    """Two moving patterns, each with the length of a clip."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(1, 1, SMALL.size, SMALL.size)
     cases = []
@@ -76,7 +76,7 @@ def both(files: Files, **changes: object) -> EvaluateConfig:
 
 
 def test_evaluations_are_those_of_the_paper(files: Files, data: EvaluationSet) -> None:
-    """75, 18 and 6 a clip, without any argument."""
+    """75, 18 and 6 per clip by default."""
     config = both(files)
     results = evaluate(data, plan(config, load_pipelines(config)))
     assert list(results) == ["truth", "teacher", "balanced", "fast"]
@@ -207,7 +207,7 @@ def test_variants_trained_alike_and_compared(files: Files, tmp_path: Path, monke
 
 
 def test_sweep(files: Files, data: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One curve a mode for each scale, over the range that fast was distilled for."""
+    """One curve per mode for each scale, over the range for which fast was distilled."""
     monkeypatch.setattr("fada_core.evaluate.sweep.POINTS", 2)
     monkeypatch.setattr("fada_core.evaluate.sweep.METRICS", {"flicker": "flicker & co", "odd": "odd"})
     config = both(files, steps=(1,))
@@ -262,7 +262,7 @@ def test_missing_libraries_and_weights(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_sync_is_the_mean_over_tracks() -> None:
     class Tracks:
-        """Answers as syncnet-python's pipeline does."""
+        """Gives the results of syncnet-python's pipeline."""
 
         def inference(self, path: str) -> tuple[list[int], list[float], list[float], float, float, str, bool]:
             return self.found
@@ -279,7 +279,7 @@ def test_sync_is_the_mean_over_tracks() -> None:
 
 
 def test_the_ruler_can_be_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Some steps of the whole command; what measures stays as it is, and the new weights are beside the states."""
+    """A few steps of the command; the shipped regressor stays, and the new weights are beside the states."""
     pytest.importorskip("espeakng_loader")
     shipped = WEIGHTS.read_bytes()
     loop = LoopConfig(steps=3, log_every=1, preview_every=9)

@@ -1,4 +1,4 @@
-"""Evaluation on portraits, without the network that reads lips, which is not ours to ship."""
+"""Evaluation on portraits, without the face mesh, which is not shipped."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The project's own face finder: people that no training has seen, in any state, and nothing where nobody is."""
+"""The face finder on people that were in no training, in changed pictures, and in pictures without faces."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def covered(first: tuple[float, ...], second: tuple[float, ...]) -> float:
 
 
 def spoilt(picture: Image.Image) -> dict[str, tuple[Image.Image, np.ndarray]]:
-    """Pictures, and what takes the original's pixels to theirs."""
+    """Changed pictures, each with the map from the original's pixels to its own."""
     wide = Image.new("RGB", (768, 768), (90, 90, 90))
     wide.paste(picture, (300, 280))
     noise = np.random.default_rng(0).normal(0, 15, (192, 192, 3))

@@ -18,7 +18,7 @@ from .weights import SHARES
 
 @dataclass
 class FuzzConfig:
-    """Try spoilt files."""
+    """Try damaged files."""
 
     cases: int = 1600
     """In all; kinds that take longer get fewer."""

@@ -39,7 +39,7 @@ _CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.sym
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended: `result` or `sentence`, or else what is wrong with it."""
+    """The outcome of a case: `result`, `sentence`, or a description of the failure."""
 
     how: str
     text: str
@@ -51,7 +51,7 @@ class Outcome:
 
 
 class Guard:
-    """Tries cases in a process of its own, which is begun anew after a hang or a crash."""
+    """Tries cases in a separate process, which is restarted after a hang or a crash."""
 
     def __init__(self, keep: Path | None = None) -> None:
         self.keep = keep
@@ -77,7 +77,7 @@ class Guard:
         shutil.rmtree(self._base, ignore_errors=True)
 
     def try_case(self, kind: str, seed: int) -> Outcome:
-        """The outcome of the case that this seed makes of a kind; files of a case that fails are kept in `keep`."""
+        """Try the case of a kind with this seed; the files of failed cases are kept in `keep`."""
         self._pipe.send((kind, seed))
         folder = self._base / f"{kind}-{seed}"
         started = time.monotonic()
@@ -98,7 +98,7 @@ class Guard:
 
 
 def _work(base: Path, pipe: Connection) -> None:
-    """The process that tries: makes whole files of a kind once, then a spoilt copy for each seed that arrives."""
+    """The separate process: makes intact files of a kind once, then a damaged copy for each seed received."""
     sys.dont_write_bytecode = True
     os.environ["OMP_NUM_THREADS"] = "1"
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the process's life
@@ -148,7 +148,7 @@ def _try(kind: Any, folder: Path, seed: int, watch: _Watch) -> Outcome:
 
 
 class _Watch:
-    """An audit hook that writes down what must never happen while a case is tried."""
+    """An audit hook that records forbidden actions during a case."""
 
     def __init__(self) -> None:
         self.folder: Path | None = None  #: of the case; None: between cases

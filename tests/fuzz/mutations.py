@@ -1,4 +1,4 @@
-"""Ways to spoil a file: its bytes, or the JSON in it. All draw from the generator that is passed in."""
+"""Ways to damage a file: its bytes, or the JSON in it. All random draws are from the generator that is passed in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def spoil_bytes(content: bytes, random: Random) -> bytes:
-    """The content with one to four changes at random places."""
+    """The content with one to four random changes."""
     data = bytearray(content)
     for _ in range(random.randint(1, 4)):
         start = random.randrange(len(data) + 1)
@@ -85,7 +85,7 @@ def spoil_json(value: Any, random: Random) -> Any:
 
 
 def _places(value: Any) -> Any:
-    """(container, name or index) of everything in it."""
+    """(container, name or index) of each entry."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, entry in list(entries):
         yield value, name
@@ -93,7 +93,7 @@ def _places(value: Any) -> Any:
 
 
 def spoil_text(content: str, random: Random) -> bytes:
-    """Text as some editor or program may have written it, mostly whole."""
+    """Text as an editor or a program may have written it, mostly intact."""
     encoding = random.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be", "latin-1"))
     ends = random.choice(("\n", "\n", "\r\n", "\r", "\n\n"))
     written = content.replace("\n", ends).encode(encoding, "replace")

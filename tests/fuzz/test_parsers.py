@@ -1,4 +1,4 @@
-"""What any text makes of the readers of records: a value, or a clause; never anything else."""
+"""The readers of records give a value or a clause for any text, and never fail otherwise."""
 
 from __future__ import annotations
 

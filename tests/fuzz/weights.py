@@ -1,4 +1,4 @@
-"""How many of the cases each kind gets, by what one of its cases takes; apart, because the watcher needs no torch."""
+"""The share of the cases of each kind, by their duration. Separate, because the watcher does not need torch."""
 
 SHARES = {
     "states": 1.4,

@@ -1,4 +1,4 @@
-"""A small model and its inputs, and the command run in this process."""
+"""A small model, its inputs, and the command in this process."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command with good arguments but for those given (None: left out): exit code, stdout, stderr."""
+    """Run the command with valid arguments and `changes` (False: left out); returns exit code, stdout and stderr."""
 
     def call(**changes: object) -> tuple[int, str, str]:
         options = {

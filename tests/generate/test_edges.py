@@ -1,4 +1,4 @@
-"""What comes in and goes out by the command: nothing of the user's is lost, and the sound is the recording's own."""
+"""Input and output of the command: files of the user are kept, and the sound is that of the recording."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Lists of jobs: each gets its result, whatever is wrong with it or another; what is done is not done again."""
+"""Lists of jobs: each has a result, whatever happens to the others, and finished jobs are not repeated."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def shared(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def make(folder: Path, tmp_path: Path) -> Make:
-    """Run a list: lines, as objects or as they are; its exit status, and all results until now."""
+    """Run a list of lines (objects or text); returns its exit status and all results so far."""
 
     def call(*lines: object, options: tuple[str, ...] = (), encoding: str = "utf-8") -> tuple[int, list[Any]]:
         path = tmp_path / "jobs.jsonl"

@@ -1,4 +1,4 @@
-"""Sound, pictures and video: what comes in is what a file holds, what goes out plays, whatever happens meanwhile."""
+"""Sound, pictures and video: files are read completely, and written files can be played, even after an interruption."""
 
 import io
 import math
@@ -32,7 +32,7 @@ def tone(seconds: float, rate: int = 16000, frequency: float = 440.0) -> torch.T
 
 
 def write_wav(path: Path, channels: torch.Tensor, rate: int) -> Path:
-    """(channels, samples) as 16-bit PCM."""
+    """Write (channels, samples) as 16-bit PCM."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(len(channels))
         file.setsampwidth(2)

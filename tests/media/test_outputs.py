@@ -1,4 +1,4 @@
-"""Writing: no input is lost, no two write to one place, what is there plays at any moment."""
+"""Output files: inputs are never overwritten, only one process writes to a place, files can be played at any time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def made(path: Path, **options: object) -> VideoWriter:
 
 
 def boxes(path: Path) -> list[str]:
-    """Names of an MP4's parts."""
+    """Names of the boxes of an MP4."""
     content, names, at = path.read_bytes(), [], 0
     while at < len(content):
         size, name = struct.unpack(">I4s", content[at : at + 8])

@@ -1,4 +1,4 @@
-"""Pictures from anywhere: known formats within limits, true colours, and no program that runs for one."""
+"""Pictures from outside: known formats within limits, correct colours, and no program is run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_name_that_no_disk_takes(tmp_path: Path) -> None:
 
 
 def claimed(width: int, height: int) -> bytes:
-    """A PNG of so many grey pixels, without any."""
+    """A PNG that claims to have this many grey pixels, but has no data."""
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
     chunks = b""
     for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
@@ -97,7 +97,7 @@ def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_whatever_a_reader_stumbles_over_is_a_sentence(tmp_path: Path) -> None:
-    """Each format's reader raises other errors."""
+    """The reader of each format raises other errors."""
     generator = np.random.default_rng(0)
     for suffix in (".png", ".jpg", ".webp", ".bmp", ".tif", ".gif", ".tga", ".ppm"):
         content = saved(tmp_path / f"a{suffix}", generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).read_bytes()
@@ -116,7 +116,7 @@ def test_whatever_a_reader_stumbles_over_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_profile_is_converted_to_srgb(tmp_path: Path) -> None:
-    """CIE Lab as the profile: what grey its L is, is known."""
+    """The profile is CIE Lab, of which the grey for each L is known."""
     lab = Image.merge("LAB", [Image.new("L", (20, 20), value) for value in (128, 128, 128)])
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     lab.save(tmp_path / "lab.tif", icc_profile=profile)
@@ -127,7 +127,7 @@ def test_a_profile_is_converted_to_srgb(tmp_path: Path) -> None:
 
 
 def swapped() -> bytes:
-    """sRGB's profile with red and blue exchanged, under another name."""
+    """The profile of sRGB with red and blue exchanged, under another name."""
     content = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     content = content.replace(b"s\0R\0G\0B", b"X\0X\0X\0X").replace(b"sRGB", b"XXXX")
     tags = int.from_bytes(content[128:132], "big")

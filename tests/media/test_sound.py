@@ -1,4 +1,4 @@
-"""Sound from anywhere: speech in any channel, at any level, in damaged files; nothing but the file itself is opened."""
+"""Sound from outside: speech in any channel, at any level, in damaged files; no other file is opened."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tone(seconds: float = 0.5, rate: int = RATE, level: float = 0.3, frequency: 
 
 
 def write(path: Path, planes: np.ndarray, layout: str, rate: int = RATE, codec: str = "pcm_s16le") -> Path:
-    """(channels, samples) float32 as a file of the suffix's format."""
+    """Write (channels, samples) float32 in the format of the suffix."""
     with av.open(f"file:{path}", "w") as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
         packed = np.ascontiguousarray(planes.T, np.float32).reshape(1, -1)
@@ -45,7 +45,7 @@ def write(path: Path, planes: np.ndarray, layout: str, rate: int = RATE, codec: 
 
 
 def level(samples: torch.Tensor) -> float:
-    """RMS in dB of full scale, without the edges."""
+    """RMS in dB relative to full scale, without the edges."""
     return 20 * math.log10(float(samples[800:-800].square().mean().sqrt()))
 
 
@@ -275,7 +275,7 @@ def test_speech_in_memory_of_other_ranges_is_told() -> None:
 
 
 class Pipe(io.RawIOBase):
-    """Bytes that cannot be sought in, some hundred at a time."""
+    """A stream without seeking that gives some hundred bytes at a time."""
 
     def __init__(self, content: bytes) -> None:
         self._left = io.BytesIO(content)

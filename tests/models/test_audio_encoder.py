@@ -1,4 +1,4 @@
-"""Audio features: equal to Hallo's, in step with the video, and the same however long the recording is."""
+"""Audio features: equal to Hallo's, in sync with the video, and independent of the recording's length."""
 
 import json
 import math
@@ -187,7 +187,7 @@ def whisper() -> WhisperEncoder:
 
 
 def test_whisper_states_equal_transformers() -> None:
-    """On 30 s, where nothing is filled up; the last state before the final norm, as EchoMimic takes it."""
+    """On 30 s, without padding; the last state is taken before the final norm, as in EchoMimic."""
     waveform = noise(30 * 16000)
     torch.manual_seed(1)
     theirs = WhisperModel(WHISPER).eval()

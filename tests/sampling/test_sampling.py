@@ -99,7 +99,7 @@ def test_stride_rule_samples_as_diffusers(steps, prediction, zero_snr):
 
 @pytest.mark.parametrize("prediction", ["v", "epsilon"])
 def test_a_ddim_step_is_a_line(prediction):
-    """Of x and the prediction, which is what a graph computes."""
+    """It is linear in x and the prediction, as CUDA graphs compute it."""
     schedule = NoiseSchedule(ScheduleConfig(prediction=prediction, zero_snr=prediction == "v"))
     solver, generator = build_solver(schedule, 6), torch.Generator().manual_seed(0)
     for t in solver.timesteps:
@@ -247,7 +247,7 @@ def test_each_branch_sees_what_it_may(with_identity):
 
 @pytest.mark.parametrize("name", ["small", "with_identity"])
 def test_rows_come_in_any_order(name, request):
-    """Each row's prediction is the one that it gets alone, also where every row is another clip."""
+    """Each row has the same prediction as alone, also if every row is another clip."""
     networks = request.getfixturevalue(name)
     config, generator = networks.config, torch.Generator().manual_seed(4)
 

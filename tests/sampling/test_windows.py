@@ -1,4 +1,4 @@
-"""Overlapping windows over the whole video: the same as step by step over all frames, in constant memory."""
+"""Overlapping windows over the whole video: equal to sampling step by step over all frames, in constant memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def subject(networks: Networks) -> Subject:
 
 
 def step_by_step(networks: Networks, subject: Subject, features: Tensor, settings: SamplingSettings) -> Tensor:
-    """All windows of a step before any of the next, all frames in memory."""
+    """Sample with all frames in memory: all windows of a step before the next step."""
     frames, length = len(features), OVERLAPPING.clip_frames
     schedule, generator = NoiseSchedule(OVERLAPPING.schedule), torch.Generator().manual_seed(0)
     x = torch.cat([torch.randn(1, 1, 4, SIDE, SIDE, generator=generator) for _ in range(frames)], 1)
@@ -79,7 +79,7 @@ def test_staggered_steps_equal_one_step_after_the_other(
 
 
 def test_scales_apply_in_their_interval_only(networks: Networks, subject: Subject) -> None:
-    """Outside of it one branch is enough."""
+    """Outside of the interval one branch suffices."""
     config = networks.config
     audio, x = clip_windows(make_features(config, 4), 0, 4, 1), torch.randn(1, 4, 4, SIDE, SIDE)
     motion = x.new_zeros(1, 0, 4, SIDE, SIDE)
@@ -97,7 +97,7 @@ def test_scales_apply_in_their_interval_only(networks: Networks, subject: Subjec
 
 
 def test_frames_are_finished_on_the_way(networks: Networks, subject: Subject) -> None:
-    """The first clip needs the first few windows only, however long the video is."""
+    """The first clip needs only the first few windows, however long the video is."""
     done: list[tuple[int, int]] = []
 
     def callback(step: int, steps: int, expected: Tensor) -> None:
@@ -113,7 +113,7 @@ def test_frames_are_finished_on_the_way(networks: Networks, subject: Subject) ->
 
 @pytest.mark.parametrize("solver", ["ddim", "dpm++"])
 def test_sampling_goes_on_after_the_first_clips(networks: Networks, subject: Subject, solver: str) -> None:
-    """The same frames, from no more than the windows that they depend on."""
+    """The same frames, computed only from the windows that they depend on."""
     features, settings = make_features(OVERLAPPING, 50), SamplingSettings(3, 2.5, 2.5, solver=solver)
 
     def sample(after: Tensor | None = None) -> tuple[list[Tensor], list[tuple[int, int]]]:

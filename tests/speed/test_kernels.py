@@ -103,7 +103,7 @@ for kernel, types, constants in [
 
 
 def test_they_compile_for_cards_that_are_not_here(tmp_path):
-    """From Ampere on, whose first has the capability 8.0: bfloat16 is not for older ones."""
+    """For Ampere (compute capability 8.0) and newer; older devices lack bfloat16."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     command = [sys.executable, "-c", COMPILE, "80", "89", "90", "120"]

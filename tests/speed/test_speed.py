@@ -1,4 +1,4 @@
-"""The ways to be faster or smaller, none of which may change a video: compiled, overlapped, offloaded."""
+"""Compilation, CUDA graphs, overlap and offloading: none of them changes a video."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def video(pipe: Pipeline, clips: int = 3, compute: str = "eager") -> Tensor:
 
 
 def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Any]) -> None:
-    """In place of the real compilers, which take minutes."""
+    """Replace the real compilers, which take minutes."""
     torch.compiler.reset()
     real = torch.compile
 
@@ -96,7 +96,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def replay_on_cpu(monkeypatch: pytest.MonkeyPatch, *, spoil: float = 0.0, refuse: str = "") -> list[str]:
-    """What a CUDA graph does, without CUDA: it computes from one memory into one memory, and looks at nothing else."""
+    """Emulates a CUDA graph without CUDA: it reads and writes fixed memory only."""
     events: list[str] = []
 
     def record(step: Callable[[], Any], device: torch.device, pool: Any) -> tuple[Callable[[], None], Any, Any]:
@@ -120,7 +120,7 @@ def replay_on_cpu(monkeypatch: pytest.MonkeyPatch, *, spoil: float = 0.0, refuse
 
 @pytest.mark.parametrize("config", [STUDENT, IDENTITY], ids=["student", "hallo_like"])
 def test_a_recorded_step_is_replayed_for_all_clips(config, monkeypatch):
-    """Once as it is, once for the record, from then on replayed; what a clip got stays when the next is made."""
+    """It runs once normally and once for recording, and is then replayed; the next clip does not overwrite results."""
     events = replay_on_cpu(monkeypatch)
     pipe = make_pipeline(config)
     cond = make_job(config, 3).encode(pipe)
@@ -152,7 +152,7 @@ def test_fused_kernels_make_the_same_video_and_go(config, monkeypatch):
 
 
 def test_norms_that_the_kernels_do_not_fit_stay_as_they_are(monkeypatch):
-    """Pictures in another order, and layers of ComfyUI with a change to be applied to their weights."""
+    """Tensors in another memory format, and ComfyUI's layers with patches of their weights."""
     calls = stand_in(monkeypatch)
     block = ResnetBlock(8, 8, 4, groups=2).requires_grad_(False)
     hidden, time = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2, 4)
@@ -185,7 +185,7 @@ def test_without_kernels_the_graph_is_recorded_all_the_same(monkeypatch, caplog)
 
 
 class Elsewhere(TorchDispatchMode):
-    """Collects the operations that touch a tensor of another device than this one."""
+    """Collects the operations on tensors of another device."""
 
     def __init__(self, device_type: str) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class Elsewhere(TorchDispatchMode):
 
 @pytest.mark.parametrize("config", [SMALL, STUDENT, IDENTITY], ids=["teacher", "student", "hallo_like"])
 def test_a_step_neither_reads_from_the_host_nor_waits_for_values(config, monkeypatch):
-    """Neither could be recorded. The device without values stands for one that is not the host."""
+    """A recording could contain neither. The meta device stands for a device that is not the host."""
     pipe, calls = make_pipeline(config), []
     plain = pipe.denoiser.step
     pipe.denoiser.step = lambda *args: calls.append(args) or plain(*args)
@@ -253,7 +253,7 @@ def test_what_cannot_be_replayed_runs_as_before(failure, reason, monkeypatch, ca
 
 
 def test_a_compiled_step_is_replayed_where_there_are_graphs(monkeypatch):
-    """Compiled once, for what it is given and for the recording's own memory."""
+    """It is compiled once, for its inputs and for the recording's memory."""
     events, counter = replay_on_cpu(monkeypatch), CompileCounter()
     monkeypatch.setattr("fada_core.speed.compute._has_graphs", lambda device: True)
     compile_with(monkeypatch, counter)
@@ -347,7 +347,7 @@ def test_decoding_takes_what_memory_there_is(monkeypatch, caplog):
 
 
 def test_decoding_ends_in_tiles(monkeypatch, caplog):
-    """Stable Diffusion's autoencoder, where not even a single picture fits."""
+    """Stable Diffusion's autoencoder, when even a single picture does not fit into memory."""
     pipe = make_pipeline(KL)
     vae = pipe.networks.vae
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -373,7 +373,7 @@ def test_decoding_ends_in_tiles(monkeypatch, caplog):
 
 
 def test_bfloat16_stays_near_over_a_chained_video():
-    """The shipped student: rounding errors do not add up from clip to clip."""
+    """With the shipped student, rounding errors do not accumulate from clip to clip."""
     pytest.importorskip("espeakng_loader")
     clip = sample(1_000_007, "high", 4 * 0.48, size=128, framing="face")
     portrait = clip.portrait[None].float() / 127.5 - 1

@@ -15,13 +15,13 @@ SIZE, FPS, FRAMES = 64, 25.0, 12
 
 
 def speech(seconds: float) -> torch.Tensor:
-    """A tone in syllables."""
+    """A tone that is interrupted like syllables."""
     t = torch.arange(round(seconds * 16000)) / 16000
     return 0.5 * torch.sin(2 * math.pi * 220 * t) * (torch.sin(2 * math.pi * 4 * t) > 0)
 
 
 def film(path: Path, frames: int = FRAMES, fps: float = FPS, size: int = SIZE, sound: bool = True) -> None:
-    """A bright square that moves to the right, with syllables."""
+    """Write a video of a bright square that moves to the right, with syllables as its sound."""
     pictures = torch.zeros(frames, 3, size, size)
     for i in range(frames):
         pictures[i, :, size // 4 : size // 2, 2 * i : 2 * i + size // 4] = 1

@@ -1,4 +1,4 @@
-"""What the tests of the command share."""
+"""Helpers of the tests of `fada_core.generate`."""
 
 import math
 from collections.abc import Callable
@@ -21,13 +21,13 @@ def write_sound(path: Path, seconds: float, rate: int = RATE) -> None:
 
 
 def decoded_frames(path: Path) -> int:
-    """Frames of a video that can be decoded; fails where the file cannot be opened."""
+    """Number of frames of a video that can be decoded; fails if the file cannot be opened."""
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
 
 
 def refused(result: tuple[int, str, str], *parts: str) -> None:
-    """Exit code 2, nothing on stdout, and one sentence with these parts as the last line of stderr."""
+    """Check for exit code 2, no output, and one sentence with these parts as the last line of stderr."""
     code, out, err = result
     assert (code, out) == (2, "")
     assert "Traceback" not in err

@@ -59,7 +59,7 @@ OVERLAPPING = replace(
 
 
 def make_networks(config: ModelConfig) -> Networks:
-    """Networks with random weights, residual branches not silent, so that every input reaches the output."""
+    """Networks with random weights, also in the residual branches, so that every input affects the output."""
     networks = Networks(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in networks.named_parameters():

@@ -1,4 +1,4 @@
-"""Downloads of the public models as their authors leave them: published names and layouts, random content.
+"""Downloads of the public models with their published names and layouts, and random content.
 
 The shapes are those of the parity fixtures, so the networks are small.
 """
@@ -44,20 +44,20 @@ def part(tensors: Tensors, prefix: str) -> Tensors:
 
 @dataclass(frozen=True)
 class Download:
-    """A folder as its authors' instructions leave it."""
+    """A downloaded folder with the published layout."""
 
     folder: Path
     model: ModelConfig
     tensors: Tensors
 
     def convert(self, out: Path, dtype: str = "fp32", **options: object) -> Path:
-        """What the command does; returns `out`."""
+        """Convert as the command does; returns `out`."""
         options = {"src": self.folder, "out": out, "dtype": dtype, **options}
         return convert(ConvertConfig(**options), self.model)
 
 
 def save_vae(folder: Path) -> Path:
-    """A folder with the smallest autoencoder of the right latents, TAESD, under the name of diffusers."""
+    """Make a folder with TAESD, the smallest autoencoder with the right latents, under diffusers' file name."""
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     save_file(AutoencoderTiny().state_dict(), folder / "diffusion_pytorch_model.safetensors")
@@ -65,7 +65,7 @@ def save_vae(folder: Path) -> Path:
 
 
 def openai_name(name: str) -> str:
-    """Whisper's encoder as its first release names it."""
+    """The name of a tensor of Whisper's encoder in its first release."""
     for theirs, ours in (
         ("embed_positions.weight", "positional_embedding"),
         ("layers.", "blocks."),
@@ -83,7 +83,7 @@ def openai_name(name: str) -> str:
 
 
 def write_hallo(folder: Path) -> Download:
-    """Hallo's folder `pretrained_models`."""
+    """Make Hallo's folder `pretrained_models`."""
     info, shapes, tensors = published(test_parity_hallo.FIXTURE)
     audio = AudioEncoderConfig(layers=info["config"]["audio_layers"], dim=info["config"]["audio_channels"])
     model = replace(test_parity_hallo.small_config(info, shapes), audio=audio, vae=SD15.vae)
@@ -99,7 +99,7 @@ def write_hallo(folder: Path) -> Download:
 
 
 def write_echomimic(folder: Path) -> Download:
-    """EchoMimic's folder `pretrained_weights`, with the accelerated networks."""
+    """Make EchoMimic's folder `pretrained_weights`, including the accelerated networks."""
     info, shapes, tensors = published(test_parity_echomimic.FIXTURE)
     model = test_parity_echomimic.small_config(info, shapes)
     audio = replace(model.audio, layers=20)  # any number of tokens fits the networks; 20 are of one layer and its input
@@ -120,7 +120,7 @@ def write_echomimic(folder: Path) -> Download:
 
 
 def write_checkpoints(folder: Path) -> None:
-    """Into `folder` what the README's commands make, hallo.safetensors and echomimic-acc.safetensors, at 64 pixels."""
+    """Write hallo.safetensors and echomimic-acc.safetensors to `folder`, as the README's commands do, for 64 pixels."""
     with tempfile.TemporaryDirectory() as downloads:
         for write, family in ((write_hallo, "hallo"), (write_echomimic, "echomimic-acc")):
             source = Path(downloads, family)

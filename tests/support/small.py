@@ -1,4 +1,4 @@
-"""A model of a few thousand weights at 32 px, for tests of what is around the networks."""
+"""A model of a few thousand weights at 32 px, for tests of code around the networks."""
 
 from dataclasses import replace
 
