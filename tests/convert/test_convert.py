@@ -33,7 +33,7 @@ from fada_core.convert.writer import write_tensors
 from fada_core.errors import FadaError
 from fada_core.models.vae import vae_weights
 from fada_core.pipeline import Pipeline
-from tests.support.public_models import Download, Tensors, part, save_vae
+from tests.support.public_models import Download, Tensors, echomimic_download, hallo_download, part, save_vae  # noqa: F401 - fixtures
 
 
 def assert_equal_networks(path: Path, tensors: Tensors) -> None:

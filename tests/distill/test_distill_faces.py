@@ -33,7 +33,7 @@ from fada_core.sampling.schedule import NoiseSchedule
 from fada_core.settings import SamplingSettings
 from fada_core.training import preview
 from tests.support.networks import IDENTITY, make_networks
-from tests.support.public_models import Download, echomimic, hallo  # noqa: F401 - fixtures
+from tests.support.public_models import Download, echomimic_download, hallo_download  # noqa: F401 - fixtures
 
 SECONDS, SIZE = 0.4, 64
 FACE, LIPS = torch.tensor([0.25, 0.2, 0.7, 0.8]), torch.tensor([0.4, 0.6, 0.55, 0.7])

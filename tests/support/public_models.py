@@ -130,11 +130,11 @@ def write_checkpoints(folder: Path) -> None:
             small.convert(folder / f"{family}.safetensors", family=family)
 
 
-@pytest.fixture(scope="module")
-def hallo(tmp_path_factory: pytest.TempPathFactory) -> Download:
+@pytest.fixture(scope="module", name="hallo")
+def hallo_download(tmp_path_factory: pytest.TempPathFactory) -> Download:
     return write_hallo(tmp_path_factory.mktemp("pretrained_models"))
 
 
-@pytest.fixture(scope="module")
-def echomimic(tmp_path_factory: pytest.TempPathFactory) -> Download:
+@pytest.fixture(scope="module", name="echomimic")
+def echomimic_download(tmp_path_factory: pytest.TempPathFactory) -> Download:
     return write_echomimic(tmp_path_factory.mktemp("pretrained_weights"))
