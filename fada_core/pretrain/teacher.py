@@ -26,9 +26,10 @@ speech how far a mouth goes, the square asks for the mean of what it may do, and
 at all. Errors of heads that turn are larger, and do not outweigh all others."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.05, 0.10, 0.02
 """Shares of samples; the first trains the base branch."""
-NOISY_SHARE, NOISY_FROM = 0.85, 0.6
-"""This share of the samples comes from the noisiest part of the schedule, where only the speech determines the mouth;
-with little noise, x_t shows it already. For the same reason errors are those of x_0: in v, late steps dominate."""
+NOISY_SHARE_STILLS, NOISY_SHARE_CLIPS, NOISY_FROM = 0.85, 0.5, 0.6
+"""These shares of the samples come from the noisiest part of the schedule, where only the speech determines the mouth;
+with little noise, x_t shows it already. For the same reason errors are those of x_0: in v, late steps dominate. Clips,
+which are learned last, have fewer of them, so that what late steps are for is learned too: clean lips and teeth."""
 
 
 ANYWHERE_SHARE = 0.2  #: of close-ups; the others show the mouth
@@ -119,9 +120,10 @@ class TeacherTask:
         return batch, drops, noise, t
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
-        """(1,) uniform over the schedule, or over its noisy end for NOISY_SHARE of the samples."""
+        """(1,) uniform over the schedule, or over its noisy end for some of the samples."""
         total = self.config.schedule.train_timesteps
-        noisy = float(torch.rand((), generator=generator)) < NOISY_SHARE
+        share = NOISY_SHARE_STILLS if self.stills else NOISY_SHARE_CLIPS
+        noisy = float(torch.rand((), generator=generator)) < share
         return torch.randint(round(NOISY_FROM * total) if noisy else 0, total, (1,), generator=generator)
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
