@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,10 @@ from ..checkpoint import CheckpointInfo
 from ..job import Job
 from ..media.image import to_uint8
 from ..models import precondition
-from ..models.attention import AudioTransformer, SpatialTransformer
+from ..models.attention import Attention, AudioBlock, AudioTransformer, SpatialBlock, SpatialTransformer
 from ..models.audio.projection import clip_windows
 from ..models.inputs import ReferenceFeatures, Subject
-from ..models.motion import TemporalTransformer
+from ..models.motion import MotionModule, TemporalTransformer
 from ..models.networks import Networks
 from ..models.reference import UNetBlock
 from ..models.resnet import ResnetBlock, Upsample
@@ -191,21 +191,22 @@ def _resample(module: nn.Module, video: Tensor) -> Tensor:
 
 
 def _layer(block: UNetBlock, j: int, hidden: Tensor, time: Tensor, control: Tensor | None, inputs: _Inputs) -> Tensor:
-    hidden = _resnet(block.resnets[j], hidden, time)
+    hidden = _resnet(cast(ResnetBlock, block.resnets[j]), hidden, time)
     if j >= len(block.attentions):
         return hidden
     features = inputs.features[block.attention_name(j)]
     seen = None if inputs.branch.drop_reference else features[:1]
-    hidden = _spatial(block.attentions[j], hidden, seen, control, inputs)
+    hidden = _spatial(cast(SpatialTransformer, block.attentions[j]), hidden, seen, control, inputs)
     if block.audio_modules:
         masks = None if inputs.masks is None else [mask.to(hidden) for mask in inputs.masks[block.level]]
-        hidden = _audio(block.audio_modules[j], hidden, inputs.audio, masks)
-    return _motion(block.motion_modules[j].temporal_transformer, hidden, features[1:])
+        hidden = _audio(cast(AudioTransformer, block.audio_modules[j]), hidden, inputs.audio, masks)
+    return _motion(cast(MotionModule, block.motion_modules[j]).temporal_transformer, hidden, features[1:])
 
 
 def _resnet(block: ResnetBlock, video: Tensor, time: Tensor) -> Tensor:
     hidden = _by_frame(block.conv1, F.silu(_by_frame(block.norm1, video)))
-    hidden = hidden + rearrange(block.time_emb_proj(F.silu(time)), "f c -> 1 c f 1 1")
+    if block.time_emb_proj is not None:
+        hidden = hidden + rearrange(block.time_emb_proj(F.silu(time)), "f c -> 1 c f 1 1")
     hidden = _by_frame(block.conv2, F.silu(_by_frame(block.norm2, hidden)))
     return hidden + (video if block.conv_shortcut is None else _by_frame(block.conv_shortcut, video))
 
@@ -219,11 +220,11 @@ def _video(tokens: Tensor, like: Tensor) -> Tensor:
     return rearrange(tokens, "(b f) (h w) c -> b c f h w", f=frames, h=height).contiguous()
 
 
-def _cross(attention: nn.Module, tokens: Tensor, context: Tensor) -> Tensor:
+def _cross(attention: Attention, tokens: Tensor, context: Tensor) -> Tensor:
     return attention.to_out[0](attention.attend(attention.to_q(tokens), *attention.keys_values(context)))
 
 
-def _pointwise(layer: nn.Module, pictures: Tensor) -> Tensor:
+def _pointwise(layer: nn.Linear, pictures: Tensor) -> Tensor:
     """A linear layer as a 1x1 convolution, as in published code."""
     return F.conv2d(pictures, layer.weight[:, :, None, None], layer.bias)
 
@@ -231,7 +232,7 @@ def _pointwise(layer: nn.Module, pictures: Tensor) -> Tensor:
 def _spatial(
     module: SpatialTransformer, video: Tensor, portrait: Tensor | None, control: Tensor | None, inputs: _Inputs
 ) -> Tensor:
-    block, frames = module.transformer_blocks[0], video.shape[2]
+    block, frames = cast(SpatialBlock, module.transformer_blocks[0]), video.shape[2]
     tokens = _tokens(_by_frame(partial(_pointwise, module.proj_in), _by_frame(module.norm, video)))
     normed = block.norm1(tokens)
     context = normed if portrait is None else torch.cat([normed, portrait.repeat(frames, 1, 1)], dim=1)
@@ -243,21 +244,21 @@ def _spatial(
         repeated = inputs.identity.repeat(frames, 1, 1)
         tokens = tokens + _cross(block.attn2, block.norm2(tokens), repeated)
     tokens = tokens + block.ff(block.norm3(tokens))
-    return video + _by_frame(partial(_pointwise, module.proj_out), _video(tokens, video))
+    return video + _by_frame(partial(_pointwise, cast(nn.Linear, module.proj_out)), _video(tokens, video))
 
 
 def _audio(module: AudioTransformer, video: Tensor, audio: Tensor, masks: list[Tensor] | None) -> Tensor:
-    block = module.transformer_blocks[0]
+    block = cast(AudioBlock, module.transformer_blocks[0])
     tokens = _tokens(_by_frame(partial(_pointwise, module.proj_in), _by_frame(module.norm, video)))
     if block.attn1 is not None:
         normed = block.norm1(tokens)
         tokens = tokens + _cross(block.attn1, normed, normed)
     normed = block.norm2(tokens)
     for index, region in enumerate(block.regions):
-        heard = _cross(block.get_submodule(f"attn2_{index}"), normed, audio)
+        heard = _cross(cast(Attention, block.get_submodule(f"attn2_{index}")), normed, audio)
         if masks is not None:
             heard = heard * masks[index]
-        leave = partial(_pointwise, block.get_submodule(f"zero_conv_{region}"))
+        leave = partial(_pointwise, cast(nn.Linear, block.get_submodule(f"zero_conv_{region}")))
         tokens = tokens + _tokens(_by_frame(leave, _video(heard, video)))
     tokens = tokens + block.ff(block.norm3(tokens))
     return video + _by_frame(partial(_pointwise, module.proj_out), _video(tokens, video))
