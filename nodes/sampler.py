@@ -233,6 +233,6 @@ def _mode(mode: dict[str, Any] | str | None) -> tuple[str, bool, tuple[float, fl
 def _summary(stats: Stats) -> str:
     """The text that the node shows when it has finished."""
     return (
-        f"{stats.frames} frames in {stats.seconds:.1f} s: {stats.frames / stats.seconds:.1f} frames/s, "
+        f"{stats.frames} frames in {stats.seconds:.1f} s ({stats.frames / stats.seconds:.1f}/s), "
         f"{stats.nfe_per_clip} NFE per clip"
     )

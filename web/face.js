@@ -83,6 +83,7 @@ class FaceView {
             return;
         }
         this.key = key;
+        if (asked && !this.view) this.say("Looking for the face ...");
         if (!asked) this.redrawLocally();
         else if (this.masked()) this.show([], "The mask says where the face is; it is shown after a run.");
         else this.ask(asked, key);

@@ -17,6 +17,15 @@ function keepPlayersOut(node) {
     };
 }
 
+/** Opening a graph, the frontend sets the mode, and takes away the room below it that the node had for its preview. */
+function keepSize(node) {
+    const { onConfigure } = node;
+    node.onConfigure = function (saved) {
+        onConfigure?.apply(this, arguments);
+        if (saved?.size) this.setSize([...saved.size]);
+    };
+}
+
 const isVideo = file => /\.(mp4|webm)$/i.test(file?.filename ?? "");
 
 function address({ filename, subfolder, type }) {
@@ -44,9 +53,27 @@ function clear(node, keepsPlayer) {
     node.setDirtyCanvas?.(true, true);
 }
 
-/** Of several videos the frontend's player takes the first; wait for it, and add the others. */
+const latest = new WeakMap(); // the files of each node's latest run
+
+function plays(node, { filename }) {
+    const video = node.videoContainer?.querySelector("video");
+    return video && new URL(video.src).searchParams.get("filename") === filename;
+}
+
+/**
+ * On a busy machine the frontend gives up on a video that takes some seconds to load: let it try again. Of several videos
+ * its player takes the first; add the others.
+ */
 async function showAll(node, files) {
-    for (let i = 0; i < 50 && !node.videoContainer?.firstChild; i++) await new Promise(done => setTimeout(done, 100));
+    latest.set(node, files);
+    for (let i = 0; i < 600 && !plays(node, files[0]); i++) {
+        await new Promise(done => setTimeout(done, 100));
+        if (latest.get(node) !== files || !node.graph) return;
+        if (window.LiteGraph?.vueNodesMode) return; // Vue nodes have another player
+        if (i % 50 < 49 || node.isLoading) continue;
+        node.images = undefined; // to the frontend, these are new ones
+        node.setDirtyCanvas?.(true, true);
+    }
     const box = node.videoContainer;
     if (!box || box.children.length >= files.length) return;
     Object.assign(box.style, { display: "grid", gridTemplateColumns: "repeat(auto-fit, minmax(120px, 1fr))", gap: "4px" });
@@ -68,7 +95,7 @@ function showWhatCame(node) {
         if (!files.length) return;
         const play = files.every(isVideo);
         clear(this, play);
-        if (play && files.length > 1) showAll(this, files);
+        if (play) showAll(this, files);
     };
 }
 
@@ -159,6 +186,7 @@ app.registerExtension({
     nodeCreated(node) {
         if (!node.comfyClass?.startsWith("FADA")) return;
         keepPlayersOut(node);
+        if (node.comfyClass === "FADASampler") keepSize(node);
         if (node.comfyClass === "FADAVideoCombine") showWhatCame(node);
     },
 });

@@ -49,7 +49,8 @@ _ARRANGE = """() => {
         for (const widget of node.widgets ?? [])
             if (widget.name === 'control_after_generate') widget.value = 'fixed';
     // How the graph opens: clear of the menus, all of it on a usual screen.
-    Object.assign(window.app.canvas.ds, {scale: 0.75, offset: [75, 115]});
+    const scale = Math.min(0.75, Math.round(165000 / x) / 100);
+    Object.assign(window.app.canvas.ds, {scale, offset: [Math.round(56 / scale), Math.round(86 / scale)]});
 }"""
 
 _NOTE = """text => {
