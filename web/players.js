@@ -135,8 +135,15 @@ function previewed({ detail }) {
     showIn(host, picture);
 }
 
+/** Vue nodes show the last picture of the sampling, if it is still there, above the sampler's finished video. */
+function dropPreview(id) {
+    const stores = document.querySelector("#vue-app")?.__vue_app__?.config.globalProperties.$pinia?._s;
+    if (window.LiteGraph?.vueNodesMode) stores?.get("nodeOutput")?.revokePreviewsByExecutionId?.(id);
+}
+
 function executed({ detail }) {
     const host = hostOf(detail.node), [file] = detail.output?.images ?? [];
+    if (file?.filename.startsWith("fada_preview_")) dropPreview(detail.node);
     if (!host || !file || file.type === "temp") return;
     const element = document.createElement(isVideo(file) ? "video" : "img");
     Object.assign(element, { src: address(file), controls: true, loop: true, playsInline: true });
