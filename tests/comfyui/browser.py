@@ -115,10 +115,10 @@ _RUN = """async limit => {
     return errors && Object.keys(errors).length ? JSON.stringify(errors) : await ended;
 }"""
 
-_PLAYED = """kind => {
+_PLAYED = """([kind, file]) => {
     const node = window.app.graph.nodes.find(node => node.type === kind);
     const video = node.videoContainer?.querySelector('video');
-    return video?.readyState >= 2 && {file: new URL(video.src).searchParams.get('filename'), seconds: video.duration};
+    return video?.readyState >= 2 && new URL(video.src).searchParams.get('filename') === file && video.duration;
 }"""
 
 # Where on the screen the title of a node of this type is.
@@ -242,9 +242,9 @@ class Frontend:
         """Click the Run button."""
         self._page.get_by_test_id("queue-button").click()
 
-    def played(self, kind: str, seconds: float) -> dict[str, Any]:
-        """Wait for the player in the first node of this type; returns name and length of its file."""
-        return self._page.wait_for_function(_PLAYED, arg=kind, timeout=seconds * 1000).json_value()
+    def played(self, kind: str, file: str, seconds: float) -> float:
+        """Wait until the first node of this type plays a file; returns its length in seconds."""
+        return self._page.wait_for_function(_PLAYED, arg=[kind, file], timeout=seconds * 1000).json_value()
 
     def problems(self) -> list[str]:
         """Unknown node types, invalid values, dialogs, and errors of the page's scripts."""
