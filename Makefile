@@ -11,7 +11,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 .PHONY: demo test check lint clean
 
 demo: .venv/.installed
-	$(PY) -m fada_core.generate --image workflows/input/fada_portrait.png --audio workflows/input/fada_speech.wav --margin 0.62 --out out/demo.mp4 --sheet out/demo.png
+	$(PY) -m fada_core.generate --image workflows/input/fada_portrait.png --audio workflows/input/fada_speech.wav --out out/demo.mp4 --sheet out/demo.png
 
 test: .venv/.installed
 	$(PY) -m pytest -q -n 2 --dist loadfile

@@ -1,6 +1,6 @@
 """From a portrait and speech to video frames: load, encode, sample, decode. Each step can be used on its own.
 
-pipe = fada_core.load("tiny")
+pipe = fada_core.load("portrait")
 job = pipe.encode(image, audio)             # once
 for latents in pipe.sample(job, seed=0):     # clip by clip, in constant memory
     frames = pipe.decode(latents)

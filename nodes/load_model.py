@@ -93,8 +93,8 @@ class FADALoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=[*shipped_models(), *folder_paths.get_filename_list(FOLDER)],
-                    tooltip="The model. 'tiny' (fast, balanced) and 'tiny-teacher' (slow) come with FADA and know "
-                    "drawn faces only; put other FADA checkpoints (.safetensors) into models/fada.",
+                    tooltip="The model. 'portrait' (fast, balanced) and 'portrait-teacher' (slow) come with FADA and "
+                    "make faces of 256 px; put other FADA checkpoints (.safetensors) into models/fada.",
                 ),
                 io.Combo.Input(
                     "precision",

@@ -1,6 +1,6 @@
 """Command: measure the speed of sampling on this machine, by mode, precision, variant and stage.
 
-python -m fada_core.bench --preset tiny --modes teacher fast --compare eager,published
+python -m fada_core.bench --preset portrait --modes teacher fast --compare eager,published
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAPER = SamplingSettings()  #: with the paper's scales 2.0 and 6.5, for which gu
 class BenchConfig:
     """Measure sampling: frames per second, time by stage, arithmetic and its share of the device's peak, memory."""
 
-    preset: Literal["tiny", "sd15"] = "tiny"
+    preset: Literal["portrait", "sd15"] = "portrait"
     """Size of the networks; their weights are random, which does not affect the time."""
     model: str | None = None
     """Name of a shipped model, or a checkpoint, instead of a preset; it is measured in its own modes."""

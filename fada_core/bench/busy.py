@@ -34,7 +34,7 @@ _ROOT = Path(__file__).parents[2]  # working directory of child processes, in wh
 class BusyConfig:
     """Measure sampling next to a busy process."""
 
-    model: str = "tiny"
+    model: str = "portrait"
     """Name of a shipped model, or a checkpoint."""
     steps: int = 6
     """Denoising steps per clip."""

@@ -30,7 +30,7 @@ from ..settings import Compute, Mode
 class LiveConfig:
     """Measure the delay of a live video."""
 
-    model: str = "tiny"
+    model: str = "portrait"
     """Name of a shipped model, or a checkpoint."""
     mode: Mode | None = None
     """Mode of sampling (default: the checkpoint's first mode)."""

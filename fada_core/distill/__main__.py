@@ -176,7 +176,7 @@ def parse(argv: Sequence[str]) -> DistillConfig:
     first.add_argument("--config", type=Path)
     chosen, _ = first.parse_known_args(argv)
     settings = read_yaml(chosen.config) if chosen.config else {}
-    name = chosen.preset or settings.get("preset", "tiny")
+    name = chosen.preset or settings.get("preset", "portrait")
     if not isinstance(name, str) or name not in PRESETS:
         raise FadaError(f"There is no preset {shown(name)}; choose one of {', '.join(PRESETS)}.")
     preset = PRESETS[name]

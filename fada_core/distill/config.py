@@ -37,7 +37,7 @@ class DistillConfig:
 
     out: Path
     """Folder for states, logs, previews and, at the end, student.safetensors; start again to resume."""
-    teacher: str = "tiny-teacher"
+    teacher: str = "portrait-teacher"
     """Name of a shipped model, or a teacher's checkpoint."""
     data: str = "avatars"
     """`avatars`, a manifest (.jsonl) or a folder of shards (.tar)."""
@@ -45,8 +45,8 @@ class DistillConfig:
     """Folder of rendered clips and encoded latents (default: OUT/cache). Trainings can share it."""
     pools: tuple[Literal["high", "moderate"], ...] = ("high", "moderate")
     """Pools to train the student on; the teacher was trained on `high` only."""
-    preset: Literal["tiny", "sd15"] = "tiny"
-    """Defaults of the other settings: tiny for avatars, sd15 for real footage on eight GPUs."""
+    preset: Literal["portrait", "sd15"] = "portrait"
+    """Defaults of the other settings: portrait for avatars, sd15 for real footage on eight GPUs."""
     config: Path | None = None
     """A YAML file with any of these settings, nested like this class; command-line flags override it."""
     trainable: Trainable = "full"
@@ -87,7 +87,7 @@ class DistillConfig:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
+    "portrait": {
         # The teacher's loss (docs/RESULTS.md), and scales at which its faces stay intact.
         "objective": {
             "space": "x0",

@@ -33,7 +33,7 @@ QUICK_VIDEOS, QUICK_SECONDS = 3, 1.44
 class EvaluateConfig:
     """Measure models on portraits, voices and texts that were in no training."""
 
-    model: str = "tiny"
+    model: str = "portrait"
     """Name of a shipped model, or a checkpoint: a student, for the modes balanced and fast, or a teacher."""
     teacher: str | None = None
     """Checkpoint of the teacher, where --model is a student (default: for a shipped student NAME, NAME-teacher)."""

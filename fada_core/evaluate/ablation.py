@@ -63,7 +63,7 @@ class AblationConfig:
 
     out: Path
     """Folder for the trainings, results.json and results.md."""
-    teacher: str = "tiny-teacher"
+    teacher: str = "portrait-teacher"
     """Name of a shipped model, or a teacher checkpoint."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     steps: int = 300

@@ -1,6 +1,6 @@
 """Command: reconstruct held-out videos with the autoencoder alone, an upper bound for generated videos.
 
-python -m fada_core.evaluate.reconstruct --models tiny other.safetensors
+python -m fada_core.evaluate.reconstruct --models portrait other.safetensors
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ METRICS = ("psnr", "psnr_mouth", "lips_r", "lips_error", "flicker")
 class ReconstructConfig:
     """Encode and decode held-out videos, and measure the results."""
 
-    models: tuple[str, ...] = ("tiny",)
+    models: tuple[str, ...] = ("portrait",)
     """Names of shipped models, or checkpoints, of the same size and frame rate."""
     videos: int = 12
     """Number of videos of each set."""

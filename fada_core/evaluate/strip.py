@@ -33,7 +33,7 @@ class StripConfig:
 
     out: Path
     """The picture, .png or .jpg."""
-    model: str = "tiny"
+    model: str = "portrait"
     """Name of a shipped model, or a checkpoint."""
     mode: Mode = "fast"
     ref_cfg: tuple[float, ...] = ()

@@ -19,7 +19,7 @@ class Settings(SamplingOptions):
     """Settings that apply to all videos of a run."""
 
     compute: Compute = "auto"
-    model: str = "tiny"
+    model: str = "portrait"
     """A shipped model's name, or the path of a checkpoint."""
     seed: int = 0
     """Seed of the noise; the same seed on the same machine gives the same video."""
@@ -39,7 +39,7 @@ class Settings(SamplingOptions):
     """Another face detector, face_landmarker.task or YuNet .onnx (default: the built-in one; if it finds no face, the
     middle of the picture is used, with a warning)."""
     margin: float = MARGIN
-    """Room around the face on each side, as a part of its longer side; models of drawn faces want 0.62."""
+    """Room around the face on each side, as a part of its longer side."""
     identity_model: Path | None = None
     """An ArcFace network as .onnx, for models that take an identity embedding (default: zeros)."""
     square: bool = False

@@ -75,7 +75,7 @@ class PrepareConfig:
     """Number of videos to process in parallel, each in its own process; 1: in the main process."""
     shards: bool = False
     """Also encode the clips of the split "train" with `model` and pack them into shards/*.tar."""
-    model: str = "tiny"
+    model: str = "portrait"
     """Name of a shipped model, or a checkpoint, whose encoders are used for shards."""
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_model, save_model
 from ..atomic import whole_file
 from ..checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from ..command import run_command
-from ..config import preset
+from ..config import PORTRAIT
 from ..data.augment import Augmented
 from ..data.avatars import AvatarSet
 from ..data.manifest import ManifestSet
@@ -40,15 +40,13 @@ AUDIO_PROJECTION = "audioproj.safetensors"
 
 @dataclass
 class PretrainConfig:
-    """Train a model of our own from nothing; every stage resumes where it was left."""
+    """Train a model of the preset `portrait` from nothing; every stage resumes where it was left."""
 
     out: Path
     """Folder for data, states, previews and, at the end, teacher.safetensors."""
-    preset: Literal["portrait", "tiny"] = "portrait"
-    """Shape of the networks."""
     base: str | None = None
-    """A shipped model's name or a teacher's checkpoint to train further, in place of fresh networks of `preset`: its
-    autoencoder and audio projection stay as they are, or go on with the teacher."""
+    """A shipped model's name or a teacher's checkpoint to train further, in place of fresh networks: its autoencoder
+    and audio projection stay as they are, or go on with the teacher."""
     data: str = "avatars"
     """`avatars`, or a manifest (.jsonl) as `fada_core.prepare` writes it. The autoencoder sees both pools, the teacher
     the high one alone."""
@@ -107,7 +105,7 @@ class PretrainConfig:
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
     sampling_steps: int = 6
-    """Default that the checkpoint carries; more did not help the shipped model (docs/RESULTS.md)."""
+    """Default that the checkpoint carries; more did not help its predecessor (docs/RESULTS.md)."""
     ref_cfg: float = 1.0
     """Default scale that the checkpoint carries."""
     audio_cfg: float = 2.0
@@ -120,7 +118,7 @@ def run(config: PretrainConfig) -> Path | None:
     deadline = started + config.max_minutes * 60 if config.max_minutes else float("inf")
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
     torch.manual_seed(config.teacher.seed)
-    networks = Networks(preset(config.preset)) if config.base is None else _read_base(config.base)
+    networks = Networks(PORTRAIT) if config.base is None else _read_base(config.base)
     model = networks.config
     pools: list[AvatarSet] | list[ManifestSet]
     if config.data == "avatars":

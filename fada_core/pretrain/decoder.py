@@ -1,6 +1,6 @@
 """Command: train another decoder for the latents that models have already, and put it into them.
 
-python -m fada_core.pretrain.decoder --models tiny-teacher tiny --out runs/decoder
+python -m fada_core.pretrain.decoder --models portrait-teacher portrait --out runs/decoder
 
 Encoder and UNets stay as they are, so a decoder can be made smaller, or better, without training these again. Start
 again to resume.
@@ -21,7 +21,7 @@ from accelerate import Accelerator
 
 from ..checkpoint import load_checkpoint, save_checkpoint
 from ..command import run_command
-from ..config import VAEConfig, preset
+from ..config import PORTRAIT, VAEConfig
 from ..data.avatars import AvatarSet
 from ..errors import FadaError
 from ..models.networks import Networks
@@ -34,11 +34,11 @@ log = logging.getLogger("fada.pretrain")
 
 @dataclass
 class DecoderConfig:
-    """Train a decoder of the preset's shape for the latents of existing models."""
+    """Train a decoder of the preset `portrait` for the latents of existing models."""
 
     out: Path
     """Folder for states, previews and, at the end, a file for each model."""
-    models: tuple[str, ...] = ("tiny-teacher", "tiny")
+    models: tuple[str, ...] = ("portrait-teacher", "portrait")
     """Shipped models' names or checkpoints that share one autoencoder."""
     data: Path | None = None
     """Folder of rendered avatars, as other trainings leave it; default OUT/data."""
@@ -66,7 +66,9 @@ def with_decoder(networks: Networks, like: VAEConfig) -> Networks:
     """
     old = networks.config.vae
     if old.kind != "tiny":
-        raise FadaError(f"The autoencoder of '{networks.config.name}' is of the kind {old.kind}; give tiny models.")
+        raise FadaError(
+            f"The autoencoder of '{networks.config.name}' is of the kind {old.kind}; give models with one of our own."
+        )
     shape = {name: getattr(like, name) for name in ("decoder_cell", "decoder_widths", "decoder_blocks")}
     networks.config = replace(networks.config, vae=replace(old, **shape))
     fresh = TinyVAE(networks.config.vae)
@@ -87,7 +89,7 @@ def run(config: DecoderConfig) -> list[Path]:
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
     torch.manual_seed(config.loop.seed)
     loaded = [load_checkpoint(name) for name in config.models]
-    models = [(with_decoder(networks, preset("tiny").vae), info) for networks, info in loaded]
+    models = [(with_decoder(networks, PORTRAIT.vae), info) for networks, info in loaded]
     vae = models[0][0].vae
     for name, (networks, _) in zip(config.models, models, strict=True):
         first, other = vae.encoder.state_dict(), networks.vae.encoder.state_dict()

@@ -87,7 +87,7 @@ def test_arithmetic_is_counted():
 def test_a_row_has_medians_and_quartiles():
     stages = [dict.fromkeys(CLIP_STAGES, seconds) for seconds in (0.1, 0.2, 0.3)]
     passes = [Measurement(0.5, [ClipTimes(times, 0.05) for times in stages], 18, memory) for memory in (100.0, 90.0)]
-    facts = {"preset": "tiny", "variant": "eager", "dtype": "float32", "size": 64, "fps": 25.0, "clip_frames": 4}
+    facts = {"preset": "portrait", "variant": "eager", "dtype": "float32", "size": 64, "fps": 25.0, "clip_frames": 4}
     row = summarise(passes, SamplingOptions(mode="balanced", steps=6), 0.4, (2.0, "matmul"), **facts)
     assert row.frames_per_s == 5 and row.realtime_factor == pytest.approx(5 * 0.2 * 25 / 4)
     assert row.ms_per_forward == pytest.approx(50 * 6 / 18, rel=1e-3)
@@ -125,7 +125,7 @@ def test_the_command_prints_rows(capsys, tmp_path):
     ours, plain = json.loads(lines[0])
     wanted = ("preset", "mode", "variant", "dtype", "frames_per_s", "ms_per_forward", "nfe", "peak_memory_mb", "tflop")
     assert {*wanted, "peak_share"} <= set(ours) == set(plain)
-    assert (ours["preset"], ours["mode"], ours["variant"], ours["dtype"]) == ("tiny", "fast", "eager", "float32")
+    assert (ours["preset"], ours["mode"], ours["variant"], ours["dtype"]) == ("portrait", "fast", "eager", "float32")
     assert plain["variant"] == "published" and ours["nfe"] == plain["nfe"] == 2
     assert all(ours[name] > 0 for name in wanted[4:])
     assert set(ours["stages_ms"]) == {"encode", *CLIP_STAGES}
@@ -153,7 +153,7 @@ def test_modes_are_measured_side_by_side(capsys):
         (["--modes", "fast", "--steps", "4", "6"], "2 numbers for 1 modes"),
         (["--width", "5"], "--width 5"),
         (["--repeats", "0"], "--repeats"),
-        (["--model", "tiny", "--width", "2"], "--model"),
+        (["--model", "portrait", "--width", "2"], "--model"),
     ],
 )
 def test_mistakes_end_in_one_sentence(arguments, says, capsys):

@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 
 from fada_core import load
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
-from fada_core.config import TINY, ControlConfig
+from fada_core.config import PORTRAIT, ControlConfig
 from fada_core.media.audio import load_audio
 from fada_core.media.image import load_image
 from fada_core.media.video import VideoWriter, probe, read_video
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(not COMFYUI, reason="COMFYUI_DIR names no ComfyU
 
 TWINS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "workflows" / "api").glob("*.json"))}
 GRAPH = TWINS["talking_portrait"]
-SMALL = replace(TINY, name="small", size=64)
+SMALL = replace(PORTRAIT, name="small", size=64)
 TEACHER, STUDENT = "small.safetensors", "small-student.safetensors"
 SECONDS = 0.6
 LONG = 2.4  #: seconds of five clips

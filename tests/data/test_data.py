@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from fada_core.config import TINY
+from fada_core.config import PORTRAIT
 from fada_core.data.augment import Augmented, changed
 from fada_core.data.avatars import AvatarSet
 from fada_core.data.manifest import ManifestSet
@@ -24,7 +24,7 @@ from fada_core.data.shards import ShardClips, write_shards
 from fada_core.errors import FadaError
 from fada_core.models.networks import Networks
 from tests.support.footage import FPS, FRAMES, SIZE, film, manifest, row, speech
-from tests.support.small import SMALL_VAE
+from tests.support.small import SMALL_UNET, SMALL_VAE
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,7 @@ def networks() -> Networks:
 
 def small_networks(seed: int) -> Networks:
     torch.manual_seed(seed)
-    unet = replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
-    return Networks(replace(TINY, size=SIZE, clip_frames=4, unet=unet, vae=SMALL_VAE))
+    return Networks(replace(PORTRAIT, size=SIZE, clip_frames=4, unet=SMALL_UNET, vae=SMALL_VAE))
 
 
 def assert_same(one: ClipSample, two: ClipSample) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Wav2Vec2Config, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-from fada_core.config import ECHOMIMIC, TINY, AudioEncoderConfig
+from fada_core.config import ECHOMIMIC, PORTRAIT, AudioEncoderConfig
 from fada_core.errors import FadaError
 from fada_core.models.audio import audio_encoder_weights, build_audio_encoder
 from fada_core.models.audio import wav2vec2 as audio
@@ -106,7 +106,7 @@ def test_windows_differ_from_one_pass_by_far_attention_alone() -> None:
 @pytest.mark.parametrize("samples", [1, 100, 1600, 641])
 @pytest.mark.parametrize("kind", ["mel", "wav2vec2"])
 def test_very_short_audio(samples: int, kind: str) -> None:
-    encoder = wav2vec2() if kind == "wav2vec2" else MelEncoder(TINY.audio)
+    encoder = wav2vec2() if kind == "wav2vec2" else MelEncoder(PORTRAIT.audio)
     frames = math.ceil(samples / 640)
     for count in (frames, frames + 20):
         features = encoder.encode(noise(samples), count, 25.0)
@@ -116,14 +116,14 @@ def test_very_short_audio(samples: int, kind: str) -> None:
 
 @pytest.mark.parametrize("fps", [12.5, 25.0, 29.97, 60.0])
 def test_silence_and_other_rates(fps: float) -> None:
-    for encoder in (wav2vec2(), MelEncoder(TINY.audio)):
+    for encoder in (wav2vec2(), MelEncoder(PORTRAIT.audio)):
         features = encoder.encode(torch.zeros(16000), 40, fps)
         assert len(features) == 40
         assert features.isfinite().all()
 
 
 def test_mel_sees_a_click_in_the_frame_of_its_time() -> None:
-    encoder = MelEncoder(TINY.audio)
+    encoder = MelEncoder(PORTRAIT.audio)
     for fps in (25.0, 30.0):
         for frame in (0, 7, 19):
             waveform = torch.zeros(16000)
@@ -135,25 +135,25 @@ def test_mel_sees_a_click_in_the_frame_of_its_time() -> None:
 def test_mel_columns_are_centred_on_the_frame() -> None:
     waveform = torch.zeros(16000)
     waveform[10 * 640 + 320] = 1.0  # the middle of frame 10
-    columns = MelEncoder(TINY.audio).encode(waveform, 25, 25.0)[10, 0].view(4, 40)
+    columns = MelEncoder(PORTRAIT.audio).encode(waveform, 25, 25.0)[10, 0].view(4, 40)
     assert torch.allclose(columns, columns.flip(0), atol=1e-5)
     assert columns[1].mean() > columns[0].mean()
 
 
 def test_mel_is_about_unit_range_and_silent_past_the_end() -> None:
     waveform = torch.sin(2 * math.pi * 300 * torch.arange(16000) / 16000)
-    features = MelEncoder(TINY.audio).encode(waveform, 50, 25.0)
+    features = MelEncoder(PORTRAIT.audio).encode(waveform, 50, 25.0)
     assert features[:24].max() < 1.5
     assert torch.allclose(features[26:], torch.tensor(SILENCE))
 
 
 def test_mel_of_a_part_does_not_depend_on_the_rest() -> None:
     waveform = noise(16000 * 4)
-    whole = MelEncoder(TINY.audio).encode(waveform, 100, 25.0)
-    blocks = MelEncoder(replace(TINY.audio, window_seconds=0.5)).encode(waveform, 100, 25.0)
+    whole = MelEncoder(PORTRAIT.audio).encode(waveform, 100, 25.0)
+    blocks = MelEncoder(replace(PORTRAIT.audio, window_seconds=0.5)).encode(waveform, 100, 25.0)
     assert torch.allclose(whole, blocks, atol=1e-5)
     quieter = torch.cat([waveform[:32000], 0.01 * waveform[32000:]])
-    assert torch.equal(MelEncoder(TINY.audio).encode(quieter, 100, 25.0)[:49], whole[:49])
+    assert torch.equal(MelEncoder(PORTRAIT.audio).encode(quieter, 100, 25.0)[:49], whole[:49])
 
 
 def test_names_of_published_weights() -> None:
@@ -178,7 +178,7 @@ def test_contradicting_shapes_are_refused() -> None:
     with pytest.raises(FadaError, match="wav2vec2-base"):
         Wav2Vec2Encoder(SMALL, Wav2Vec2Config(**{**INFO["config"], "do_stable_layer_norm": True}))
     with pytest.raises(FadaError, match="dim 160"):
-        MelEncoder(replace(TINY.audio, dim=80))
+        MelEncoder(replace(PORTRAIT.audio, dim=80))
 
 
 def whisper() -> WhisperEncoder:

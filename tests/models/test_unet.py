@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from fada_core.config import SD15, TINY, ModelConfig
+from fada_core.config import PORTRAIT, SD15, ModelConfig
 from fada_core.errors import FadaError
 from fada_core.models.attention import Attention, ContextAttention
 from fada_core.models.audio.projection import AudioProjection, window_features
@@ -26,7 +26,7 @@ from tests.support.recipe import draw_weights
 SHAPES = json.loads((Path(__file__).parents[1] / "fixtures" / "hallo" / "shapes.json").read_text())
 DEAD = ("down_blocks.3.motion_modules", "up_blocks.0.motion_modules")  # in Hallo's checkpoint, but never run
 
-# Everything that Hallo has, and a tiny model with everything that Hallo does not have.
+# Everything that Hallo has, and a small model with everything that Hallo does not have.
 FULL = replace(
     SD15,
     unet=replace(
@@ -39,9 +39,9 @@ FULL = replace(
     condition=replace(SD15.condition, audio_tokens=3),
 )
 SLIM = replace(
-    TINY,
-    unet=replace(TINY.unet, block_out_channels=(16, 32, 48), num_heads=2, norm_groups=8, audio_token_dim=12),
-    condition=replace(TINY.condition, audio_tokens=3),
+    PORTRAIT,
+    unet=replace(PORTRAIT.unet, block_out_channels=(16, 32, 48), num_heads=2, norm_groups=8, audio_token_dim=12),
+    condition=replace(PORTRAIT.condition, audio_tokens=3),
 )
 BOTH = pytest.mark.parametrize("config", [FULL, SLIM], ids=["full", "slim"])
 BATCH, FRAMES, MOTION, SIDE = 3, 4, 2, 8

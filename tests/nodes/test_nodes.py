@@ -34,7 +34,7 @@ import fada_core.media.audio
 import fada_core.pipeline
 from fada_core.bench.models import random_pipeline
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
-from fada_core.config import SD15, TINY
+from fada_core.config import PORTRAIT, SD15
 from fada_core.media.image import load_image
 from fada_core.media.video import VideoWriter
 from fada_core.models.networks import Networks
@@ -54,7 +54,7 @@ IDS = {
     "FADAVideoCombine",
 }
 SECONDS = 0.5
-FRAMES = math.ceil(SECONDS * TINY.fps)
+FRAMES = math.ceil(SECONDS * SMALL.fps)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def message(comfy: SimpleNamespace, node: str, **inputs: Any) -> str:
 def test_the_graph_makes_the_video(comfy, ran):
     condition, frames, fps, region, portrait = ran["FADAEncode"]
     assert portrait.shape == (1, 50, 40, 3)
-    assert (frames, fps) == (FRAMES, TINY.fps)
+    assert (frames, fps) == (FRAMES, SMALL.fps)
     assert (region.left, region.top, region.side) == (0, 5, 40)  # the middle of 40 x 50
     assert ran["FADASampler"][0]["samples"].shape == (FRAMES, 16, 4, 4)
     assert facts(comfy.base / "output/FADA/talking_00001_.mp4") == (FRAMES, 1)
@@ -147,9 +147,10 @@ def test_the_graph_makes_the_video(comfy, ran):
     ("graph", "nfe"), [("talking_portrait", 6), ("talking_portrait_balanced", 18), ("talking_portrait_teacher", 75)]
 )
 def test_graphs_of_the_shipped_models(comfy, graph, nfe):
-    """Unchanged, they need 6, 18 and 75 evaluations per clip, as in the paper."""
-    results = run_graph(comfy, TWINS[graph], {"FADALoadAudio": {"duration": 0.1}})
-    assert results["5"][0]["samples"].shape == (3, 16, 16, 16)
+    """With scales for which guidance has three branches: the paper's 6, 18 and 75 evaluations a clip."""
+    changes = {"FADALoadAudio": {"duration": 0.1}, "FADASampler": {"ref_cfg": 1.5, "audio_cfg": 2.0}}
+    results = run_graph(comfy, TWINS[graph], changes)
+    assert results["5"][0]["samples"].shape == (3, 64, 16, 16)
     assert results["1"][0].pipeline.stats.nfe_per_clip == nfe
 
 
@@ -338,15 +339,15 @@ class Counted(TorchDispatchMode):
 def test_the_memory_that_comfyui_is_asked_for_is_enough(ran):
     """It suffices for the activations of a step and of the autoencoder, and is not far too large."""
     cpu = torch.device("cpu")
-    pipe = fada_core.pipeline.Pipeline(Networks(TINY), CheckpointInfo("teacher", steps=1), cpu)
+    pipe = fada_core.pipeline.Pipeline(Networks(PORTRAIT), CheckpointInfo("teacher", steps=1), cpu)
     model = type(ran["FADALoadModel"][0])(pipe, cpu, cpu)
-    cond = pipe.encode(torch.zeros(1, 3, TINY.size, TINY.size), torch.zeros(640))
+    cond = pipe.encode(torch.zeros(1, 3, PORTRAIT.size, PORTRAIT.size), torch.zeros(640))
     for branches in (1, 3):
         with Counted() as counted:
             latents = next(pipe.sample(cond, ref_cfg=2.0, audio_cfg=6.5, batch_branches=branches == 3))
         assert counted.peak < model._step(branches) < 5 * counted.peak
     with Counted() as counted, torch.inference_mode():
-        pipe.networks.vae.encode(torch.zeros(1, 3, TINY.size, TINY.size))
+        pipe.networks.vae.encode(torch.zeros(1, 3, PORTRAIT.size, PORTRAIT.size))
     assert counted.peak < model._pictures(1) < 10 * counted.peak
     with Counted() as counted:
         pipe.decode(latents.repeat(8, 1, 1, 1))
@@ -681,7 +682,7 @@ def test_a_model_that_has_to_be_converted_says_how(comfy):
     for name, words in [
         ("hallo2.safetensors", ["fudan-generative-ai/hallo2 ", "--src DIR --out ../../models/fada/hallo2.safetensors"]),
         ("echomimic.safetensors", ["BadToBest/EchoMimic", "--from echomimic "]),
-        ("other.safetensors", ["models/fada", "tiny"]),
+        ("other.safetensors", ["models/fada", "portrait"]),
         ("../other.safetensors", ["There is no model"]),
         (5, ["give a name"]),
     ]:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from fada_core.atomic import only_worker
 from fada_core.checkpoint import CheckpointInfo, save_checkpoint
-from fada_core.config import TINY
+from fada_core.config import PORTRAIT
 from fada_core.data.manifest import ManifestSet
 from fada_core.data.samples import encode_clips
 from fada_core.data.shards import ShardClips
@@ -32,7 +32,7 @@ from fada_core.prepare.clips import Settings, make_clips
 from fada_core.prepare.footage import Analysis, CutFinder, analyse, frames_at, sound_of
 from fada_core.prepare.measures import Thresholds, light, yaw
 from fada_core.prepare.tracks import cut_up, find_tracks
-from tests.support.small import ARCFACE, SMALL_VAE
+from tests.support.small import ARCFACE, SMALL_UNET, SMALL_VAE
 
 FPS, SIZE = 25.0, 64
 LOOSE = Thresholds(face_pixels=10, face_pixels_least=0, face=0.1, speech=0, sharpness=0, brightness=0)
@@ -328,8 +328,7 @@ def test_processes_give_the_same(footage: Path, tmp_path: Path) -> None:
 
 def test_shards(footage: Path, tmp_path: Path) -> None:
     pytest.importorskip("webdataset")
-    unet = replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
-    networks = Networks(replace(TINY, size=SIZE, clip_frames=4, unet=unet, vae=SMALL_VAE))
+    networks = Networks(replace(PORTRAIT, size=SIZE, clip_frames=4, unet=SMALL_UNET, vae=SMALL_VAE))
     save_checkpoint(tmp_path / "model.safetensors", networks, CheckpointInfo("teacher"))
     prepare(settings_for(footage, shards=True, model=str(tmp_path / "model.safetensors")))
     out = footage / "out"

@@ -9,13 +9,12 @@ import torch
 
 from fada_core.bench.live import LiveConfig, measure
 from fada_core.checkpoint import CheckpointInfo
-from fada_core.config import TINY
 from fada_core.errors import FadaError
 from fada_core.pipeline import Pipeline
 from tests.support.networks import FRAME, OVERLAPPING, SMALL, make_networks, speech
 
 SETTINGS = {"steps": 2, "ref_cfg": 1.0, "audio_cfg": 2.0, "seed": 3}
-LENGTH, REACH = SMALL.clip_frames, TINY.condition.audio_window // 2
+LENGTH, REACH = SMALL.clip_frames, SMALL.condition.audio_window // 2
 
 
 @pytest.fixture(scope="module")

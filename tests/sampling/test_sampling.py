@@ -223,7 +223,7 @@ def test_each_branch_sees_what_it_may(with_identity):
     other_audio = make_features(IDENTITY, 9).flip(0)
 
     def predictions(who: Subject, features: torch.Tensor) -> torch.Tensor:
-        audio = clip_windows(features, 0, 4, 5).expand(3, -1, -1, -1, -1)
+        audio = clip_windows(features, 0, 4, IDENTITY.condition.audio_window).expand(3, -1, -1, -1, -1)
         inputs = ClipInputs(
             who.portrait.expand(3, -1, -1, -1),
             subject.portrait[:, None].expand(3, 2, -1, -1, -1),  # motion frames are kept by every branch

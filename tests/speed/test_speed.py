@@ -375,11 +375,11 @@ def test_decoding_ends_in_tiles(monkeypatch, caplog):
 def test_bfloat16_stays_near_over_a_chained_video():
     """With the shipped student, rounding errors do not accumulate from clip to clip."""
     pytest.importorskip("espeakng_loader")
-    clip = sample(1_000_007, "high", 4 * 0.48, size=128, framing="face")
+    clip = sample(1_000_007, "high", 4 * 0.48, size=256, framing="face")
     portrait = clip.portrait[None].float() / 127.5 - 1
 
     def clips(dtype: torch.dtype) -> Tensor:
-        pipe = load("tiny", "cpu", dtype)
+        pipe = load("portrait", "cpu", dtype)
         cond = pipe.encode(portrait, clip.waveform)
         return torch.stack([pipe.decode(latents) for latents in pipe.sample(cond, "fast", steps=1)])
 

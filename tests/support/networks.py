@@ -6,26 +6,26 @@ from dataclasses import replace
 
 import torch
 
-from fada_core.config import ECHOMIMIC, TINY, AudioEncoderConfig, ModelConfig
+from fada_core.config import ECHOMIMIC, PORTRAIT, AudioEncoderConfig, ModelConfig
 from fada_core.models.audio.projection import clip_windows
 from fada_core.models.inputs import Subject
 from fada_core.models.networks import Networks
 from fada_core.sampling.denoise import Denoiser, prepare_subject, sample_clip
 from fada_core.settings import SamplingSettings
-from tests.support.small import SMALL_VAE
+from tests.support.small import SMALL_UNET, SMALL_VAE
 
 FRAME = 640  #: samples of one frame at 25 fps
 
 SMALL = replace(
-    TINY,
+    PORTRAIT,
     name="small",
     size=64,
     clip_frames=4,
-    unet=replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16),
-    condition=replace(TINY.condition, audio_hidden=16, audio_tokens=2),
+    unet=SMALL_UNET,
+    condition=replace(PORTRAIT.condition, audio_hidden=16, audio_tokens=2),
     vae=SMALL_VAE,
 )
-"""The tiny preset at a width that takes milliseconds."""
+"""The preset of the shipped models at a width that takes milliseconds."""
 
 IDENTITY = replace(
     SMALL,

@@ -1,17 +1,23 @@
-"""A model of a few thousand weights at 32 px, for tests of code around the networks."""
+"""Small models with latent cells of 8 px, for tests; in all else they are like the shipped ones.
+
+`SMALL` has a few thousand weights, and pictures of 32 px.
+"""
 
 from dataclasses import replace
 
-from fada_core.config import TINY
+from fada_core.config import PORTRAIT
 
-SMALL_VAE = replace(TINY.vae, width=8, decoder_widths=(16, 8), decoder_blocks=(1, 1))
+SMALL_UNET = replace(PORTRAIT.unet, in_channels=16, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
+SMALL_VAE = replace(
+    PORTRAIT.vae, latent_channels=16, downscale=8, width=8, decoder_widths=(16, 8), decoder_blocks=(1, 1)
+)
 SMALL = replace(
-    TINY,
+    PORTRAIT,
     name="small",
     size=32,
     clip_frames=4,
-    unet=replace(TINY.unet, block_out_channels=(16, 32), attention_levels=(True, True), norm_groups=8, num_heads=2),
-    condition=replace(TINY.condition, audio_hidden=16),
+    unet=replace(SMALL_UNET, block_out_channels=(16, 32), attention_levels=(True, True), num_heads=2),
+    condition=replace(PORTRAIT.condition, audio_hidden=16),
     vae=SMALL_VAE,
 )
 

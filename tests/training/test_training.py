@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fada_core.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
-from fada_core.config import TINY, ControlConfig
+from fada_core.config import PORTRAIT, ControlConfig
 from fada_core.data.avatars import AvatarSet
 from fada_core.data.manifest import ManifestSet
 from fada_core.data.samples import box_mask, encode_clips
@@ -41,7 +41,7 @@ from fada_core.training import LoopConfig, train
 from fada_core.training.loop import learning_rate, sample_generators
 from fada_core.training.state import saved_states
 from tests.support.footage import film, manifest, row
-from tests.support.small import SMALL, SMALL_VAE
+from tests.support.small import SMALL, SMALL_UNET, SMALL_VAE
 from tests.support.training import NEVER, SETTINGS, Regression, assert_same_state, column, run, state_of
 
 
@@ -346,7 +346,7 @@ def test_another_decoder_for_models_that_share_an_encoder(tmp_path: Path, monkey
     """All but the decoder stays bit for bit, and resuming a finished training writes the same files again."""
     pytest.importorskip("espeakng_loader")
     older = replace(SMALL, vae=replace(SMALL_VAE, decoder_cell=4, decoder_blocks=(2, 1)))
-    monkeypatch.setattr(decoder, "preset", lambda _: SMALL)
+    monkeypatch.setattr(decoder, "PORTRAIT", SMALL)
     networks = Networks(older)
     student = replace(older, control=ControlConfig("tokens", 2, 16))
     other = Networks(student)
@@ -389,7 +389,7 @@ def test_another_decoder_for_models_that_share_an_encoder(tmp_path: Path, monkey
 
 def test_pretraining_on_prepared_footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on a manifest; an unreadable clip costs nothing but itself, the checkpoint says what it saw."""
-    monkeypatch.setattr(pretrain, "preset", lambda _: SMALL)
+    monkeypatch.setattr(pretrain, "PORTRAIT", SMALL)
     film(tmp_path / "a.mp4", frames=30)
     clips = manifest(tmp_path, row("good"), row("gone", video="b.mp4"), row("dark", pool="moderate"))
     short = LoopConfig(steps=1, preview_every=9)
@@ -446,12 +446,12 @@ def test_audio_projection_learns_mouths_from_sound(tmp_path: Path) -> None:
 def test_stills_are_single_frames(avatar_set: AvatarSet, tmp_path: Path) -> None:
     """A still has no frames beside or before it; learning from stills leaves the motion modules alone."""
     torch.manual_seed(0)
-    networks = Networks(replace(TINY, vae=SMALL_VAE))
+    networks = Networks(replace(PORTRAIT, size=128, unet=replace(PORTRAIT.unet, in_channels=16), vae=SMALL_VAE))
     accelerator = Accelerator(cpu=True)
     clips = encode_clips(avatar_set, networks, accelerator, tmp_path / "latents")
     task = TeacherTask(networks, clips, 2, lambda *_: None, cells=8, stills=True)
     batch, *_ = task.draw(sample_generators(0, 0, 0, 2))
-    channels = TINY.unet.in_channels
+    channels = SMALL_VAE.latent_channels
     assert batch.latents.shape == (2, 1, channels, 8, 8) and batch.motion.shape == (2, 0, channels, 8, 8)
     before = {name: value.clone() for name, value in networks.denoising_unet.state_dict().items()}
     train(task, replace(SETTINGS, steps=2), tmp_path, accelerator, NEVER)
@@ -464,8 +464,7 @@ def test_stills_are_single_frames(avatar_set: AvatarSet, tmp_path: Path) -> None
 def test_teacher_learns(avatar_set: AvatarSet, tmp_path: Path) -> None:
     """The loss falls below that of the silent start on the same draws; all three branches are among the samples."""
     torch.manual_seed(0)
-    unet = replace(TINY.unet, block_out_channels=(32, 32, 64), norm_groups=8, audio_token_dim=16)
-    networks = Networks(replace(TINY, clip_frames=4, unet=unet, vae=SMALL_VAE))
+    networks = Networks(replace(PORTRAIT, size=128, clip_frames=4, unet=SMALL_UNET, vae=SMALL_VAE))
     VAETask(networks.vae, avatar_set, batch=2).set_statistics(16)
     accelerator = Accelerator(cpu=True)
     clips = encode_clips(avatar_set, networks, accelerator, tmp_path / "latents")
