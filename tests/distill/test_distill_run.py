@@ -274,7 +274,7 @@ def test_dry_run_tells_and_writes_no_training(
     with caplog.at_level("INFO"):
         assert run(parse(command(teacher_file, tmp_path, "--dry-run", "--avatars.clips", "500"))) is None
     for told in (
-        "2 high, 2 moderate, the first few",
+        "2 high, 2 moderate (only the first ones, for a dry run)",
         "M parameters",
         "GB for weights",
         "learning rate",
