@@ -105,10 +105,10 @@ class PretrainConfig:
     cpu: bool = False
     """Train on the processor even where there is a GPU."""
     sampling_steps: int = 6
-    """Default that the checkpoint carries; more did not help its predecessor (docs/RESULTS.md)."""
+    """Default that the checkpoint carries; more smear around open mouths (docs/RESULTS.md)."""
     ref_cfg: float = 1.0
     """Default scale that the checkpoint carries."""
-    audio_cfg: float = 2.0
+    audio_cfg: float = 1.5
     """Default scale that the checkpoint carries."""
 
 

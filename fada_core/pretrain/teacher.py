@@ -1,4 +1,4 @@
-"""Third stage: the teacher learns to denoise clips of latents from portrait, motion frames and speech.
+"""Last stages: the teacher learns to denoise latents from portrait, motion frames and speech.
 
 Reference and audio are dropped separately and together, so that one network serves all three branches of guidance. Only
 the high pool is used (FADA, figure 2).
@@ -83,8 +83,8 @@ class TeacherTask:
     make_preview: Callable[[Networks, Path, int], None]
     cells: int = 0  #: side of the close-ups to learn from, in latent cells; 0: whole pictures
     stills: bool = False
-    """Learn from single frames, without those before them; the motion modules rest. A frame costs a twelfth of a clip,
-    and nothing but the speech tells its mouth, neither the frame before nor the ones beside it."""
+    """Learn from single frames without those before them; the motion modules are not trained. A frame costs a twelfth
+    of a clip, and only the speech tells how its mouth stands: no frame before it, and none beside it."""
     ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
