@@ -202,7 +202,7 @@ PORTRAIT = ModelConfig(
         image_tokens=0,
         audio_tokens=8,
         audio_window=11,  # lips prepare for sounds 200 ms ahead
-        audio_hidden=256,
+        audio_hidden=512,
         audio_activation="silu",
         face_locator=False,
     ),

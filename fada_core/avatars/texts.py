@@ -71,7 +71,8 @@ def number_words(value: int) -> str:
         return _TENS[value // 10 - 2] + (f" {_ONES[value % 10]}" if value % 10 else "")
     unit, name = (1000, "thousand") if value >= 1000 else (100, "hundred")
     rest = value % unit
-    return f"{number_words(value // unit)} {name}" + (f" and {number_words(rest)}" if rest else "")
+    joint = " " if rest >= 100 else " and "
+    return f"{number_words(value // unit)} {name}" + (f"{joint}{number_words(rest)}" if rest else "")
 
 
 def sentence(rng: np.random.Generator, language: str = "en") -> str:

@@ -92,7 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "objective": {
             "space": "x0",
             "penalty": "huber",
-            "huber_c": 0.5,
+            "huber_c": 1.5,
             "ref_cfg": [1.0, 2.0],
             "audio_cfg": [1.0, 4.0],
         },

@@ -52,7 +52,8 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
 
     A layer consists of a residual block, spatial attention, an audio module and a motion module. At levels without
     attention there are only residual blocks and, with `motion_everywhere`, motion modules. In EchoMimic there are no
-    audio modules; the spatial attention attends to audio tokens instead of identity tokens.
+    audio modules; the spatial attention attends to audio tokens instead of identity tokens. A single frame without
+    motion frames skips the motion modules, as AnimateDiff does with pictures.
     """
 
     def __init__(
@@ -221,6 +222,7 @@ class DenoisingUNet(UNetSkeleton, KernelModule):
             if block.audio_modules:
                 masks = None if conditioning.masks is None else conditioning.masks[block.level]
                 hidden = block.audio_modules[j](hidden, layer.audio, masks)
-        if j < len(block.motion_modules):
-            hidden = block.motion_modules[j](hidden, conditioning.frames, None if layer is None else layer.motion)
+        motion = None if layer is None else layer.motion
+        if j < len(block.motion_modules) and (conditioning.frames > 1 or motion is not None):  # else there is no time
+            hidden = block.motion_modules[j](hidden, conditioning.frames, motion)
         return hidden

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +46,7 @@ class PretrainConfig:
     """Folder for data, states, previews and, at the end, teacher.safetensors."""
     base: str | None = None
     """A shipped model's name or a teacher's checkpoint to train further, in place of fresh networks: its autoencoder
-    and audio projection stay as they are, or go on with the teacher."""
+    stays as it is."""
     data: str = "avatars"
     """`avatars`, or a manifest (.jsonl) as `fada_core.prepare` writes it. The autoencoder sees both pools, the teacher
     the high one alone."""
@@ -135,17 +135,17 @@ def run(config: PretrainConfig) -> Path | None:
     if config.stage == "data":
         return None
 
-    if config.base is None:
-        if not _autoencoder(config, networks, Pools([pool for pool in pools if len(pool)]), accelerator, deadline):
-            log.info("stopped in the autoencoder's stage; start again to go on")
-            return None
-        if config.stage == "vae":
-            return None
-        if not _audio_projection(config, networks, accelerator, deadline):
-            log.info("stopped in the speech stage; start again to go on")
-            return None
-        if config.stage == "speech":
-            return None
+    pictures = Pools([pool for pool in pools if len(pool)])
+    if config.base is None and not _autoencoder(config, networks, pictures, accelerator, deadline):
+        log.info("stopped in the autoencoder's stage; start again to go on")
+        return None
+    if config.stage == "vae":
+        return None
+    if not _audio_projection(config, networks, accelerator, deadline):
+        log.info("stopped in the speech stage; start again to go on")
+        return None
+    if config.stage == "speech":
+        return None
 
     networks.to(accelerator.device)
     clips = encode_clips(Augmented(pools[0], config.versions), networks, accelerator, config.out / "latents")
@@ -178,8 +178,13 @@ def _read_base(name: str) -> Networks:
     frozen, info = load_checkpoint(name)
     if info.role != "teacher":
         raise FadaError(f"'{name}' is a {info.role}; pretraining goes on from a teacher.")
-    networks = Networks(frozen.config)
-    networks.load_state_dict(frozen.state_dict())
+    networks = Networks(replace(PORTRAIT, vae=frozen.config.vae))
+    fresh, known = networks.state_dict(), frozen.state_dict()
+    fits = {name: value for name, value in known.items() if name in fresh and value.shape == fresh[name].shape}
+    left_out = sorted({name.split(".")[0] for name in fresh.keys() - fits.keys()})
+    if left_out:
+        log.warning("%s of '%s' has other shapes than the preset has now, and begins anew", ", ".join(left_out), name)
+    networks.load_state_dict(fresh | fits)
     return networks
 
 

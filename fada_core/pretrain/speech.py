@@ -134,11 +134,12 @@ class SpeechTask:
     def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Windows (FRAMES, window, layers, dim), louder or softer and duller or brighter, and their targets."""
         index = int(torch.randint(self.known, (), generator=generator))
-        windows = window_features(self.features[index], self.config.condition.audio_window)
-        rows = torch.randperm(len(windows), generator=generator)[:FRAMES]
+        features = self.features[index]
+        rows = torch.randperm(len(features), generator=generator)[:FRAMES]
+        windows = window_features(features, self.config.condition.audio_window, rows)
         louder, tilt = torch.randn(2, generator=generator)
         bands = torch.linspace(-1, 1, self.config.audio.mels).repeat(windows.shape[-1] // self.config.audio.mels)
-        return windows[rows] + LOUDER * louder + TILT * tilt * bands, self.targets[index, rows]
+        return windows + LOUDER * louder + TILT * tilt * bands, self.targets[index, rows]
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         device = next(module.parameters()).device

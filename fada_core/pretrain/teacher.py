@@ -20,10 +20,11 @@ from ..models.motion import MotionModule
 from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
 
-HUBER_C = 0.5
+HUBER_C = 1.5
 """Error up to which the pseudo-Huber loss is square; larger errors count linearly. While a model cannot tell from the
-speech how far a mouth goes, the square asks for the mean of what it may do, and a linear loss for the median: no motion
-at all. Errors of heads that turn are larger, and do not outweigh all others."""
+speech how far a mouth goes, the square asks for the mean of what it may do, and a linear loss for the median: hardly
+any motion. Latents of open mouths lie 1 to 2.5 from those of closed ones; larger errors are those of heads that turn,
+and do not outweigh all others."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.05, 0.10, 0.02
 """Shares of samples; the first trains the base branch."""
 NOISY_SHARE_STILLS, NOISY_SHARE_CLIPS, NOISY_FROM = 0.85, 0.5, 0.6

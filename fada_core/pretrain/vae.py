@@ -32,7 +32,14 @@ def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
     return images[..., :, 1:] - images[..., :, :-1], images[..., 1:, :] - images[..., :-1, :]
 
 
-class _Autoencoder(nn.Module):
+def reconstruction_loss(output: Tensor, images: Tensor, weight: Tensor) -> Tensor:
+    """Weighted L1 + 4 MSE + gradient L1 between pictures (n, 3, h, w); weight (n, 1, h, w)."""
+    error = output - images
+    gradient = sum(F.l1_loss(a, b) for a, b in zip(_gradients(output), _gradients(images), strict=True))
+    return (weight * error.abs()).mean() + 4 * (weight * error.square()).mean() + GRADIENT_WEIGHT * gradient
+
+
+class Reconstruction(nn.Module):
     """Encode, draw from the posterior, decode: one forward, so that it can be wrapped for several processes."""
 
     def __init__(self, vae: TinyVAE) -> None:
@@ -84,7 +91,7 @@ class VAETask:
     textures: float = 0.0  #: share of pictures that are `dead_leaves`
 
     def __post_init__(self) -> None:
-        self.module = _Autoencoder(self.vae).to(memory_format=torch.channels_last)
+        self.module = Reconstruction(self.vae).to(memory_format=torch.channels_last)
         self.side = self.crop or self.data.size
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -135,28 +142,31 @@ class VAETask:
                 reason = f"the last one, {error.id}, because {error}"
         raise FadaError(f"{TRIES} clips in a row cannot be read, {reason}; check the manifest.")
 
-    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+    def draw(self, generators: list[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures and masks as from `_images`, and noise for their latents; on the autoencoder's device."""
         images, masks = self._images(generators)
-        device = next(module.parameters()).device
+        device = self.vae.latent_mean.device
         cells = self.side // self.vae.fine_cell
         shape = (self.vae.latent_mean.numel() // 4, cells, cells)
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-        images = images.to(device, memory_format=torch.channels_last)
-        output, mean, log_variance = module(images, noise.to(device))
-        output, mean, log_variance = output.float(), mean.float(), log_variance.float()
-        mouth, eyes = masks.to(device).split(1, dim=1)
-        weight = 1 + (MOUTH_WEIGHT - 1) * mouth + (EYES_WEIGHT - 1) * eyes
-        error = output - images
-        l1 = (weight * error.abs()).mean()
-        mse = (weight * error.square()).mean()
-        gradient = sum(F.l1_loss(a, b) for a, b in zip(_gradients(output), _gradients(images), strict=True))
+        return images.to(device, memory_format=torch.channels_last), masks.to(device), noise.to(device)
+
+    def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        images, masks, noise = self.draw(generators)
+        output, mean, log_variance = (part.float() for part in module(images, noise))
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        terms = self.terms(output, images, masks)
+        return {**terms, "loss": terms["loss"] + KL_WEIGHT * kl, "kl": kl}
+
+    def terms(self, output: Tensor, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """`loss` of reconstructions, and their PSNR in dB, also that of the mouths alone."""
+        mouth, eyes = masks.split(1, dim=1)
+        loss = reconstruction_loss(output, images, 1 + (MOUTH_WEIGHT - 1) * mouth + (EYES_WEIGHT - 1) * eyes)
         with torch.no_grad():
-            mouth_mse = (mouth * error.square()).sum() / (3 * mouth.sum().clamp(min=1))
-            psnr = -10 * torch.log10(error.square().mean() / 4)
-            mouth_psnr = -10 * torch.log10(mouth_mse / 4)
-        loss = l1 + 4 * mse + GRADIENT_WEIGHT * gradient + KL_WEIGHT * kl
-        return {"loss": loss, "l1": l1, "kl": kl, "psnr": psnr, "mouth_psnr": mouth_psnr}
+            square = (output - images).square()
+            mouth_mse = (mouth * square).sum() / (3 * mouth.sum().clamp(min=1))
+            psnr, mouth_psnr = (-10 * torch.log10(mse / 4) for mse in (square.mean(), mouth_mse))
+        return {"loss": loss, "psnr": psnr, "mouth_psnr": mouth_psnr}
 
     def preview(self, folder: Path, step: int) -> None:
         """Originals above reconstructions, always of the same frames."""

@@ -18,10 +18,13 @@ from fada_core.errors import FadaError
 from fada_core.models.attention import Attention, ContextAttention
 from fada_core.models.audio.projection import AudioProjection, window_features
 from fada_core.models.face import FaceLocator, ImageProjection
+from fada_core.models.inputs import ClipInputs
 from fada_core.models.motion import MotionModule
+from fada_core.models.networks import Networks
 from fada_core.models.reference import ReferenceUNet
 from fada_core.models.unet import Conditioning, DenoisingUNet
 from tests.support.recipe import draw_weights
+from tests.support.small import SMALL
 
 SHAPES = json.loads((Path(__file__).parents[1] / "fixtures" / "hallo" / "shapes.json").read_text())
 DEAD = ("down_blocks.3.motion_modules", "up_blocks.0.motion_modules")  # in Hallo's checkpoint, but never run
@@ -373,6 +376,29 @@ def test_a_folded_context_is_attended_to_as_any_other() -> None:
     plain = attention.to_out[0](attention.attend(attention.to_q(tokens), *attention.keys_values(context)))
     torch.testing.assert_close(attention(tokens, (inward, outward)), plain, atol=1e-5, rtol=0)
     assert (attention(tokens, attention.fold(context.flip(0))) - plain).abs().max() > 1e-2
+
+
+def test_a_single_frame_needs_no_motion_modules() -> None:
+    """One frame without motion frames is the same whatever they have learned; two frames are not."""
+    torch.manual_seed(0)
+    networks = Networks(SMALL).requires_grad_(False)
+    for value in networks.denoising_unet.parameters():
+        value.normal_(0, 0.1)
+
+    def predict(frames: int) -> Tensor:
+        audio = torch.randn(1, frames, 11, 1, 160, generator=torch.Generator().manual_seed(1))
+        latents = torch.randn(1, frames, 16, 4, 4, generator=torch.Generator().manual_seed(2))
+        inputs = ClipInputs(torch.zeros(1, 16, 4, 4), torch.zeros(1, 0, 16, 4, 4), audio)
+        half = torch.tensor([0.5])
+        return networks.predict(latents, torch.tensor([500]), half, half, networks.condition(inputs))
+
+    before = predict(1), predict(2)
+    for module in networks.denoising_unet.modules():
+        if isinstance(module, MotionModule):
+            for value in module.parameters():
+                value.normal_(0, 0.3)
+    assert torch.equal(predict(1), before[0])
+    assert not torch.allclose(predict(2), before[1])
 
 
 def test_missing_or_misfitting_conditions_are_refused() -> None:

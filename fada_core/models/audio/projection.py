@@ -11,16 +11,19 @@ from torch import Tensor, nn
 from ...config import ModelConfig
 
 
-def window_features(features: Tensor, window: int) -> Tensor:
+def window_features(features: Tensor, window: int, rows: Tensor | None = None) -> Tensor:
     """(frames, layers, dim) -> (frames, window, layers, dim): the features of each frame and its neighbours.
 
     Frame i gets frames i - window // 2 .. i + window // 2 (`window` is odd); at the ends, the first or last frame is
     repeated.
+
+    Args:
+        rows: the frames to give, (n,) int64; default: all.
     """
     frames = features.shape[0]
     offsets = torch.arange(window, device=features.device) - window // 2
-    indices = torch.arange(frames, device=features.device)[:, None] + offsets
-    return features[indices.clamp(0, frames - 1)]
+    rows = torch.arange(frames, device=features.device) if rows is None else rows
+    return features[(rows[:, None] + offsets).clamp(0, frames - 1)]
 
 
 def clip_windows(features: Tensor, start: int, frames: int, window: int) -> Tensor:
