@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import ModelConfig
+from ..errors import FadaError
 from ..models.audio.projection import window_features
 from ..models.inputs import ClipInputs, Masks
 from ..tensors import map_tensors
@@ -18,6 +19,8 @@ from .samples import ClipDataset, ClipSample
 MOTION_AS_PORTRAIT = 0.3  #: share of samples whose motion frames are the portrait, as in a video's first clip
 MOTION_NOISE = 0.3  #: largest deviation of noise on motion frames, which in sampling have the model's own errors
 PORTRAIT_SHARE = 0.5  #: share of the other samples with the neutral portrait; the rest have any frame of the clip
+ANYWHERE_SHARE = 0.2  #: of close-ups; the others show the mouth
+JITTER = 2  #: latent cells by which the mouth lies beside the middle of a close-up, at most
 
 
 @dataclass
@@ -105,3 +108,39 @@ def _draw(sample: ClipSample, config: ModelConfig, generator: torch.Generator) -
         "face_box": map_tensors(lambda value: value[0], face_box),
         "masks": map_tensors(lambda value: value[0], masks),
     }
+
+
+def check_closeups(config: ModelConfig, cells: int) -> None:
+    """Raises FadaError where a model cannot learn from `closeups` of this side (0: no close-ups)."""
+    if not cells:
+        return
+    if config.condition.face_locator or config.unet.audio_regions > 1:
+        raise FadaError(f"'{config.name}' needs whole pictures, with the face's place; train it without close-ups.")
+    least, side = 2 ** (len(config.unet.block_out_channels) - 1), config.sides[0]
+    if cells % least or not least <= cells <= side:
+        raise FadaError(f"Close-ups of {cells} cells do not fit '{config.name}'; give a multiple of {least} to {side}.")
+
+
+def closeups(batch: ClipBatch, cells: int, generators: list[torch.Generator]) -> ClipBatch:
+    """A square of `cells` x `cells` of every clip, the same in all its pictures, mostly around the mouth.
+
+    The mouth is where the loss weighs most.
+    """
+    side = batch.latents.shape[-1]
+    free = side - cells
+    corners = []
+    for weights, generator in zip(batch.weights, generators, strict=True):
+        anywhere, *places = torch.rand(3, generator=generator).tolist()
+        row, column = divmod(int(weights.mean((0, 1)).argmax()), side)
+        corner = [
+            round(place * free) if anywhere < ANYWHERE_SHARE else round(at - cells / 2 + JITTER * (2 * place - 1))
+            for at, place in zip((row, column), places, strict=True)
+        ]
+        corners.append([min(max(0, at), free) for at in corner])
+
+    def cut(values: Tensor) -> Tensor:
+        parts = [v[..., top : top + cells, left : left + cells] for v, (top, left) in zip(values, corners, strict=True)]
+        return torch.stack(parts)
+
+    names = ("latents", "weights", "portrait", "motion")
+    return replace(batch, **{name: cut(getattr(batch, name)) for name in names})

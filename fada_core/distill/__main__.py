@@ -23,6 +23,7 @@ from ..checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkp
 from ..command import run_command
 from ..data.augment import Augmented
 from ..data.avatars import AvatarSet
+from ..data.batches import check_closeups
 from ..data.manifest import ManifestSet
 from ..data.samples import ClipDataset, EncodedClips, Pool, encode_clips
 from ..data.shards import ShardClips
@@ -81,6 +82,7 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
     if teacher_info.role != "teacher":
         raise FadaError(f"'{config.teacher}' is a {teacher_info.role}; distillation starts from a teacher.")
     frozen, _ = load_checkpoint(config.teacher, device=accelerator.device)
+    check_closeups(frozen.config, config.closeup_cells if config.closeup_steps else 0)
     data, counts = open_data(config, frozen, accelerator)
     torch.manual_seed(config.loop.seed)
     student = make_student(frozen, config.control)
@@ -104,7 +106,18 @@ def build(config: DistillConfig, accelerator: Accelerator) -> tuple[DistillTask,
         preview_avatars(networks, folder, step, previews)
 
     teacher = GuidedTeacher(frozen, NoiseSchedule(frozen.config.schedule))
-    task = DistillTask(student, teacher, data, config.batch, objective, accelerator, show, Path(config.teacher).stem)
+    task = DistillTask(
+        student,
+        teacher,
+        data,
+        config.batch,
+        objective,
+        accelerator,
+        show,
+        Path(config.teacher).stem,
+        config.closeup_steps,
+        config.closeup_cells,
+    )
     parameters = count_parameters(student)
     few = " (only the first ones, for a dry run)" if config.dry_run else ""
     log.info("clips: %s%s", ", ".join(f"{count} {pool}" for pool, count in counts.items()), few)

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..data.batches import ClipBatch, draw_batch
+from ..data.batches import ClipBatch, closeups, draw_batch
 from ..data.samples import ClipDataset
 from ..models.networks import Networks
 from ..sampling.guidance import BRANCHES
@@ -79,6 +79,8 @@ class DistillTask:
     accelerator: Accelerator
     make_preview: Callable[[Networks, Path, int], None]
     origin: str = ""  #: the teacher's name; a training resumes only with the same teacher
+    closeup_steps: int = 0  #: the first steps, which learn from close-ups
+    closeup_cells: int = 0  #: their side in latent cells
     ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
@@ -93,7 +95,8 @@ class DistillTask:
         return parameter_groups(self.student, self.module, self.objective.control_scale)
 
     def settings(self) -> dict[str, Any]:
-        return {"objective": asdict(self.objective), "teacher": self.origin, "clips": len(self.data)}
+        part = {"closeup_steps": self.closeup_steps} if self.closeup_steps else {}
+        return {"objective": asdict(self.objective), "teacher": self.origin, "clips": len(self.data), **part}
 
     def describe(self) -> str:
         return "samples " + ", ".join(self.ids)
@@ -116,6 +119,8 @@ class DistillTask:
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         objective, device = self.objective, self.student.device
         batch = draw_batch(self.data, self.config, generators)
+        if step < self.closeup_steps:
+            batch = closeups(batch, self.closeup_cells, generators)
         scales = self.draw_scales(generators)
         t = self.steps.draw(generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])

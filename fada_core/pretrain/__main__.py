@@ -20,6 +20,7 @@ from ..command import run_command
 from ..config import PORTRAIT
 from ..data.augment import Augmented
 from ..data.avatars import AvatarSet
+from ..data.batches import check_closeups
 from ..data.manifest import ManifestSet
 from ..data.samples import encode_clips
 from ..errors import FadaError
@@ -82,6 +83,8 @@ class PretrainConfig:
     """Single frames a step and process, whole pictures; 0: from close-ups to clips at once."""
     teacher_batch: int = 8
     """Clips a step and process."""
+    teacher_closeups: int = 40_000
+    """The first steps of the last stage, those that learn from close-ups of clips."""
     vae: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=4000, learning_rate=6e-4, max_grad_norm=1.0, weight_decay=0.0)
     )
@@ -120,6 +123,7 @@ def run(config: PretrainConfig) -> Path | None:
     torch.manual_seed(config.teacher.seed)
     networks = Networks(PORTRAIT) if config.base is None else _read_base(config.base)
     model = networks.config
+    check_closeups(model, config.closeup_cells)
     pools: list[AvatarSet] | list[ManifestSet]
     if config.data == "avatars":
         made = (config.clips, config.clip_seconds, model.size, model.fps)
@@ -161,7 +165,7 @@ def run(config: PretrainConfig) -> Path | None:
         if not train(singles, loop, config.out / name, accelerator, deadline):
             log.info("stopped among the %s; start again to go on", name)
             return None
-    task = TeacherTask(networks, clips, config.teacher_batch, show)
+    task = TeacherTask(networks, clips, config.teacher_batch, show, config.closeup_cells, config.teacher_closeups)
     train(task, config.teacher, config.out / "teacher", accelerator, deadline)
     target = config.out / "teacher.safetensors"
     if accelerator.is_main_process:

@@ -27,7 +27,7 @@ from ..checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from ..command import run_command
 from ..config import PORTRAIT, VAEConfig
 from ..data.avatars import AvatarSet
-from ..data.batches import draw_batch
+from ..data.batches import check_closeups, closeups, draw_batch
 from ..data.samples import MOUTH_WEIGHT as MOUTH_CELL_WEIGHT
 from ..data.samples import ClipDataset, ClipSample, EncodedClips, encode_clips
 from ..errors import FadaError
@@ -36,7 +36,6 @@ from ..models.networks import Networks
 from ..models.vae import TinyVAE
 from ..sampling.schedule import NoiseSchedule
 from ..training import LoopConfig, train
-from .teacher import closeups
 from .vae import MOUTH_WEIGHT, Pools, Reconstruction, VAETask, reconstruction_loss
 
 log = logging.getLogger("fada.pretrain")
@@ -225,6 +224,7 @@ def run(config: DecoderConfig) -> list[Path]:
     sampled = None
     if config.sampled_batch:
         networks, info = models[-1]
+        check_closeups(model, config.sampled_cells)
         networks.to(accelerator.device)
         cache = config.latents or config.out / "latents"
         encoded = [_WithPictures(encode_clips(s, networks, accelerator, cache), s, model.vae.downscale) for s in sets]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.batches import ClipBatch, draw_batch
+from ..data.batches import ClipBatch, closeups, draw_batch
 from ..data.samples import ClipDataset
 from ..models.motion import MotionModule
 from ..models.networks import Networks
@@ -31,35 +31,6 @@ NOISY_SHARE_STILLS, NOISY_SHARE_CLIPS, NOISY_FROM = 0.85, 0.5, 0.6
 """These shares of the samples come from the noisiest part of the schedule, where only the speech determines the mouth;
 with little noise, x_t shows it already. For the same reason errors are those of x_0: in v, late steps dominate. Clips,
 which are learned last, have fewer of them, so that what late steps are for is learned too: clean lips and teeth."""
-
-
-ANYWHERE_SHARE = 0.2  #: of close-ups; the others show the mouth
-JITTER = 2  #: latent cells by which the mouth lies beside the middle of a close-up, at most
-
-
-def closeups(batch: ClipBatch, cells: int, generators: list[torch.Generator]) -> ClipBatch:
-    """A square of `cells` x `cells` of every clip, the same in all its pictures, mostly around the mouth.
-
-    The mouth is where the loss weighs most. For models without face locator and masks, which see whole pictures.
-    """
-    side = batch.latents.shape[-1]
-    free = side - cells
-    corners = []
-    for weights, generator in zip(batch.weights, generators, strict=True):
-        anywhere, *places = torch.rand(3, generator=generator).tolist()
-        row, column = divmod(int(weights.mean((0, 1)).argmax()), side)
-        corner = [
-            round(place * free) if anywhere < ANYWHERE_SHARE else round(at - cells / 2 + JITTER * (2 * place - 1))
-            for at, place in zip((row, column), places, strict=True)
-        ]
-        corners.append([min(max(0, at), free) for at in corner])
-
-    def cut(values: Tensor) -> Tensor:
-        parts = [v[..., top : top + cells, left : left + cells] for v, (top, left) in zip(values, corners, strict=True)]
-        return torch.stack(parts)
-
-    names = ("latents", "weights", "portrait", "motion")
-    return replace(batch, **{name: cut(getattr(batch, name)) for name in names})
 
 
 class _Denoiser(nn.Module):
@@ -83,6 +54,7 @@ class TeacherTask:
     batch: int
     make_preview: Callable[[Networks, Path, int], None]
     cells: int = 0  #: side of the close-ups to learn from, in latent cells; 0: whole pictures
+    closeup_steps: float = float("inf")  #: the first steps, those with close-ups
     stills: bool = False
     """Learn from single frames without those before them; the motion modules are not trained. A frame costs a twelfth
     of a clip, and only the speech tells how its mouth stands: no frame before it, and none beside it."""
@@ -102,17 +74,21 @@ class TeacherTask:
         return [{"params": [p for p in self.module.parameters() if p.requires_grad]}]
 
     def settings(self) -> dict[str, Any]:
-        return {"clips": len(self.clips)}
+        part = {"closeup_steps": self.closeup_steps} if self.closeup_steps < float("inf") else {}
+        return {"clips": len(self.clips), **part}
 
     def describe(self) -> str:
         return "samples " + ", ".join(self.ids)
 
-    def draw(self, generators: list[torch.Generator]) -> tuple[ClipBatch, Tensor, Tensor, Tensor]:
-        """Clips, (no reference, no audio) of each (batch, 2), noise as the latents, timesteps (batch,)."""
+    def draw(self, generators: list[torch.Generator], cells: int = 0) -> tuple[ClipBatch, Tensor, Tensor, Tensor]:
+        """Clips, (no reference, no audio) of each (batch, 2), noise as the latents, timesteps (batch,).
+
+        `cells`: side of the close-ups to draw; 0: whole pictures.
+        """
         layout = replace(self.config, clip_frames=1, motion_frames=0) if self.stills else self.config
         batch = draw_batch(self.clips, layout, generators)
-        if self.cells:
-            batch = closeups(batch, self.cells, generators)
+        if cells:
+            batch = closeups(batch, cells, generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
         t = torch.cat([self._timestep(g) for g in generators])
         # One uniform number decides both: its lowest values drop the reference, its highest the audio.
@@ -129,7 +105,7 @@ class TeacherTask:
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         device = self.networks.device
-        batch, drops, noise, t = self.draw(generators)
+        batch, drops, noise, t = self.draw(generators, self.cells if step < self.closeup_steps else 0)
         self.ids = batch.ids
         batch = batch.to(device)
         drops, noise, t = (value.to(device) for value in (drops, noise, t))

@@ -205,3 +205,9 @@ def test_speechless_sound_is_of_all_kinds() -> None:
     for waveform, kind in made:
         assert waveform.shape == (8000,)
         assert (np.abs(waveform).max() > 0.01) == (kind != "silence")
+
+
+def test_numbers_are_spoken_as_words() -> None:
+    spoken = {7: "seven", 42: "forty two", 305: "three hundred and five", 1500: "one thousand five hundred"}
+    spoken |= {1005: "one thousand and five", 2026: "two thousand and twenty six"}
+    assert {value: texts.number_words(value) for value in spoken} == spoken

@@ -267,6 +267,28 @@ def test_the_command_makes_a_student(teacher_file: Path, tmp_path: Path) -> None
     assert (tmp_path / "preview-000002.png").exists() and (tmp_path / "preview-000002.mp4").exists()
 
 
+def test_the_first_steps_see_close_ups() -> None:
+    task = make_task(Accelerator(cpu=True), 2, Objective())
+    task.closeup_steps, task.closeup_cells = 1, 4
+    seen = []
+    task.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    for step in range(2):
+        task.losses(task.module, step, sample_generators(0, step, 0, 2))
+    assert seen == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("locator", "cells", "words"),
+    [(True, 4, "needs whole pictures, with the face's place"), (False, 3, "Close-ups of 3 cells do not fit 'small'")],
+)
+def test_close_ups_that_do_not_fit(tmp_path: Path, locator: bool, cells: int, words: str) -> None:
+    config = replace(SMALL, condition=replace(SMALL.condition, face_locator=locator))
+    save_checkpoint(tmp_path / "teacher.safetensors", Networks(config), CheckpointInfo("teacher"))
+    wanted = ["--closeup-steps", "1", "--closeup-cells", str(cells)]
+    with pytest.raises(FadaError, match=words):
+        run(parse(command(tmp_path / "teacher.safetensors", tmp_path, *wanted)))
+
+
 def test_dry_run_tells_and_writes_no_training(
     teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -230,14 +230,19 @@ def test_stills_are_single_frames(avatar_set: AvatarSet, tmp_path: Path) -> None
     accelerator = Accelerator(cpu=True)
     clips = encode_clips(avatar_set, networks, accelerator, tmp_path / "latents")
     task = TeacherTask(networks, clips, 2, lambda *_: None, cells=8, stills=True)
-    batch, *_ = task.draw(sample_generators(0, 0, 0, 2))
+    batch, *_ = task.draw(sample_generators(0, 0, 0, 2), 8)
     channels = SMALL_VAE.latent_channels
     assert batch.latents.shape == (2, 1, channels, 8, 8) and batch.motion.shape == (2, 0, channels, 8, 8)
     before = {name: value.clone() for name, value in networks.denoising_unet.state_dict().items()}
     train(task, replace(SETTINGS, steps=2), tmp_path, accelerator, NEVER)
     changed = {name for name, value in networks.denoising_unet.state_dict().items() if not value.equal(before[name])}
     assert changed and not any("motion_modules" in name for name in changed)
-    TeacherTask(networks, clips, 2, lambda *_: None)
+    clip_task = TeacherTask(networks, clips, 1, lambda *_: None, cells=8, closeup_steps=1)
+    seen = []
+    clip_task.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    for step in range(2):
+        clip_task.losses(clip_task.module, step, sample_generators(0, step, 0, 1))
+    assert seen == [8, 16]
     assert all(value.requires_grad for value in networks.denoising_unet.parameters())
 
 
