@@ -1,1 +1,1 @@
-"""`python -m fada_core.pretrain`: the shipped model's autoencoder and teacher, trained on rendered avatars."""
+"""Trainings that start from fresh weights: autoencoder, audio projection, teacher, decoder and face finder."""

@@ -1,10 +1,10 @@
-"""Command: train another decoder for the latents that models have already, and put it into them.
+"""Command: train a new decoder for the latents of existing models, and write these with it. Start again to resume.
 
 python -m fada_core.pretrain.decoder --models portrait-teacher portrait --out runs/decoder
 
-Encoder and UNets stay as they are, so a decoder can be made smaller, or better, without training these again. It learns
-from the encoder's latents and from those that the last model samples: their errors, which no encoder makes, would
-otherwise show as bright specks. Start again to resume.
+Encoder and UNets are unchanged, so a smaller or better decoder needs no new training of these. It is trained on the
+encoder's latents and on latents that the last model samples: errors of sampling, which encoded latents do not have,
+would otherwise be decoded to bright specks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from ..checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from ..command import run_command
@@ -29,58 +29,59 @@ from ..config import PORTRAIT, VAEConfig
 from ..data.avatars import AvatarSet
 from ..data.batches import check_closeups, closeups, draw_batch
 from ..data.samples import MOUTH_WEIGHT as MOUTH_CELL_WEIGHT
-from ..data.samples import ClipDataset, ClipSample, EncodedClips, encode_clips
+from ..data.samples import ClipDataset, ClipSample, EncodedClips, Pool, encode_clips
 from ..errors import FadaError
 from ..media.image import from_uint8
 from ..models.networks import Networks
 from ..models.vae import TinyVAE
 from ..sampling.schedule import NoiseSchedule
 from ..training import LoopConfig, train
-from .vae import MOUTH_WEIGHT, Pools, Reconstruction, VAETask, reconstruction_loss
+from .vae import MOUTH_WEIGHT, Pools, VAETask, autoencode, reconstruction_loss
 
 log = logging.getLogger("fada.pretrain")
-POOLS = ("high", "moderate")
+POOLS: tuple[Pool, ...] = ("high", "moderate")
 
 
 @dataclass
 class DecoderConfig:
-    """Train a decoder of the preset `portrait` for the latents of existing models."""
+    """Train a decoder in the shape of the preset `portrait` for the latents of existing models."""
 
     out: Path
-    """Folder for states, previews and, at the end, a file for each model."""
+    """Folder for states, previews and, at the end, one file per model."""
     models: tuple[str, ...] = ("portrait-teacher", "portrait")
-    """Shipped models' names or checkpoints that share one autoencoder."""
+    """Names of shipped models, or checkpoints, that share one encoder."""
     data: Path | None = None
-    """Folder of rendered avatars, as other trainings leave it; default OUT/data."""
+    """Folder of rendered avatars (default: OUT/data). Trainings can share it."""
     latents: Path | None = None
-    """Folder of encoded clips, as other trainings leave it; default OUT/latents."""
+    """Folder of encoded clips (default: OUT/latents). Trainings can share it."""
     clips: int = 480
-    """Avatars of each pool."""
+    """Avatars per pool."""
     moderate_clips: int | None = None
-    """Avatars of the moderate pool (default: the same)."""
+    """Avatars of the moderate pool (default: as many as of the high pool)."""
     clip_seconds: float = 2.4
+    """Length of a clip."""
     workers: int = os.cpu_count() or 1
-    """Processes that render."""
+    """Number of processes for rendering."""
     batch: int = 16
-    """Pictures a step and process."""
+    """Pictures per step and process."""
     crop: int = 128
-    """Side in pixels of their parts that are learned from; 0: whole pictures."""
+    """Side in pixels of the training crops, which are randomly scaled; 0: whole pictures."""
     sampled_batch: int = 2
-    """Clips a step and process whose latents the last model samples; 0: the decoder sees the encoder's alone."""
+    """Clips per step and process whose latents the last model samples; 0: train on the encoder's latents only."""
     sampled_cells: int = 8
-    """Side in latent cells of what is sampled, around mouths; 0: whole pictures."""
+    """Side in latent cells of the sampled crops, mostly around the mouth; 0: whole pictures."""
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=2500, learning_rate=1.2e-3, max_grad_norm=1.0, weight_decay=0.0)
     )
     mixed_precision: Literal["no", "bf16"] = "bf16"
     cpu: bool = False
-    """Train on the processor even where there is a GPU."""
+    """Train on the CPU even if there is a GPU."""
 
 
-def with_decoder(networks: Networks, like: VAEConfig) -> Networks:
-    """The same networks with another decoder, of the shape that `like` describes; its encoder is frozen.
+def replace_decoder(networks: Networks, like: VAEConfig) -> TinyVAE:
+    """Replace the decoder by one in the shape of `like`, in place; returns the autoencoder, whose encoder is frozen.
 
-    Layers that the old decoder has under the same name and in the same shape begin as they were, the others fresh.
+    Layers that have the same name and shape in the old decoder keep their weights; the others start from fresh ones.
 
     Raises:
         FadaError: the autoencoder is not the project's own.
@@ -88,7 +89,7 @@ def with_decoder(networks: Networks, like: VAEConfig) -> Networks:
     old = networks.config.vae
     if old.kind != "tiny":
         raise FadaError(
-            f"The autoencoder of '{networks.config.name}' is of the kind {old.kind}; give models with one of our own."
+            f"The autoencoder of '{networks.config.name}' is of the kind {old.kind}; give models whose VAE is tiny."
         )
     shape = {name: getattr(like, name) for name in ("decoder_cell", "decoder_widths", "decoder_blocks")}
     networks.config = replace(networks.config, vae=replace(old, **shape))
@@ -98,16 +99,16 @@ def with_decoder(networks: Networks, like: VAEConfig) -> Networks:
     fresh.load_state_dict(begun | {k: v for k, v in before if k in begun and v.shape == begun[k].shape})
     fresh.encoder.requires_grad_(False)
     networks.vae = fresh
-    return networks
+    return fresh
 
 
 @dataclass(frozen=True)
-class _WithPictures:
-    """Clips whose latents have their pictures as further channels, so that whatever is cut is cut from both."""
+class _WithPictures(Dataset[ClipSample]):
+    """Clips whose latents have the pixels as further channels, so that latents and pictures are cropped alike."""
 
     clips: EncodedClips
-    source: AvatarSet  #: all of its clips are in `clips`: rendered alike, they fit the model or none does
-    cell: int
+    source: AvatarSet  #: the same clips: as all have the same settings, encoding leaves out none of them
+    cell: int  #: side of a latent cell in pixels
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -126,7 +127,7 @@ class _WithPictures:
 
 
 class Sampled:
-    """Latents that a model samples from noised ones, as it does at the end of its way from noise to pictures."""
+    """Latents that a model samples, starting from the noised latents of a clip at a random step of the schedule."""
 
     def __init__(self, networks: Networks, info: CheckpointInfo, clips: ClipDataset, cells: int) -> None:
         self.networks = networks.eval().requires_grad_(False)
@@ -135,7 +136,8 @@ class Sampled:
 
     @torch.no_grad()
     def draw(self, generators: list[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
-        """One clip for each generator: latents (n * frames, c, h, w), true pictures (n * frames, 3, H, W), weights."""
+        """Draw one clip per generator: sampled latents (n * frames, c, h, w), true pictures (n * frames, 3, H, W) in
+        -1..1, and weights (n * frames, 1, H, W) for `reconstruction_loss`."""
         config, device = self.networks.config, self.networks.device
         batch = draw_batch(self.clips, config, generators)
         batch = closeups(batch, self.cells, generators) if self.cells else batch
@@ -148,7 +150,7 @@ class Sampled:
         conditioning = self.networks.condition(batch.inputs(scales=scales))
 
         times = self.schedule.timesteps(self.info.steps)
-        # Not from pure noise: mouths would open otherwise than in the true pictures.
+        # Not from pure noise, from which the mouths would differ from those in the true pictures.
         first = int(torch.randint(min(1, len(times) - 1), len(times), (), generator=generators[0]))
         noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators])
         x = self.schedule.add_noise(latents, noise.to(device), times[first])
@@ -161,58 +163,60 @@ class Sampled:
         return x.flatten(0, 1), pictures, F.interpolate(weights, pictures.shape[-2:])
 
 
-class _Both(Reconstruction):
-    """The module that accelerate wraps: pictures by way of the encoder, and pictures of given latents."""
+class _Both(nn.Module):
+    """Reconstructions of pictures, and pictures of given latents, in one forward pass, which accelerate wraps."""
+
+    def __init__(self, vae: TinyVAE) -> None:
+        super().__init__()
+        self.vae = vae
 
     def forward(self, images: Tensor, noise: Tensor, latents: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        return super().forward(images, noise)[0], None if latents is None else self.vae.decode(latents)
+        return autoencode(self.vae, images, noise)[0], None if latents is None else self.vae.decode(latents)
 
 
 class DecoderTask:
-    """The reconstruction loss of `pictures`, plus that of sampled latents."""
+    """The losses of `pictures` without KL, plus the reconstruction loss of `clips` sampled clips."""
 
     def __init__(self, pictures: VAETask, sampled: Sampled | None, clips: int) -> None:
         self.pictures, self.sampled, self.clips = pictures, sampled, clips
         self.module: nn.Module = _Both(pictures.vae).to(memory_format=torch.channels_last)
         self.batch = max(pictures.batch, clips)
-        self.parameter_groups, self.describe, self.preview = (
-            pictures.parameter_groups,
-            pictures.describe,
-            pictures.preview,
-        )
+        self.parameter_groups, self.describe = pictures.parameter_groups, pictures.describe
+        self.preview = pictures.preview
 
     def settings(self) -> dict[str, Any]:
         return {**self.pictures.settings(), "sampled": self.clips}
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         images, masks, noise = self.pictures.draw(generators[: self.pictures.batch])
-        latents = None
-        if self.sampled is not None:
-            latents, truth, weight = self.sampled.draw(generators[: self.clips])
+        if self.sampled is None:
+            output, _ = module(images, noise)
+            return self.pictures.terms(output.float(), images, masks)
+        latents, truth, weight = self.sampled.draw(generators[: self.clips])
         output, decoded = module(images, noise, latents)
         terms = self.pictures.terms(output.float(), images, masks)
-        if decoded is None:
-            return terms
         sampled = reconstruction_loss(decoded.float(), truth, weight)
         return {**terms, "loss": terms["loss"] + sampled, "sampled": sampled}
 
 
 def run(config: DecoderConfig) -> list[Path]:
-    """Train as far as it is not yet; returns the written checkpoints, one a model.
+    """Train the decoder, resuming an earlier run; returns the written checkpoints, one per model.
 
     Raises:
-        FadaError: the models have different encoders, or the training was stopped by a signal.
+        FadaError: a model cannot be loaded or has no autoencoder of the kind tiny, the models have different encoders,
+            `config.sampled_cells` does not fit them, or the training failed (see `training.train`) or was stopped by a
+            signal.
     """
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
     torch.manual_seed(config.loop.seed)
     loaded = [load_checkpoint(name) for name in config.models]
-    models = [(with_decoder(networks, PORTRAIT.vae), info) for networks, info in loaded]
-    vae = models[0][0].vae
-    for name, (networks, _) in zip(config.models, models, strict=True):
-        first, other = vae.encoder.state_dict(), networks.vae.encoder.state_dict()
+    vaes = [replace_decoder(networks, PORTRAIT.vae) for networks, _ in loaded]
+    vae = vaes[0]
+    for name, each in zip(config.models, vaes, strict=True):
+        first, other = vae.encoder.state_dict(), each.encoder.state_dict()
         if any(not torch.equal(value, other[key]) for key, value in first.items()):
-            raise FadaError(f"'{name}' has another encoder than '{config.models[0]}'; give models that share theirs.")
-    model = models[0][0].config
+            raise FadaError(f"'{name}' has another encoder than '{config.models[0]}'; give models that share one.")
+    model = loaded[0][0].config
     counts = (config.clips, config.clips if config.moderate_clips is None else config.moderate_clips)
     sets = [
         AvatarSet(config.data or config.out / "data", pool, count, config.clip_seconds, model.size, model.fps)
@@ -223,7 +227,7 @@ def run(config: DecoderConfig) -> list[Path]:
             pool.render(config.workers)
     sampled = None
     if config.sampled_batch:
-        networks, info = models[-1]
+        networks, info = loaded[-1]
         check_closeups(model, config.sampled_cells)
         networks.to(accelerator.device)
         cache = config.latents or config.out / "latents"
@@ -234,10 +238,10 @@ def run(config: DecoderConfig) -> list[Path]:
     task = DecoderTask(pictures, sampled, config.sampled_batch)
     started = time.monotonic()
     if not train(task, config.loop, config.out / "decoder", accelerator, float("inf")):
-        raise FadaError("The training was stopped; start again to go on.")
+        raise FadaError("The training was stopped; start again to resume.")
     log.info("%d steps, %.0f minutes", config.loop.steps, (time.monotonic() - started) / 60)
     written = []
-    for name, (networks, info) in zip(config.models, models, strict=True):
+    for name, (networks, info) in zip(config.models, loaded, strict=True):
         networks.vae = vae.cpu()
         target = config.out / f"{Path(name).stem}.safetensors"
         if accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""What befalls pictures on their way: light, colours, blur, noise, few pixels, compression; (h, w, 3) uint8 each."""
+"""Random defects and changes of colour for the face finder's training pictures, (h, w, 3) uint8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def retouched(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """With another brightness, contrast and tint, as if it were of another picture than what is around it."""
+    """The picture with random brightness, contrast and tint, so that they differ from the background's; or, with a
+    probability of 40 %, the picture itself."""
     if rng.random() < 0.4:
         return picture
     levels = np.arange(256, dtype=np.float32)[:, None] / 255
@@ -21,7 +22,7 @@ def retouched(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def disturbed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Any of the defects, most of the time some."""
+    """The picture with a random selection of blur, low resolution, changed colours, noise and JPEG artefacts."""
     size = picture.shape[1], picture.shape[0]
     image = Image.fromarray(picture)
     if rng.random() < 0.2:
@@ -45,7 +46,7 @@ def disturbed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _recoloured(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Saturation, contrast, brightness and tint; a fifth are grey or of one tone."""
+    """Pixels (h, w, 3) in 0..1 with random saturation, contrast, brightness and tint; a quarter have no saturation."""
     grey = (pixels @ _GREY)[..., None]
     saturation = 0.0 if rng.random() < 0.25 else np.exp(rng.normal(0, 0.35))
     pixels = grey + saturation * (pixels - grey)

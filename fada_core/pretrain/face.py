@@ -1,7 +1,6 @@
 """Command: render people, train the face finder on them, write its weights. Start again to resume.
 
-The first network learns from windows of pictures with up to three faces, the second one from single faces and things
-that are none.
+The first network is trained on windows with up to three faces, the second on single faces and on crops without a face.
 """
 
 from __future__ import annotations
@@ -46,46 +45,50 @@ from .windows import Window, Windows, box
 log = logging.getLogger("fada.pretrain")
 
 SPLIT = 36.0, 46.0
-"""Mean side in pixels of a box up to which the fine cells have to find a face, and from which the coarse ones have to:
-between them both."""
+"""Range of a box's mean side in pixels in which fine and coarse cells both have to detect the face. Smaller faces are
+left to the fine cells, larger ones to the coarse cells."""
 CORE, AROUND = 0.16, 0.4
-"""How far from a face's middle, in its sides, a cell has to find it; and may, or may not."""
+"""Distances from a box's centre, in units of its sides: cells closer than CORE are positive, other cells closer than
+AROUND are ignored, and the rest are negative."""
 FOCUS = 2.0  #: exponent of the focal loss (Lin et al. 2017)
 BOX_WEIGHT, POINTS_WEIGHT, LANDMARKS_WEIGHT, LIPS_WEIGHT = 1.0, 2.0, 12.0, 2.0
-HARD = 0.5  #: share of the second network's things without a face that the first one took for faces
-_PRECISE = 400  #: pictures from which the normalisation's statistics are measured at the end
+HARD = 0.5  #: share of false positives of the first network among the second network's negative examples
+_PRECISE = 400  #: pictures on which the statistics of the batch norms are measured at the end
 
 
 @dataclass
 class FaceConfig:
-    """Train the face finder from nothing."""
+    """Train the face finder from fresh weights."""
 
     out: Path
     """Folder for data, states, previews and, at the end, finder.safetensors."""
     people: int = 700
-    """Persons to render, with four stills each."""
+    """People to render, with four stills each."""
     nonfaces: int = 500
-    """Pictures without a face to draw."""
+    """Pictures without a face to generate."""
     empty: int = 1500
-    """Windows without a face that are searched for what the first network takes for one."""
+    """Windows without a face in which the first network's false positives are collected for the second one."""
     workers: int = os.cpu_count() or 1
-    """Processes that render."""
+    """Number of processes for rendering."""
     batch: int = 24
-    """Windows, or single faces, a step and process."""
+    """Windows or crops per step and process."""
     max_minutes: float = 0.0
-    """Stop and save after this time (0: no limit)."""
+    """Stop after this time and write the state (0: no limit)."""
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=3000, learning_rate=3e-3, weight_decay=0.02, max_grad_norm=5.0, decay_share=0.5, save_every=100
         )
     )
     cpu: bool = False
-    """Train on the processor even where there is a GPU."""
+    """Train on the CPU even if there is a GPU."""
 
 
 def wanted(window: Window, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """What cells should say: (14, h, w) float32 as `finder.WindowNetwork` without its logits, and whether a face is
-    there, (h, w) int8: 1 yes, 0 no, -1 either is right."""
+    """The first network's targets for the cells of `stride` pixels.
+
+    Returns the box and points (14, h, w) float32, as the channels of `finder.WindowNetwork` without its logits, and the
+    roles (h, w) int8: 1 for positive cells, 0 for negative ones, -1 for those that the loss ignores.
+    """
     cells = WINDOW // stride
     y, x = (np.mgrid[:cells, :cells] + 0.5) * stride
     out, role = np.zeros((14, cells, cells), np.float32), np.zeros((cells, cells), np.int8)
@@ -110,7 +113,7 @@ def _rngs(generators: list[torch.Generator]) -> list[np.random.Generator]:
 
 @dataclass
 class FinderTask:
-    """What the trainings of both networks share."""
+    """The common part of both networks' training tasks."""
 
     module: nn.Module
     data: Windows
@@ -127,16 +130,16 @@ class FinderTask:
         return "random stills"
 
     def pictures(self, rngs: list[np.random.Generator]) -> Tensor:
-        """Pictures alone, as the network is trained on."""
+        """Training pictures (n, 3, s, s) in -1..1, one per random generator, without their targets."""
         raise NotImplementedError
 
     @torch.no_grad()
     def measure_statistics(self) -> None:
-        """Means and variances of the batch normalisations, anew: the averaged weights never ran with their own."""
+        """Measure the batch norms' statistics again, as those of the training do not belong to the averaged weights."""
         layers = [layer for layer in self.module.modules() if isinstance(layer, nn.BatchNorm2d)]
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None  # all batches count alike
+            layer.momentum = None  # all batches have the same weight
         self.module.train()
         device = next(self.module.parameters()).device
         for at in range(0, _PRECISE, self.batch):
@@ -145,7 +148,7 @@ class FinderTask:
 
 
 class WindowTask(FinderTask):
-    """Focal loss for where faces are, smooth L1 for their boxes and points."""
+    """The first network's task: focal loss for the logits, smooth L1 loss for boxes and points."""
 
     def pictures(self, rngs: list[np.random.Generator]) -> Tensor:
         return as_input([self.data.window(rng).picture for rng in rngs])
@@ -168,7 +171,7 @@ class WindowTask(FinderTask):
         return {"loss": loss, "where": where, "box": boxes, "points": points}
 
     def preview(self, folder: Path, step: int) -> None:
-        """Windows that are always the same, with the cells that say there is a face, the brighter the surer."""
+        """Write `preview-STEP.png`: the same windows at every step, brighter where a face is more probable."""
         pictures = self.pictures([np.random.default_rng(n) for n in range(24)])
         maps = self.module(pictures.to(next(self.module.parameters()).device))
         sure = [F.interpolate(out[:, :1].float().sigmoid().cpu(), (WINDOW, WINDOW)) for out in maps]
@@ -179,15 +182,16 @@ class WindowTask(FinderTask):
 
 @dataclass
 class CropTask(FinderTask):
-    """Smooth L1 for landmarks, cross entropy for what is a face."""
+    """The second network's task: smooth L1 loss for landmarks, cross entropy for the logits."""
 
     hard: np.ndarray = field(default_factory=lambda: np.empty((0, CROP, CROP, 3), np.uint8))
-    """What the first network takes for faces, and is none: from `mistaken`."""
+    """False positives of the first network (n, 96, 96, 3) uint8, from `mistaken`."""
 
     def pictures(self, rngs: list[np.random.Generator]) -> Tensor:
         return as_input([self._crop(rng)[0] for rng in rngs])
 
     def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
+        """As `Windows.crop`, with false positives of the first network among the negative examples."""
         picture, points, shown = self.data.crop(rng)
         if not shown and len(self.hard) and rng.random() < HARD:
             picture = self.hard[rng.integers(len(self.hard))][:, :: rng.choice([-1, 1])]
@@ -212,7 +216,7 @@ class CropTask(FinderTask):
         return {"loss": loss, "landmarks": places, "face": face, "pixels": pixels, "mistaken": mistaken}
 
     def preview(self, folder: Path, step: int) -> None:
-        """Landmarks on faces that are always the same, the truth in green."""
+        """Write `preview-STEP.png`: the same crops at every step, with true (green) and predicted (red) landmarks."""
         crops, points, shown = zip(*(self.data.crop(np.random.default_rng(n)) for n in range(24)), strict=True)
         landmarks, logits = self.module(as_input(crops).to(next(self.module.parameters()).device))
         tiles = []
@@ -228,7 +232,7 @@ class CropTask(FinderTask):
 
 @torch.inference_mode()
 def mistaken(network: WindowNetwork, data: Windows, count: int) -> np.ndarray:
-    """Crops (n, 96, 96, 3) uint8 of what the network finds in `count` windows without a face."""
+    """Crops (n, 96, 96, 3) uint8 of the network's false positives in `count` windows without a face."""
     network.eval()
     crops = [torch.empty(0, 3, CROP, CROP)]
     for n in range(count):
@@ -240,7 +244,7 @@ def mistaken(network: WindowNetwork, data: Windows, count: int) -> np.ndarray:
 
 
 def write_sheet(path: Path, tiles: list[np.ndarray]) -> None:
-    """Tiles (s, s, 3) uint8, eight a row."""
+    """Write a picture of tiles (s, s, 3) uint8, eight per row; their number is a multiple of eight."""
     iio.imwrite(path, np.concatenate([np.concatenate(tiles[at : at + 8], 1) for at in range(0, len(tiles), 8)]))
 
 
@@ -251,10 +255,10 @@ def as_input(pictures: Any) -> Tensor:
 
 
 def run(config: FaceConfig) -> Path:
-    """Render and train as far as it is not yet; returns the file with the weights.
+    """Render and train, resuming an earlier run; returns the file with the weights.
 
     Raises:
-        FadaError: any of a training's mistakes, see `training.train`; it was stopped before its end.
+        FadaError: a training failed (see `training.train`), or was stopped before its end.
     """
     started = time.monotonic()
     deadline = started + config.max_minutes * 60 if config.max_minutes else float("inf")
@@ -267,25 +271,27 @@ def run(config: FaceConfig) -> Path:
     networks, windows = FinderNetworks(), Windows(stills, others)
     first, second = config.out / "window.safetensors", config.out / "crop.safetensors"
     if not first.exists():
-        task = WindowTask(networks.window.to(memory_format=torch.channels_last), windows, config.batch)
-        _train(task, config, first, accelerator, deadline)
+        window_task = WindowTask(networks.window.to(memory_format=torch.channels_last), windows, config.batch)
+        _train(window_task, config, first, accelerator, deadline)
     networks.window.load_state_dict(load_file(first))
     if not second.exists():
-        task = CropTask(networks.crop.to(memory_format=torch.channels_last), windows, config.batch)
-        task.hard = mistaken(networks.window.cpu(), windows, config.empty)
-        _train(task, config, second, accelerator, deadline)
+        crop_task = CropTask(networks.crop.to(memory_format=torch.channels_last), windows, config.batch)
+        crop_task.hard = mistaken(networks.window.cpu(), windows, config.empty)
+        _train(crop_task, config, second, accelerator, deadline)
     networks.crop.load_state_dict(load_file(second))
     target = config.out / WEIGHTS.name
     if accelerator.is_main_process:
         save(networks, target)
-        log.info("wrote %s; what is used is %s", target, WEIGHTS)
+        log.info("wrote %s; the finder uses %s", target, WEIGHTS)
     return target
 
 
-def _train(task: FinderTask, config: FaceConfig, target: Path, accelerator: Accelerator, deadline: float) -> None:
-    """Train one network as far as it is not yet, and write it."""
+def _train(
+    task: WindowTask | CropTask, config: FaceConfig, target: Path, accelerator: Accelerator, deadline: float
+) -> None:
+    """Train one network, resuming an earlier run, and write its weights to `target`."""
     if not train(task, config.loop, config.out / target.stem, accelerator, deadline):
-        raise FadaError("The training was stopped; start again to go on.")
+        raise FadaError("The training was stopped; start again to resume.")
     if accelerator.is_main_process:
         task.measure_statistics()
         save(task.module, target)
@@ -293,7 +299,7 @@ def _train(task: FinderTask, config: FaceConfig, target: Path, accelerator: Acce
 
 
 def save(networks: nn.Module, target: Path) -> None:
-    """The weights in half precision; counters of the normalisations stay whole numbers."""
+    """Write the weights, in half precision except for the integer counters of the batch norms."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in networks.cpu().state_dict().items()}
     with whole_file(target) as partial:
         save_file({name: value.contiguous() for name, value in state.items()}, partial)

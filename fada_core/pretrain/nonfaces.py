@@ -1,4 +1,4 @@
-"""Pictures without a face, for the face finder to be silent about: dead leaves, rooms and landscapes, text, stripes."""
+"""Pictures without faces as negative examples for the face finder: dead leaves, scenery, text and stripes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..avatars.scenery import background
 from .textures import dead_leaves
 
 KINDS = ("leaves", "scenery", "text", "stripes")
-_SHARES = (0.33, 0.33, 0.14, 0.2)
+_SHARES = (0.33, 0.33, 0.14, 0.2)  # of KINDS
 
 
 def draw(seed: int, size: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def draw(seed: int, size: int) -> np.ndarray:
 
 
 def collection(root: Path, count: int, size: int) -> np.ndarray:
-    """Pictures of the seeds 0 .. count - 1, (count, size, size, 3) uint8, kept under `root`."""
+    """The pictures of the seeds 0 .. count - 1, (count, size, size, 3) uint8, stored in a file under `root`."""
     path = root / f"nonfaces-{size}px-{count}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def collection(root: Path, count: int, size: int) -> np.ndarray:
 
 
 def text(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Lines of made-up words, (size, size, 3) uint8: dark on light or the other way round, in up to three sizes."""
+    """Lines of random letters in up to three font sizes, dark on light or light on dark, (size, size, 3) uint8."""
     paper, ink = rng.integers(150, 256, 3), rng.integers(0, 110, 3)
     if rng.random() < 0.3:
         paper, ink = ink, paper
@@ -60,13 +60,13 @@ def text(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def stripes(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Stripes, checks, rings or blossoms, (size, size, 3) uint8, hard or soft."""
+    """Stripes, checks, rings or petals with sharp or soft edges, (size, size, 3) uint8."""
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - rng.uniform(0.2, 0.8, (2, 1, 1)).astype(np.float32)
     angle, rate = rng.uniform(0, np.pi), 2 * np.pi * np.exp(rng.uniform(np.log(2), np.log(30)))
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     kind = rng.integers(4)
     wave = np.sin(rate * (np.hypot(u, v) if kind >= 2 else u))
-    if kind == 3:  # petals around a middle, each ring turned against the next
+    if kind == 3:  # petals around a centre; each ring is rotated relative to the next
         ring = np.floor(rate * np.hypot(u, v) / np.pi)
         wave = wave * np.sin(rng.integers(3, 12) * np.arctan2(v, u) + np.pi / 2 * ring)
     if kind == 1:

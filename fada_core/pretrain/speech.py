@@ -1,9 +1,9 @@
-"""Second stage: the audio projection learns from sound alone what a mouth does while it is heard.
+"""The audio projection's training task: predict the mouth from speech alone, and the utterances to train it on.
 
-Hallo's audio features come from a wav2vec2 that was pretrained on speech. Ours are mel bands, and what they mean is
-learned here: a linear readout, thrown away afterwards, has to tell the face's units from each frame's audio tokens. An
-utterance costs a fraction of a rendered clip, and so does learning from it, so that no step of the teacher is spent
-on telling vowels apart.
+Hallo's audio features come from wav2vec2, which is pretrained on speech. Ours are mel bands, so the projection is
+pretrained here: from each frame's audio tokens, a linear layer, discarded afterwards, predicts measures of the mouth
+and the face units. Utterances without pictures, and training steps on them, cost a fraction of those of rendered clips,
+so the teacher need not spend its steps on distinguishing vowels.
 """
 
 from __future__ import annotations
@@ -31,17 +31,21 @@ from ..models.audio.projection import AudioProjection, window_features
 
 POOLS: tuple[Pool, ...] = ("high", "moderate")
 HEARD = [i for i, name in enumerate(UNITS) if name.startswith(("jaw", "mouth", "tongue", "cheek"))]
-"""Face units that speech moves; blinks and brows cannot be heard."""
+"""Indices of the face units that depend on speech, unlike those of eyelids and brows."""
 MEASURES = ("openness", "width", "rounding")
-HELD_OUT = 4  #: files of utterances from the seeds that no training uses
-FRAMES = 16  #: of one utterance that a sample of a batch has
-LOUDER, TILT = 0.25, 0.15  #: deviations of what is added to a sample's features: level (0.25: 9 dB), and over the bands
-LEAST_DEVIATION = 0.02  #: of a target; those that hardly move at all are not blown up
+HELD_OUT = 4  #: number of files with utterances of held-out seeds
+FRAMES = 16  #: frames of a sample, all from one utterance
+LOUDER, TILT = 0.25, 0.15
+"""Augmentation of a sample's features: standard deviations of the level (0.25: 9 dB) and of the tilt over the bands."""
+LEAST_DEVIATION = 0.02  #: smallest divisor of a target, so that units that hardly move are not amplified
 
 
 @dataclass(frozen=True)
 class Utterances:
-    """`count` utterances of `seconds` of each pool as audio features and mouths, in files of `shard` under `folder`."""
+    """`count` utterances of `seconds` per pool, and held-out ones, as audio features and targets of the mouth.
+
+    They are stored in `folder`, `shard` utterances per file; `count` is rounded up to whole files.
+    """
 
     folder: Path
     count: int
@@ -51,17 +55,17 @@ class Utterances:
 
     @property
     def held_out(self) -> int:
-        """How many utterances, the last ones of `load`, no training may use."""
+        """Number of held-out utterances, which are the last ones of `load` and not used for training."""
         return HELD_OUT * self.shard
 
     def _jobs(self) -> list[tuple[Path, Pool, int]]:
-        """File, pool and first seed of every shard; the held-out ones come last."""
+        """File, pool and first seed of each file; the held-out ones come last."""
         apart = (HELD_OUT_SEED + i * self.shard for i in range(HELD_OUT // len(POOLS)))
         seeds = [*range(0, self.count, self.shard), *apart]
         return [(self.folder / f"{pool}-{seed:07d}.safetensors", pool, seed) for seed in seeds for pool in POOLS]
 
     def make(self, workers: int) -> None:
-        """Speak what is missing; interrupted and resumed at will."""
+        """Synthesise the missing files in `workers` processes. It may be interrupted; the next call resumes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [(self, *job) for job in self._jobs() if not job[0].exists()]
         if not missing:
@@ -72,9 +76,13 @@ class Utterances:
                 pass
 
     def load(self) -> tuple[Tensor, Tensor]:
-        """Features (utterances, frames, layers, dim) and targets (utterances, frames, k); held-out ones last."""
+        """Features (utterances, frames, layers, dim) and targets (utterances, frames, k); held-out ones last.
+
+        The targets are `MEASURES`, in 0..1, then the face units `HEARD`.
+        """
         parts = [load_file(path) for path, *_ in self._jobs()]
-        return tuple(torch.cat([part[name] for part in parts]).float() for name in ("features", "targets"))
+        features, targets = (torch.cat([part[name] for part in parts]).float() for name in ("features", "targets"))
+        return features, targets
 
 
 def _one_thread() -> None:
@@ -99,7 +107,7 @@ def _make(job: tuple[Utterances, Path, Pool, int]) -> None:
 
 
 class _Reader(nn.Module):
-    """Audio features to targets by way of the audio tokens."""
+    """Predicts the targets (n, frames, k) from the audio tokens of windows (n, frames, window, layers, dim)."""
 
     def __init__(self, projection: AudioProjection, config: ModelConfig, targets: int) -> None:
         super().__init__()
@@ -111,7 +119,7 @@ class _Reader(nn.Module):
 
 
 class SpeechTask:
-    """Squared error of the mouth's measures and units, each in its own deviations."""
+    """Mean squared error of the mouth's measures and face units, each normalised to zero mean and unit deviation."""
 
     def __init__(self, projection: AudioProjection, config: ModelConfig, data: Utterances, batch: int) -> None:
         self.config, self.batch = config, batch
@@ -120,7 +128,7 @@ class SpeechTask:
         self.mean = targets[: self.known].mean((0, 1))
         self.deviation = targets[: self.known].std((0, 1)).clamp(min=LEAST_DEVIATION)
         self.targets = (targets - self.mean) / self.deviation
-        self.module = _Reader(projection, config, targets.shape[-1])
+        self.module: nn.Module = _Reader(projection, config, targets.shape[-1])
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.module.parameters())}]
@@ -132,7 +140,7 @@ class SpeechTask:
         return "random utterances"
 
     def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Windows (FRAMES, window, layers, dim), louder or softer and duller or brighter, and their targets."""
+        """Windows (FRAMES, window, layers, dim) with random level and spectral tilt, and their targets (FRAMES, k)."""
         index = int(torch.randint(self.known, (), generator=generator))
         features = self.features[index]
         rows = torch.randperm(len(features), generator=generator)[:FRAMES]
@@ -147,7 +155,7 @@ class SpeechTask:
         return {"loss": (module(windows).float() - targets).square().mean()}
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write `held-out-STEP.json`: Pearson's r of what is read from utterances that no training uses."""
+        """Write `held-out-STEP.json`: Pearson's r of predictions and targets over the held-out utterances, by name."""
         device = next(self.module.parameters()).device
         names: Sequence[str] = (*MEASURES, *(UNITS[i] for i in HEARD))
         read = [

@@ -1,7 +1,7 @@
-"""Stills of rendered people, for the face finder to learn from: one file a person, made once, read one by one.
+"""Rendered stills of people to train the face finder on: one file per person, rendered once and read one by one.
 
-A person's stills differ in pose, expression, light, camera and style, and come with what is true about them: who
-covers which pixel, and where the face's points are.
+A person's stills differ in pose, expression, light, camera and style. Their ground truth is the mask of the person and
+the points of the face.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from ..avatars.render import Motion, Renderer
 
 POOL = "moderate"
 FOREHEAD = ((-0.26, 0.40), (0.0, 0.47), (0.26, 0.40))
-"""Where the silhouette's upper edge is, as in mediapipe's mesh: sideways from the middle in widths of the face, and
-above the eyes in distances from the eyes to the chin."""
-_RESTING = np.array([[0.0], [0.0], [1.0]])  # contacts of lips that rest on each other
-_MOST = 0.85  #: radians that a head turns at most
-_TEXTURE = 256  #: side of the skin's maps
+"""The three points of the forehead, on the upper edge of mediapipe's face mesh: x from the eyes' centre in face widths,
+and height above the eyes in units of the distance from eyes to chin."""
+_RESTING = np.array([[0.0], [0.0], [1.0]])  # `articulation.seal`: contacts of closed lips
+_MOST = 0.85  #: largest angle of a head in radians
+_TEXTURE = 256  #: side of the skin textures in pixels
 
 
 @dataclass(frozen=True)
 class Still:
-    """`picture` (s, s, 3) uint8; `person` (s, s) bool, all of them, clothes and hair too; `points` (71, 2) float32
-    pixels: the 68 of `avatars.landmarks` and three of the forehead."""
+    """`picture` (s, s, 3) uint8; `person` (s, s) bool: the pixels of the person, including hair and clothes; `points`
+    (71, 2) float32 in pixels: the 68 of `avatars.landmarks` and three of the forehead."""
 
     picture: np.ndarray
     person: np.ndarray
@@ -51,7 +51,7 @@ class Still:
 
 @dataclass(frozen=True)
 class StillSet:
-    """`people` persons with `each` stills of `size` pixels, stored under `root`."""
+    """`people` people with `each` stills of `size` pixels per person, stored under `root`; indexed by still."""
 
     root: Path
     people: int
@@ -65,7 +65,7 @@ class StillSet:
         return self.root / f"{self.size}px-{self.each}" / f"{person:06d}.safetensors"
 
     def render(self, workers: int) -> None:
-        """Render what is missing; interrupted and resumed at will."""
+        """Render the missing files in `workers` processes. It may be interrupted; the next call resumes."""
         self.path(0).parent.mkdir(parents=True, exist_ok=True)
         missing = [n for n in range(self.people) if not self.path(n).exists()]
         if missing:
@@ -98,7 +98,7 @@ def _render(job: tuple[StillSet, int]) -> None:
 
 
 def draw(seed: int, count: int, size: int) -> list[Still]:
-    """`count` stills of the person of `seed`."""
+    """Render `count` stills of `size` pixels of the person of `seed`."""
     rng = np.random.default_rng([seed, 21])
     person = sample_person(rng, POOL)
     material = styles.sample_style(rng, POOL)
@@ -118,7 +118,7 @@ def draw(seed: int, count: int, size: int) -> list[Still]:
 
 
 def _motion(rng: np.random.Generator) -> Motion:
-    """One frame: any expression, turned further than most portraits are."""
+    """A motion of one frame with a random expression, and a larger rotation than in most portraits."""
     face, closed = portrait_units(rng, sample_mood(rng))
     if rng.random() < 0.15:
         face[[UNITS.index(name) for name in BLINK]] = rng.uniform(0.3, 1)
@@ -128,12 +128,12 @@ def _motion(rng: np.random.Generator) -> Motion:
 
 
 def points(head: Head, posed: Posed, camera: Camera, size: int) -> np.ndarray:
-    """The 71 points of a `Still`."""
+    """The points of a `Still` of `size` pixels, (71, 2) float32: visible or not."""
     return project(posed.vertices[np.concatenate([vertices(), _forehead(head)])], camera, size).astype(np.float32)
 
 
 def _forehead(head: Head) -> np.ndarray:
-    """The three base vertices nearest to FOREHEAD on a head's front."""
+    """Indices (3,) of the vertices nearest to FOREHEAD on the front of the neutral head."""
     marks = head.neutral[vertices()]
     eyes, width = marks[36:48].mean(0), marks[16, 0] - marks[0, 0]
     skin = np.unique(load().skin_base)

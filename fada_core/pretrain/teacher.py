@@ -1,4 +1,4 @@
-"""Last stages: the teacher learns to denoise latents from portrait, motion frames and speech.
+"""The teacher's training task: denoise latents, conditioned on portrait, motion frames and speech.
 
 Reference and audio are dropped separately and together, so that one network serves all three branches of guidance. Only
 the high pool is used (FADA, figure 2).
@@ -21,20 +21,23 @@ from ..models.networks import Networks
 from ..sampling.schedule import NoiseSchedule
 
 HUBER_C = 1.5
-"""Error up to which the pseudo-Huber loss is square; larger errors count linearly. While a model cannot tell from the
-speech how far a mouth goes, the square asks for the mean of what it may do, and a linear loss for the median: hardly
-any motion. Latents of open mouths lie 1 to 2.5 from those of closed ones; larger errors are those of heads that turn,
-and do not outweigh all others."""
+"""Scale of the pseudo-Huber loss, our choice: about quadratic below it, linear above.
+
+As long as the speech does not determine how far the mouth opens, a quadratic loss is smallest for the mean of all
+possibilities, and a linear one for their median, which is almost no motion. Latents of open and closed mouths differ by
+1 to 2.5. Larger errors come from turning heads and should not dominate the loss."""
 DROP_BOTH, DROP_AUDIO, DROP_REFERENCE = 0.05, 0.10, 0.02
-"""Shares of samples; the first trains the base branch."""
+"""Shares of samples without reference and audio, which train the base branch, without audio, and without reference."""
 NOISY_SHARE_STILLS, NOISY_SHARE_CLIPS, NOISY_FROM = 0.85, 0.5, 0.6
-"""These shares of the samples come from the noisiest part of the schedule, where only the speech determines the mouth;
-with little noise, x_t shows it already. For the same reason errors are those of x_0: in v, late steps dominate. Clips,
-which are learned last, have fewer of them, so that what late steps are for is learned too: clean lips and teeth."""
+"""Shares of the samples, for single frames and for clips, with timesteps drawn above NOISY_FROM of the schedule.
+
+There only the speech determines the mouth; with little noise, x_t already shows it. For the same reason the loss is on
+x_0: with a loss on v, timesteps with little noise dominate. The clips, the last stage, have a smaller share, because
+clean lips and teeth are learned at timesteps with little noise."""
 
 
 class _Denoiser(nn.Module):
-    """The module that accelerate wraps: conditioning and prediction in one forward."""
+    """Conditioning and prediction in one forward pass, as accelerate needs it to wrap them."""
 
     def __init__(self, networks: Networks) -> None:
         super().__init__()
@@ -47,17 +50,17 @@ class _Denoiser(nn.Module):
 
 @dataclass
 class TeacherTask:
-    """v-prediction on random clips, pseudo-Huber loss weighted towards mouth and eyes."""
+    """v-prediction on random clips; pseudo-Huber loss on x_0 with larger weights on mouth and eyes."""
 
     networks: Networks
     clips: ClipDataset
     batch: int
     make_preview: Callable[[Networks, Path, int], None]
-    cells: int = 0  #: side of the close-ups to learn from, in latent cells; 0: whole pictures
-    closeup_steps: float = float("inf")  #: the first steps, those with close-ups
+    cells: int = 0  #: side of close-ups to train on, in latent cells; 0: whole pictures
+    closeup_steps: float = float("inf")  #: number of steps with close-ups, at the start of the training
     stills: bool = False
-    """Learn from single frames without those before them; the motion modules are not trained. A frame costs a twelfth
-    of a clip, and only the speech tells how its mouth stands: no frame before it, and none beside it."""
+    """Train on single frames without motion frames; the motion modules are not trained. A frame costs a twelfth of a
+    clip, and its mouth can only be predicted from the speech, as there are no neighbouring frames."""
     ids: list[str] = field(default_factory=list)  #: of the latest batch
 
     def __post_init__(self) -> None:
@@ -68,7 +71,7 @@ class TeacherTask:
         for module in self.networks.denoising_unet.modules():
             if isinstance(module, MotionModule):
                 module.requires_grad_(not self.stills)
-        self.module = _Denoiser(self.networks).to(memory_format=torch.channels_last)
+        self.module: nn.Module = _Denoiser(self.networks).to(memory_format=torch.channels_last)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [p for p in self.module.parameters() if p.requires_grad]}]
@@ -81,9 +84,11 @@ class TeacherTask:
         return "samples " + ", ".join(self.ids)
 
     def draw(self, generators: list[torch.Generator], cells: int = 0) -> tuple[ClipBatch, Tensor, Tensor, Tensor]:
-        """Clips, (no reference, no audio) of each (batch, 2), noise as the latents, timesteps (batch,).
+        """Draw a batch: clips, drops (batch, 2) bool of reference and audio, noise in the latents' shape, and timesteps
+        (batch,).
 
-        `cells`: side of the close-ups to draw; 0: whole pictures.
+        Args:
+            cells: side of the close-ups in latent cells; 0: whole pictures.
         """
         layout = replace(self.config, clip_frames=1, motion_frames=0) if self.stills else self.config
         batch = draw_batch(self.clips, layout, generators)
@@ -91,13 +96,13 @@ class TeacherTask:
             batch = closeups(batch, cells, generators)
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=g) for g in generators])
         t = torch.cat([self._timestep(g) for g in generators])
-        # One uniform number decides both: its lowest values drop the reference, its highest the audio.
+        # One uniform number decides both drops, so that the three cases exclude each other.
         kind = torch.cat([torch.rand(1, generator=g) for g in generators])
         drops = torch.stack([kind < DROP_BOTH + DROP_REFERENCE, (kind < DROP_BOTH) | (kind > 1 - DROP_AUDIO)], dim=1)
         return batch, drops, noise, t
 
     def _timestep(self, generator: torch.Generator) -> Tensor:
-        """(1,) uniform over the schedule, or over its noisy end for some of the samples."""
+        """(1,), uniform over the schedule, or over its noisy end for a share of the samples."""
         total = self.config.schedule.train_timesteps
         share = NOISY_SHARE_STILLS if self.stills else NOISY_SHARE_CLIPS
         noisy = float(torch.rand((), generator=generator)) < share
@@ -116,8 +121,8 @@ class TeacherTask:
         # sigma times the error of v is the error of x_0 (see distill/losses.py).
         error = (prediction - target) * sigma[:, None, None, None, None]
         huber = (error.square() + HUBER_C**2).sqrt() - HUBER_C
-        # The network's output counts `residual_std` times as much where it is a difference to the portrait. Rows that
-        # do not see the portrait are held back likewise; else they fill the gradient, and its running square in Adam.
+        # In rows with a portrait the network predicts a residual in units of `residual_std`, which scales its gradient.
+        # The loss of the other rows has the same factor, so that these do not dominate the gradient and Adam's moments.
         share = torch.where(drops[:, 0], self.config.residual_std or 1.0, 1.0)[:, None, None, None, None]
         loss = (share * batch.weights * huber).mean() / batch.weights.mean()
         return {"loss": loss, "mse": error.detach().square().mean()}

@@ -1,8 +1,8 @@
-"""Pictures of nothing in particular, so that the autoencoder learns more of the world than heads.
+"""Synthetic textures, with which the autoencoder generalises beyond heads.
 
-Dead leaves (Matheron 1968; Lee, Mumford and Huang 2001): opaque shapes that cover each other, with sizes after a power
-law, have the edges, scales and spectrum of natural images. Each leaf is filled with a gradient, noise of some scale, or
-stripes. The mixture and its ranges are ours.
+The dead leaves model (Matheron 1968; Lee, Mumford and Huang 2001) stacks opaque shapes whose sizes follow a power law.
+Its pictures have the edges, scales and spectrum of natural images. Each leaf is filled with one colour, a gradient,
+stripes, or noise of some scale. This mixture and its ranges are our choice.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 _LEAVES = 90
-_SMALLEST = 0.05  #: radius, as a part of the picture's side
-_LARGEST = 1.0
+_SMALLEST, _LARGEST = 0.05, 1.0  #: range of the radii, relative to the picture's side
 
 
 def dead_leaves(size: int, generator: torch.Generator) -> Tensor:
-    """One picture, (3, size, size) float32 in -1..1."""
+    """A random picture, (3, size, size) float32 in -1..1."""
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
     palette = rng.uniform(0, 1, (6, 3)) ** rng.uniform(0.6, 2.0)
-    palette += rng.uniform(0.1, 0.9) * (palette.mean(1, keepdims=True) - palette)  # the world is rarely that colourful
+    # Natural pictures are less saturated than random colours.
+    palette += rng.uniform(0.1, 0.9) * (palette.mean(1, keepdims=True) - palette)
     picture = np.empty((size, size, 3), np.float32)
     picture[:] = palette[0]
-    # From the back to the front; radii with a density of r^-3, the exponent that makes pictures scale-invariant.
+    # Large leaves are drawn first. Radii have a density of r^-3, the exponent that makes pictures scale-invariant.
     radii = (_LARGEST**-2 + rng.uniform(0, 1, _LEAVES) * (_SMALLEST**-2 - _LARGEST**-2)) ** -0.5
     for radius in np.sort(radii)[::-1]:
         cx, cy, angle = *rng.uniform(-0.1, 1.1, 2), rng.uniform(0, np.pi)
@@ -37,7 +37,7 @@ def dead_leaves(size: int, generator: torch.Generator) -> Tensor:
         u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
         power, flatness = rng.choice([1.0, 2.0, 8.0]), rng.uniform(0.3, 1.0)
         distance = (np.abs(u / radius) ** power + np.abs(v / (radius * flatness)) ** power) ** (1 / power)
-        softness = rng.choice([1.0, 1.0, 4.0]) / (radius * size)  # an edge of about a pixel, or out of focus
+        softness = rng.choice([1.0, 1.0, 4.0]) / (radius * size)  # an edge about one pixel wide, or out of focus
         alpha = np.clip((1 - distance) / softness + 0.5, 0, 1)[..., None]
         fill = np.clip(palette[rng.integers(6)] + rng.normal(0, 0.06, 3), 0, 1) + _pattern(u, v, size, rng)[..., None]
         picture[part] += alpha * (fill - picture[part])
@@ -47,7 +47,7 @@ def dead_leaves(size: int, generator: torch.Generator) -> Tensor:
 
 
 def _pattern(u: np.ndarray, v: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """What is added to a leaf's colour, shaped as its coordinates."""
+    """Values to add to a leaf's colour, in the shape of its coordinates `u` and `v`."""
     strength = rng.uniform(0, 0.25)
     kind = rng.integers(4)
     if kind == 0:
@@ -55,7 +55,7 @@ def _pattern(u: np.ndarray, v: np.ndarray, size: int, rng: np.random.Generator) 
     if kind == 1:
         return strength * 4 * (rng.normal() * u + rng.normal() * v)
     if kind == 2:
-        frequency = 2 * np.pi * size / rng.uniform(2.5, 24)  # a period of so many pixels
+        frequency = 2 * np.pi * size / rng.uniform(2.5, 24)  # periods of 2.5 to 24 pixels
         return strength * np.sin(frequency * u + rng.uniform(0, 6) + 2 * np.sin(rng.uniform(5, 40) * v))
     coarse = rng.normal(0, 1, (int(2 ** rng.uniform(1, 7)),) * 2).astype(np.float32)
     across, down = ((c * len(coarse) * 2).astype(int) % len(coarse) for c in (u, v))

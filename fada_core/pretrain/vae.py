@@ -1,4 +1,4 @@
-"""First stage: the small autoencoder learns pictures of people, mouth and eyes above all, and of anything else."""
+"""The autoencoder's training task: reconstruct frames of people, above all mouths and eyes, and synthetic textures."""
 
 from __future__ import annotations
 
@@ -20,41 +20,56 @@ from ..models.vae import TinyVAE
 from .textures import dead_leaves
 
 MOUTH_WEIGHT, EYES_WEIGHT = 4.0, 2.5
-"""Of these pixels in the reconstruction terms: they are few, and carry the speech and the look."""
+"""Weights of mouth and eyes in the reconstruction loss (other pixels: 1): they are small, but viewers look at them."""
 GRADIENT_WEIGHT = 0.5
 KL_WEIGHT = 1e-4
-ZOOM = 0.6, 1.5  #: a crop is shrunk or enlarged by a factor between these, so that faces of all sizes are learned
-AT_MOUTH = 0.5  #: share of crops around a mouth; the others lie anywhere
-TRIES = 20  #: clips drawn for one picture, where they cannot be read
+ZOOM = 0.6, 1.5  #: range of the factor by which crops are scaled, so that faces have many sizes
+AT_MOUTH = 0.5  #: share of crops around a mouth; the others have random positions
+TRIES = 20  #: unreadable clips in a row, after which the training stops
 
 
 def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Horizontal and vertical differences of neighbouring pixels."""
     return images[..., :, 1:] - images[..., :, :-1], images[..., 1:, :] - images[..., :-1, :]
 
 
 def reconstruction_loss(output: Tensor, images: Tensor, weight: Tensor) -> Tensor:
-    """Weighted L1 + 4 MSE + gradient L1 between pictures (n, 3, h, w); weight (n, 1, h, w)."""
+    """Scalar loss between pictures (n, 3, h, w) in -1..1: L1 + 4 MSE, weighted per pixel by `weight` (n, 1, h, w), +
+    0.5 L1 of the gradients. The sum and its factors are our choice."""
     error = output - images
     gradient = sum(F.l1_loss(a, b) for a, b in zip(_gradients(output), _gradients(images), strict=True))
     return (weight * error.abs()).mean() + 4 * (weight * error.square()).mean() + GRADIENT_WEIGHT * gradient
 
 
-class Reconstruction(nn.Module):
-    """Encode, draw from the posterior, decode: one forward, so that it can be wrapped for several processes."""
+def autoencode(vae: TinyVAE, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode pictures (n, 3, h, w) in -1..1, sample from the posterior, and decode.
+
+    Args:
+        noise: standard normal, in the shape of the posterior's mean (see `TinyVAE.moments`).
+
+    Returns the reconstructions (n, 3, h, w), not clamped, and the posterior's mean and log-variance.
+    """
+    mean, log_variance = vae.moments(images)
+    return vae.reconstruct(mean + noise * (0.5 * log_variance).exp()), mean, log_variance
+
+
+class _Reconstruction(nn.Module):
+    """`autoencode` as a module, which accelerate wraps."""
 
     def __init__(self, vae: TinyVAE) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, log_variance = self.vae.moments(images)
-        return self.vae.reconstruct(mean + noise * (0.5 * log_variance).exp()), mean, log_variance
+        return autoencode(self.vae, images, noise)
 
 
 class Pictures(Protocol):
-    """Clips whose frames can be had one by one; may raise `BadClipError`."""
+    """Clips that are read frame by frame; `picture` may raise `BadClipError`."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Side of the frames in pixels."""
 
     def __len__(self) -> int: ...
 
@@ -64,7 +79,7 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class Pools:
-    """Several sets of clips as one, each drawn from equally often; see `Pictures`."""
+    """`Pictures` of several sets, none of them empty; frames are drawn from all sets equally often."""
 
     sets: Sequence[Pictures]
 
@@ -82,16 +97,16 @@ class Pools:
 
 @dataclass
 class VAETask:
-    """Mouth-weighted L1 + 4 MSE + gradient L1 + KL on crops of single frames and of textures."""
+    """`reconstruction_loss`, weighted towards mouth and eyes, + KL, on crops of single frames and on textures."""
 
     vae: TinyVAE
     data: Pictures
     batch: int
-    crop: int = 0  #: side of what is learned from at once, in pixels; 0: the whole picture, unscaled
-    textures: float = 0.0  #: share of pictures that are `dead_leaves`
+    crop: int = 0  #: side of the crops in pixels; 0: whole pictures, unscaled
+    textures: float = 0.0  #: share of `dead_leaves` among the pictures, 0..1
 
     def __post_init__(self) -> None:
-        self.module = Reconstruction(self.vae).to(memory_format=torch.channels_last)
+        self.module: nn.Module = _Reconstruction(self.vae).to(memory_format=torch.channels_last)
         self.side = self.crop or self.data.size
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -104,19 +119,19 @@ class VAETask:
         return "single frames of random clips"
 
     def _images(self, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
-        """A picture for each generator, (n, 3, side, side), and masks of mouth and eyes, (n, 2, side, side)."""
+        """One picture per generator, (n, 3, side, side) in -1..1, and masks of mouth and eyes, (n, 2, side, side)."""
         images, boxes = zip(*map(self._sample, generators), strict=True)
         masks = [box_mask(each, self.side) for each in torch.stack(boxes, 1)]
         return torch.stack(images), torch.cat(masks, 1)
 
     def _sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if float(torch.rand((), generator=generator)) < self.textures:
-            return dead_leaves(self.side, generator), torch.full((2, 4), -10.0)  # nothing inside of the picture
+            return dead_leaves(self.side, generator), torch.full((2, 4), -10.0)  # boxes outside of the picture
         image, boxes = self._picture(generator)
         return self._cropped(image, boxes, generator) if self.crop else (image, boxes)
 
     def _cropped(self, image: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random square of the picture at a random size, mirrored half of the time, and the boxes within it."""
+        """A random square of the picture, scaled to `crop` pixels and mirrored with probability 1/2, and its boxes."""
         zoom, at_mouth, x, y, mirrored = torch.rand(5, generator=generator).tolist()
         size = image.shape[-1]
         side = min(size, round(self.crop / (ZOOM[0] * (ZOOM[1] / ZOOM[0]) ** zoom)))
@@ -145,11 +160,11 @@ class VAETask:
     def draw(self, generators: list[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures and masks as from `_images`, and noise for their latents; on the autoencoder's device."""
         images, masks = self._images(generators)
-        device = self.vae.latent_mean.device
+        mean = self.vae.get_buffer("latent_mean")
         cells = self.side // self.vae.fine_cell
-        shape = (self.vae.latent_mean.numel() // 4, cells, cells)
+        shape = (len(mean) // 4, cells, cells)
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-        return images.to(device, memory_format=torch.channels_last), masks.to(device), noise.to(device)
+        return images.to(mean.device, memory_format=torch.channels_last), masks.to(mean.device), noise.to(mean.device)
 
     def losses(self, module: nn.Module, step: int, generators: list[torch.Generator]) -> dict[str, Tensor]:
         images, masks, noise = self.draw(generators)
@@ -159,7 +174,7 @@ class VAETask:
         return {**terms, "loss": terms["loss"] + KL_WEIGHT * kl, "kl": kl}
 
     def terms(self, output: Tensor, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """`loss` of reconstructions, and their PSNR in dB, also that of the mouths alone."""
+        """`loss` of reconstructions, and the PSNR in dB of the pictures (`psnr`) and of the mouths (`mouth_psnr`)."""
         mouth, eyes = masks.split(1, dim=1)
         loss = reconstruction_loss(output, images, 1 + (MOUTH_WEIGHT - 1) * mouth + (EYES_WEIGHT - 1) * eyes)
         with torch.no_grad():
@@ -169,7 +184,7 @@ class VAETask:
         return {"loss": loss, "psnr": psnr, "mouth_psnr": mouth_psnr}
 
     def preview(self, folder: Path, step: int) -> None:
-        """Originals above reconstructions, always of the same frames."""
+        """Write `preview-STEP.png`: the same pictures at every step, above their reconstructions."""
         images, _ = self._images([torch.Generator().manual_seed(i) for i in range(12)])
         device = next(self.module.parameters()).device
         output = self.vae.reconstruct(self.vae.moments(images.to(device))[0]).float().cpu()
@@ -178,19 +193,23 @@ class VAETask:
 
     @torch.inference_mode()
     def set_statistics(self, count: int = 512) -> None:
-        """Measure the latents' mean per channel and their deviation over whole frames, for the autoencoder to keep.
+        """Measure the latents on `count` whole frames, and store their mean per channel and their common standard
+        deviation in the autoencoder.
 
-        One deviation for all channels: a unit of any of them then changes about as much in the picture. Scaled to unit
-        deviation each, the many channels of fine detail would outweigh the few that hold the picture's shapes, by up to
-        300 times for the portrait model, in noise and loss alike.
+        The deviation is common to all channels, so that the same change of any channel changes the picture about
+        equally. Were each channel scaled to unit deviation, the many channels of fine detail would outweigh the few
+        that encode the picture's shapes, in noise and loss, by up to 300 times in the portrait model.
+
+        Raises:
+            FadaError: too many clips cannot be read.
         """
         generator = torch.Generator().manual_seed(2)
         device = next(self.module.parameters()).device
-        latents = []
+        parts = []
         for at in range(0, count, 16):
             images = torch.stack([self._picture(generator)[0] for _ in range(min(16, count - at))])
-            latents.append(F.pixel_unshuffle(self.vae.moments(images.to(device))[0], 2))
-        latents = torch.cat(latents)
+            parts.append(F.pixel_unshuffle(self.vae.moments(images.to(device))[0], 2))
+        latents = torch.cat(parts)
         mean = latents.mean(dim=(0, 2, 3))
-        self.vae.latent_mean.copy_(mean)
-        self.vae.latent_std.fill_((latents - mean[:, None, None]).square().mean().sqrt())
+        self.vae.get_buffer("latent_mean").copy_(mean)
+        self.vae.get_buffer("latent_std").fill_((latents - mean[:, None, None]).square().mean().sqrt())

@@ -1,6 +1,6 @@
-"""What the face finder sees in training: stills of people at any place, size and angle, on pictures of something else.
+"""The face finder's training pictures: stills of people at random positions, sizes and angles on other pictures.
 
-Points and boxes are in pixels from the upper left corner of the picture; a matrix (3, 3) takes a still's pixels to the
+Points and boxes are in pixels from the upper left corner of the picture. A matrix (3, 3) maps a still's pixels to the
 picture's.
 """
 
@@ -15,23 +15,23 @@ from ..face.finder import CROP, SILHOUETTE, TEMPLATE, WINDOW, five_points, simil
 from .disturb import disturbed, retouched
 from .stills import Still, StillSet
 
-SMALLEST, LARGEST = 20.0, 112.0  #: longer side of a face's box in a window, in pixels
+SMALLEST, LARGEST = 20.0, 112.0  #: range of the longer side of a face's box in a window, in pixels
 MIRRORED = np.array(
     [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36]
     + [41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65, 70, 69, 68]
 )
-"""Which point of a face becomes which of its mirror image."""
+"""Indices of the points that become the points 0 .. 70 when the picture is mirrored."""
 _FACES = (0.25, 0.55, 0.12, 0.08)  # shares of windows with 0, 1, 2 and 3 people
-_TILT = 48.0  # degrees
-_CROPS = ("face", "askew", "nobody", "nothing")  # askew: a face that is too far off to be the one that was meant
+_TILT = 48.0  # largest rotation in degrees
+_CROPS = ("face", "askew", "nobody", "nothing")  # askew: a misplaced face; nobody: a person without a visible face
 _CROP_SHARES = (0.5, 0.15, 0.2, 0.15)
 _NOBODY = np.zeros((0, 71, 2), np.float32)
 
 
 @dataclass(frozen=True)
 class Window:
-    """`picture` (128, 128, 3) uint8; `points` (n, 71, 2) of its faces; `counts` (n,): whether one is seen well enough
-    that it has to be found. One that does not count may be found or not."""
+    """`picture` (128, 128, 3) uint8; `points` (n, 71, 2) of its faces; `counts` (n,) bool: whether a face is visible
+    enough to be a positive example. The others are ignored in the loss."""
 
     picture: np.ndarray
     points: np.ndarray
@@ -46,13 +46,13 @@ def box(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Windows:
-    """Draws from stills, and from pictures without a face (n, s, s, 3) uint8."""
+    """Draws training pictures from `stills`, and from pictures without faces, `others` (n, s, s, 3) uint8."""
 
     stills: StillSet
     others: np.ndarray
 
     def window(self, rng: np.random.Generator) -> Window:
-        """For the network that looks at whole pictures."""
+        """A training picture of the first network, with up to three faces."""
         picture, points, counts = self._behind(WINDOW, rng), _NOBODY, np.zeros(0, bool)
         if rng.random() < 0.2:
             self._faceless(picture, rng)
@@ -73,14 +73,15 @@ class Windows:
         return Window(disturbed(picture, rng), points, counts)
 
     def empty(self, rng: np.random.Generator) -> np.ndarray:
-        """A window's picture without a face."""
+        """A training picture of the first network without faces, (128, 128, 3) uint8."""
         picture = self._behind(WINDOW, rng)
         if rng.random() < 0.5:
             self._faceless(picture, rng)
         return disturbed(picture, rng)
 
     def crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
-        """For the other one: a picture (96, 96, 3) uint8, the points (71, 2) of its face, and whether it shows one."""
+        """A training picture (96, 96, 3) uint8 of the second network, the points (71, 2) of its face, zeros if it shows
+        none, and whether it is a positive example."""
         picture = self._behind(CROP, rng)
         kind = _CROPS[rng.choice(len(_CROPS), p=_CROP_SHARES)]
         if kind == "nobody":
@@ -88,7 +89,7 @@ class Windows:
         if kind in ("nobody", "nothing"):
             return disturbed(picture, rng), np.zeros((71, 2), np.float32), False
         still = self._still(rng)
-        # The five points as the first network finds them: with errors.
+        # Random errors, as in the five points that the first network predicts.
         found = five_points(still.points) + rng.normal(0, 0.03, (5, 2)) * _longer(still.points)
         matrix = similarity(found, (np.array(TEMPLATE) + 0.5) * CROP)
         matrix = _about(CROP / 2, rng.uniform(-12, 12), np.exp(rng.uniform(-0.2, 0.2))) @ matrix
@@ -101,7 +102,7 @@ class Windows:
         paste(picture, still, matrix, rng)
         if rng.random() < 0.15:
             self._occlude(picture, box(points), rng)
-        if rng.random() < 0.4:  # a small face
+        if rng.random() < 0.4:  # low resolution, as of a small face
             side = round(CROP / rng.uniform(1, 5))
             small = Image.fromarray(picture).resize((side, side), Image.Resampling.BOX)
             picture = np.asarray(small.resize((CROP, CROP), Image.Resampling.BILINEAR))
@@ -111,7 +112,7 @@ class Windows:
         return self.stills[int(rng.integers(len(self.stills)))]
 
     def _behind(self, size: int, rng: np.random.Generator) -> np.ndarray:
-        """(size, size, 3) uint8 without a face: one colour, or a part of a picture, enlarged and turned."""
+        """A background without faces, (size, size, 3) uint8: one colour, or a scaled and rotated part of `others`."""
         if rng.random() < 0.2:
             return np.broadcast_to(rng.integers(0, 256, 3).astype(np.uint8), (size, size, 3)).copy()
         other = self.others[rng.integers(len(self.others))]
@@ -123,15 +124,17 @@ class Windows:
     def _placed(
         self, still: Still, scale: float, taken: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Where a still goes, and its points there; None where there is no room beside the faces `taken`."""
+        """A random matrix for a still, and the still's points (71, 2) in the window; None if six tries in a row overlap
+        with the faces `taken` (n, 71, 2)."""
         for _ in range(6):
             turn = rng.uniform(-_TILT, _TILT) if rng.random() < 0.5 else rng.normal(0, 7)
             mirrored = rng.random() < 0.5
             matrix = _about(0, turn, scale) @ np.diag([-1.0 if mirrored else 1.0, 1.0, 1.0])
             points = _moved(still.points, matrix)[MIRRORED if mirrored else slice(None)]
             x0, y0, x1, y1 = box(points)
-            inside = 0.4 * np.array([x1 - x0, y1 - y0])  # the rest may lie beyond the edge
-            low, high = np.minimum(inside, WINDOW / 2), np.maximum(WINDOW - inside, WINDOW / 2)
+            # The box's centre keeps this distance from the edges, so up to a tenth of the sides is outside.
+            margin = 0.4 * np.array([x1 - x0, y1 - y0])
+            low, high = np.minimum(margin, WINDOW / 2), np.maximum(WINDOW - margin, WINDOW / 2)
             shift = rng.uniform(low, high) - np.array([x0 + x1, y0 + y1]) / 2
             matrix[:2, 2] += shift
             points = (points + shift).astype(np.float32)
@@ -140,21 +143,21 @@ class Windows:
         return None
 
     def _faceless(self, picture: np.ndarray, rng: np.random.Generator) -> None:
-        """Pastes somebody whose face is in disorder, or lies beyond the picture's edge: hair, neck, clothes."""
+        """Paste a person whose face is scrambled, or beyond the picture's edge, so that hair, neck or clothes show."""
         still, size = self._still(rng), len(picture)
         scale = size / len(still.picture) * np.exp(rng.uniform(np.log(0.4), np.log(2.5)))
         matrix = _about(0, rng.uniform(-40, 40), scale)
         middle, target = _moved(still.points, matrix).mean(0), rng.uniform(0, size, 2)
         if rng.random() < 0.35:
             still = _disordered(still, rng)
-        else:  # beyond one edge, by less than the person reaches
+        else:  # the face is beyond one edge, close enough for other parts of the person to remain inside
             beyond = scale * _longer(still.points) * rng.uniform(0.65, 1.2)
             target[rng.integers(2)] = rng.choice([-beyond, size + beyond])
         matrix[:2, 2] += target - middle
         paste(picture, still, matrix, rng)
 
     def _occlude(self, picture: np.ndarray, where: np.ndarray, rng: np.random.Generator) -> None:
-        """Something before a part of the face."""
+        """Cover a part of the box `where` (4,) with a piece of background."""
         size = where[2:] - where[:2]
         low = where[:2] + rng.uniform(-0.2, 0.9, 2) * size
         corners = np.concatenate([low, low + rng.uniform(0.1, 0.4, 2) * size])
@@ -163,7 +166,10 @@ class Windows:
 
 
 def paste(picture: np.ndarray, still: Still, matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Puts a still into `picture` (s, s, 3) uint8: the person alone, or the whole; -> (s, s) bool, where it is."""
+    """Paste a still into `picture` (s, s, 3) uint8, in place: the person only, or the whole still.
+
+    Returns a mask (s, s) bool of the pasted pixels.
+    """
     shown = still.person if rng.random() < 0.5 else np.ones_like(still.person)
     layer = Image.fromarray(np.dstack([retouched(still.picture, rng), shown * np.uint8(255)]))
     factor = max(1, int(1 / np.hypot(*matrix[:2, 0])))
@@ -180,7 +186,7 @@ def paste(picture: np.ndarray, still: Still, matrix: np.ndarray, rng: np.random.
 
 
 def _disordered(still: Still, rng: np.random.Generator) -> Still:
-    """The same with the parts of the face's box in another order: what a face is made of, and no face."""
+    """The still with the tiles of the face's box shuffled: it has the parts of a face, but is none."""
     x0, y0, x1, y1 = box(still.points).round().astype(int).clip(0, len(still.picture))
     parts = int(rng.integers(3, 6))
     height, width = (y1 - y0) // parts, (x1 - x0) // parts
@@ -194,7 +200,7 @@ def _disordered(still: Still, rng: np.random.Generator) -> Still:
 
 
 def _askew(rng: np.random.Generator) -> np.ndarray:
-    """A matrix that moves a crop's face far from its middle, or makes it much too small or large, or turns it over."""
+    """A matrix that moves a crop's face far off its centre, makes it much too small or large, or turns it over."""
     kind = rng.integers(4)
     if kind == 2:
         return _about(CROP / 2, 0, np.exp(rng.choice([-1, 1]) * rng.uniform(np.log(2.2), np.log(4))))
@@ -206,28 +212,29 @@ def _askew(rng: np.random.Generator) -> np.ndarray:
 
 
 def _about(middle: float, degrees: float, scale: float) -> np.ndarray:
-    """The matrix that turns and scales about (middle, middle)."""
+    """The matrix (3, 3) that rotates and scales about the point (middle, middle)."""
     turn = scale * np.exp(1j * np.radians(degrees))
     shift = middle * (1 + 1j) * (1 - turn)
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag], [0, 0, 1]])
 
 
 def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points (n, 2), transformed."""
     return (points @ matrix[:2, :2].T + matrix[:2, 2]).astype(np.float32)
 
 
 def _longer(points: np.ndarray) -> float:
-    """The longer side of a face's box."""
+    """The longer side in pixels of a face's box."""
     x0, y0, x1, y1 = box(points)
     return float(max(x1 - x0, y1 - y0))
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> float:
-    """Area that two boxes have in common."""
+    """Area of the intersection of two boxes (4,)."""
     low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
     return float((high - low).clip(0).prod())
 
 
 def _seen(where: np.ndarray) -> float:
-    """Share of a box that lies in the window."""
+    """Share of a box's area inside the window, 0..1."""
     return _shared(where, np.array([0, 0, WINDOW, WINDOW])) / float((where[2:] - where[:2]).prod())

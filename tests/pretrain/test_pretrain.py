@@ -74,7 +74,7 @@ def test_another_decoder_for_models_that_share_an_encoder(tmp_path: Path, monkey
     other.vae.load_state_dict(networks.vae.state_dict())
     save_checkpoint(tmp_path / "teacher.safetensors", networks, CheckpointInfo("teacher"), torch.float16)
     save_checkpoint(tmp_path / "student.safetensors", other, CheckpointInfo("student", 6), torch.float16)
-    same = decoder.with_decoder(load_checkpoint(tmp_path / "teacher.safetensors")[0], older.vae).vae.state_dict()
+    same = decoder.replace_decoder(load_checkpoint(tmp_path / "teacher.safetensors")[0], older.vae).state_dict()
     half = load_file(tmp_path / "teacher.safetensors")
     assert all(torch.equal(value.half(), half[f"vae.{name}"]) for name, value in same.items())
     config = decoder.DecoderConfig(
