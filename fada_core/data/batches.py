@@ -142,5 +142,10 @@ def closeups(batch: ClipBatch, cells: int, generators: list[torch.Generator]) ->
         parts = [v[..., top : top + cells, left : left + cells] for v, (top, left) in zip(values, corners, strict=True)]
         return torch.stack(parts)
 
-    names = ("latents", "weights", "portrait", "motion")
-    return replace(batch, **{name: cut(getattr(batch, name)) for name in names})
+    return replace(
+        batch,
+        latents=cut(batch.latents),
+        weights=cut(batch.weights),
+        portrait=cut(batch.portrait),
+        motion=cut(batch.motion),
+    )
