@@ -1,6 +1,6 @@
 # make demo: a talking video from a portrait and speech that are here.  make test: all tests, in two processes.
 # make check: style, types and the quick tests, for the edit loop. All set up .venv first, once. On Windows, or with
-# another environment: the commands are in README.md.
+# another environment: the commands are in docs/cli.md.
 
 PYTHON ?= python3
 

@@ -5,9 +5,9 @@ rule as the teacher's three predictions,
 
     tau = tau_base + ref_cfg (tau_ref - tau_base) + audio_cfg (tau_audio - tau_ref),
 
-and enter every transformer block through a CFG control layer. The figure does not say what that layer is; here it is a
-small cross-attention (`attention.CFGControlLayer`). Its output starts at zero, so that a student starts as a copy of
-the teacher's audio branch.
+and enter the network through CFG control layers. The figure does not say what such a layer is; here it is a small
+cross-attention (`attention.CFGControlLayer`) in each spatial attention block of the denoising UNet. Its output starts
+at zero, so that a student starts as a copy of the teacher's audio branch.
 
 Scales of (0, 0) give tau_base, (1, 0) tau_ref and (1, 1) tau_audio, as for the branches in `sampling.guidance`.
 """
