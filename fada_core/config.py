@@ -63,8 +63,8 @@ class ControlConfig:
     """How a student takes the guidance scales as input (FADA's learnable CFG tokens); teachers have none."""
 
     kind: Literal["none", "tokens", "embedding"] = "none"
-    """`tokens`: three learned token sets, mixed like the three predictions of guidance, enter every block through a
-    control layer. `embedding`: both scales are added to the time embedding (the ablation)."""
+    """`tokens`: three learned token sets, mixed like the three predictions of guidance, enter every spatial attention
+    through a control layer. `embedding`: both scales are added to the time embedding (the ablation)."""
     tokens: int = 4  #: in each of the three sets
     dim: int = 768  #: width of a token, or of a scale's sine features
 
