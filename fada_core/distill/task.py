@@ -95,7 +95,7 @@ class DistillTask:
         return parameter_groups(self.student, self.module, self.objective.control_scale)
 
     def settings(self) -> dict[str, Any]:
-        part = {"closeup_steps": self.closeup_steps} if self.closeup_steps else {}
+        part = {"closeup_steps": self.closeup_steps, "closeup_cells": self.closeup_cells} if self.closeup_steps else {}
         return {"objective": asdict(self.objective), "teacher": self.origin, "clips": len(self.data), **part}
 
     def describe(self) -> str:

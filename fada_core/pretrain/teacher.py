@@ -77,7 +77,9 @@ class TeacherTask:
         return [{"params": [p for p in self.module.parameters() if p.requires_grad]}]
 
     def settings(self) -> dict[str, Any]:
-        part = {"closeup_steps": self.closeup_steps} if self.closeup_steps < float("inf") else {}
+        part: dict[str, float] = {"closeup_cells": self.cells} if self.cells else {}
+        if self.closeup_steps < float("inf"):
+            part["closeup_steps"] = self.closeup_steps
         return {"clips": len(self.clips), **part}
 
     def describe(self) -> str:
